@@ -1,0 +1,1 @@
+"""The half of mirrord-trace that runs next to the target."""
