@@ -1,0 +1,5 @@
+"""`python -m mirrord_trace` is the command `mirrord-trace`."""
+
+from .cli import main
+
+main()

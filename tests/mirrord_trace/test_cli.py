@@ -1,0 +1,206 @@
+"""The command line with a stand-in for what it calls: which configuration flags make, which exit code errors get."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from mirrord_trace import __version__, cli
+from mirrord_trace.config import RunConfiguration
+from mirrord_trace.errors import Failure, UsageFailure
+from mirrord_trace.reporting import Reporter
+
+Run = Callable[[RunConfiguration, Reporter], int]
+
+
+class Console:
+    """`mirrord-trace` called with arguments; `run` is what it will call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.configuration: RunConfiguration | None = None
+        self.run: Run = lambda configuration, reporter: 0
+
+    def __call__(self, *arguments: str) -> int:
+        def run(configuration: RunConfiguration, reporter: Reporter) -> int:
+            self.configuration = configuration
+            return self.run(configuration, reporter)
+
+        module = ModuleType("mirrord_trace.run")
+        module.__dict__["run"] = run
+        self._monkeypatch.setitem(sys.modules, "mirrord_trace.run", module)
+        self._monkeypatch.setattr(sys, "argv", ["mirrord-trace", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        code = exit_info.value.code
+        assert code is None or isinstance(code, int)
+        return code or 0
+
+    def configured(self, *arguments: str) -> RunConfiguration:
+        assert self("run", *arguments) == 0
+        assert self.configuration is not None
+        return self.configuration
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Console:
+    return Console(monkeypatch)
+
+
+def test_command_alone_runs_in_the_demo(console: Console) -> None:
+    assert console.configured("true") == RunConfiguration(command=("true",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["--", "./server", "--port", "80"], ("./server", "--port", "80")),
+        (["./server", "-t", "x", "--", "y"], ("./server", "-t", "x", "--", "y")),
+        (["-q", "--", "--", "x"], ("--", "x")),
+        (["--", "sh", "-c", "", "\udcff"], ("sh", "-c", "", "\udcff")),
+    ],
+)
+def test_arguments_of_the_command_are_its_own(console: Console, arguments: list[str], command: tuple[str, ...]) -> None:
+    assert console.configured(*arguments).command == command
+
+
+def test_flags(console: Console) -> None:
+    configuration = console.configured(
+        *("-t", "pid/4711", "--no-udp-outgoing", "--ignore-localhost", "--connect-hold", "1.5", "--delivery", "ptrace"),
+        *("--unix-stream", r"/run/.*\.sock", "--unix-stream", "^bus", "--sudo"),
+        *("-x", "A;B_*", "-x", "C", "true"),
+    )
+    assert configuration.target == "pid/4711"
+    assert configuration.outgoing_tcp
+    assert not configuration.outgoing_udp
+    assert configuration.ignore_localhost
+    assert configuration.connect_hold_s == 1.5
+    assert configuration.delivery == "ptrace"
+    assert configuration.unix_streams == (re.compile(r"/run/.*\.sock"), re.compile("^bus"))
+    assert configuration.sudo
+    assert configuration.environment.include == ("A", "B_*", "C")
+
+
+def test_no_outgoing_is_both_protocols(console: Console) -> None:
+    configuration = console.configured("--no-outgoing", "true")
+    assert not configuration.outgoing_tcp
+    assert not configuration.outgoing_udp
+    assert not console.configured("--no-tcp-outgoing", "true").outgoing_tcp
+
+
+def test_environment_can_be_left_alone(console: Console) -> None:
+    assert not console.configured("--no-env", "true").environment.enabled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Usage"),
+        (["nonsense"], "nonsense"),
+        (["run"], "COMMAND"),
+        (["run", "--nonsense", "true"], "--nonsense"),
+        (["run", "--connect-hold", "-1", "true"], "--connect-hold"),
+        (["run", "--connect-hold", "nan", "true"], "connect_hold_s"),
+        (["run", "--delivery", "post", "true"], "--delivery"),
+        (["run", "--unix-stream", "(", "true"], "regular expression"),
+        (["run", "-x", "A", "-s", "B", "true"], "not both"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    console: Console, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert console(*arguments) == 2
+    output = capfd.readouterr()
+    assert said in output.err
+    assert output.out == ""
+    assert console.configuration is None
+
+
+@pytest.mark.parametrize("code", [0, 1, 77, 143])
+def test_exit_code_is_that_of_the_process(console: Console, code: int) -> None:
+    console.run = lambda configuration, reporter: code
+    assert console("run", "true") == code
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (Failure("no such command: tru", exit_code=127), 127),
+        (Failure("tru is not executable", exit_code=126), 126),
+        (Failure("no such process: 4711"), 1),
+        (UsageFailure("no such kind of target: pidd"), 2),
+        (ExceptionGroup("nursery", [ExceptionGroup("nursery", [Failure("no such process", exit_code=77)])]), 77),
+        (BaseExceptionGroup("nursery", [KeyboardInterrupt()]), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_failures_are_told_without_traceback(
+    console: Console, capfd: pytest.CaptureFixture[str], failure: BaseException, code: int
+) -> None:
+    def run(configuration: RunConfiguration, reporter: Reporter) -> int:
+        raise failure
+
+    console.run = run
+    assert console("run", "--quiet", "tru") == code
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    if code != 130:
+        assert "no such" in output.err or "not executable" in output.err
+
+
+def test_advice_is_told(console: Console, capfd: pytest.CaptureFixture[str]) -> None:
+    def run(configuration: RunConfiguration, reporter: Reporter) -> int:
+        raise Failure("no right to enter the namespaces of 4711", advice="Use --sudo.")
+
+    console.run = run
+    assert console("run", "true") == 1
+    assert capfd.readouterr().err == (
+        "mirrord-trace: x no right to enter the namespaces of 4711\nmirrord-trace:   Use --sudo.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("ours"), ExceptionGroup("nursery", [Failure("theirs"), RuntimeError("ours")])]
+)
+def test_our_own_faults_keep_their_traceback(
+    console: Console, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run(configuration: RunConfiguration, reporter: Reporter) -> int:
+        raise error
+
+    console.run = run
+    monkeypatch.setattr(sys, "exit", pytest.fail)
+    with pytest.raises(type(error)) as raised:
+        console("run", "true")
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+def test_version(console: Console, capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert console(*arguments) == 0
+    assert capfd.readouterr().out == f"mirrord-trace {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--nonsense"]])
+def test_help_loads_no_layer_below(arguments: list[str]) -> None:
+    """Which is what makes it fast; the time itself depends on the machine."""
+    script = (
+        "import sys\n"
+        "from mirrord_trace.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "print(*sorted(sys.modules), sep='\\n', file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    loaded = set(result.stderr.splitlines())
+    assert {"click", "mirrord_trace.cli.run"} <= loaded
+    assert not loaded & {"trio", "attrs", "rich", "dns", "msgpack", "asyncio", "mirrord_agent", "mirrord_syscalls"}
+
+
+def test_module_is_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "mirrord_trace", "version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, f"mirrord-trace {__version__}\n")
