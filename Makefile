@@ -1,38 +1,80 @@
-# Everything a newcomer needs: `make demo`, `make test`, `make check`. Each installs what it lacks and is quick afterwards.
-#
-# Stamp files below build/ say what is done: a stamp older than what it was made from is made again.
+# All one needs: `make demo`, `make test`, `make check`. Each installs what it lacks, and does so once.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMPS := build/stamps
 
-# Nothing outside of this directory is written by Go, and nothing is fetched.
-export GOCACHE := $(CURDIR)/build/go-cache
-export GOPATH := $(CURDIR)/build/go
+# Go writes below build/ only and fetches nothing. The tests, which build Go programs too, see the same settings.
+export GOCACHE := $(CURDIR)/build/go/cache
+export GOPATH := $(CURDIR)/build/go/path
+export GOENV := off
 export GOFLAGS := -mod=mod
 export GOPROXY := off
 export GOTOOLCHAIN := local
-export GOENV := off
 export CGO_ENABLED := 0
 
 .PHONY: help
 help:  ## this text
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-# The virtual environment: an editable install, so that only changed metadata makes it stale.
-VENV_STAMP := $(STAMPS)/venv
+.PHONY: demo
+demo: build/demo/shop-client  ## a static Go program, first on its own, then inside a pod's world
+	@echo
+	@echo 'build/demo/shop-client is a statically linked Go program: no library can be preloaded into it.'
+	@echo 'Run by itself it finds this machine:'
+	@echo
+	@echo '$$ build/demo/shop-client'
+	@build/demo/shop-client
+	@echo
+	@echo 'Now the same file as if it were inside a pod. The demo pod is made of fresh namespaces on this machine; it has'
+	@echo 'its own host name, environment, name server and a shop service, none of which can be reached from out here.'
+	@echo
+	@echo '$$ mirrord-trace run --target demo -- build/demo/shop-client'
+	@$(BIN)/mirrord-trace run --target demo -- build/demo/shop-client
+	@echo
+	@echo 'The process ran out here all the time, with your files and your user. Look around yourself:'
+	@echo
+	@echo '$$ $(BIN)/mirrord-trace run --target demo -- bash'
+
+.PHONY: test
+test: venv .ci/test-packages  ## the tests
+	$(BIN)/pytest
+
+.PHONY: check
+check: venv .ci/test-packages  ## everything that continuous integration checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
 .PHONY: venv
-venv: $(VENV_STAMP)  ## the virtual environment in .venv
+venv: $(VENV)/installed  ## the virtual environment in .venv, with mirrord-trace installed from this directory
 
-$(VENV_STAMP): setup.cfg pyproject.toml Makefile
-	@mkdir -p $(STAMPS)
-	.ci/system-packages python3:python3 venv:python3-venv
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# An editable install: only changed metadata makes it stale.
+$(VENV)/installed: setup.cfg setup.py
+	@.ci/system-packages python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@echo 'Installing into $(VENV) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+build/demo/shop-client: $(wildcard examples/shop-client/*) | venv
+	@echo 'Building $@ ...'
+	@mkdir -p $(@D)
+	@cd examples/shop-client && XDG_CONFIG_HOME='$(CURDIR)/build/go/config' \
+		'$(CURDIR)/$(BIN)/go' build -trimpath -ldflags '-s -w' -o '$(CURDIR)/$@' .
+
+.PHONY: .ci/test-packages
+.ci/test-packages:
+	@.ci/system-packages tests
+
+.PHONY: clean
+clean:  ## remove what make made
+	rm -rf build $(VENV) *.egg-info .hypothesis .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

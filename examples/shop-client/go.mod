@@ -1,0 +1,3 @@
+module example.test/shop-client
+
+go 1.21
