@@ -1,5 +1,5 @@
 """`python -m mirrord_trace` is the command `mirrord-trace`."""
 
-from .cli import main
+from mirrord_trace.cli import main
 
 main()

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from .. import __version__
-from .run import run
+from mirrord_trace import __version__
+from mirrord_trace.cli.run import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -19,8 +19,8 @@ from typing import TextIO
 
 import attrs
 
-from ..errors import Failure
-from ..reporting import Step
+from mirrord_trace.errors import Failure
+from mirrord_trace.reporting import Step
 
 _PREFIX = "mirrord-trace: "
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import Failure, UsageFailure
+from mirrord_trace.errors import Failure, UsageFailure
 
 if TYPE_CHECKING:
     # Loaded when the command runs: attrs would double the time that --help takes.
-    from ..config import Delivery
+    from mirrord_trace.config import Delivery
 
 
 def _regex(text: str) -> re.Pattern[str]:
@@ -113,8 +113,8 @@ def run(
     The exit code is COMMAND's, or 128 plus the number of the signal that ended it; 127 if it is not found, 126 if it
     cannot be executed, 2 for a mistake in the options and 1 when mirrord-trace cannot do what it is asked to.
     """
-    from ..config import EnvironmentConfiguration, RunConfiguration
-    from .progress import open_stderr, reporter_for
+    from mirrord_trace.config import EnvironmentConfiguration, RunConfiguration
+    from mirrord_trace.cli.progress import open_stderr, reporter_for
 
     reporter = reporter_for(open_stderr(), quiet=quiet, verbose=verbose)
     try:
@@ -135,7 +135,7 @@ def run(
             )
         except ValueError as error:
             raise UsageFailure(str(error)) from error
-        from ..run import run as run_configuration
+        from mirrord_trace.run import run as run_configuration
 
         return run_configuration(configuration, reporter)
     except BaseExceptionGroup as group:

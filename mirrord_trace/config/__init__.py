@@ -1,5 +1,5 @@
 """The configuration of a run, as values: checked where they are made, never changed afterwards."""
 
-from .model import Delivery, EnvironmentConfiguration, RunConfiguration
+from mirrord_trace.config.model import Delivery, EnvironmentConfiguration, RunConfiguration
 
 __all__ = ["Delivery", "EnvironmentConfiguration", "RunConfiguration"]
