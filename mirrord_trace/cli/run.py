@@ -113,8 +113,8 @@ def run(
     The exit code is COMMAND's, or 128 plus the number of the signal that ended it; 127 if it is not found, 126 if it
     cannot be executed, 2 for a mistake in the options and 1 when mirrord-trace cannot do what it is asked to.
     """
-    from mirrord_trace.config import EnvironmentConfiguration, RunConfiguration
     from mirrord_trace.cli.progress import open_stderr, reporter_for
+    from mirrord_trace.config import EnvironmentConfiguration, RunConfiguration
 
     reporter = reporter_for(open_stderr(), quiet=quiet, verbose=verbose)
     try:
