@@ -3,8 +3,8 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,11 +17,7 @@ const timeout = 10 * time.Second
 
 // say prints one finding with its name in front of it.
 func say(name, value string) {
-	lines := strings.Split(strings.TrimRight(value, "\n"), "\n")
-	for _, line := range lines {
-		fmt.Printf("  %-22s %s\n", name, line)
-		name = ""
-	}
+	fmt.Printf("  %-28s %s\n", name, value)
 }
 
 // call asks the service at the address for its greeting and tells each step on the way.
@@ -42,12 +38,13 @@ func call(address string) error {
 		return err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
+	var answer struct{ Service, Caller string }
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
 		return err
 	}
 	say("GET "+address, response.Status)
-	say("the service answers", string(body))
+	say("I was answered by", answer.Service)
+	say("which saw me come from", answer.Caller)
 	return nil
 }
 
@@ -57,7 +54,7 @@ func main() {
 		hostname = err.Error()
 	}
 	say("my host is called", hostname)
-	for _, name := range []string{"GREETING", "SHOP_URL"} {
+	for _, name := range []string{"POD_NAME", "GREETING", "SHOP_URL"} {
 		value, present := os.LookupEnv(name)
 		if !present {
 			value = "(not set)"
