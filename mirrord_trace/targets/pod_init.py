@@ -8,8 +8,8 @@ input: its first line is the specification (JSON), its end means that the creato
 writing end, so even kill -9 of the creator ends the pod, and the kernel ends everything in a pid namespace whose
 process 1 ends. Process 1 also asks for SIGKILL should the outer process die.
 
-Standard output carries lines of JSON back: {"pid": N}, then {"ready": true}, or {"error": "..."}. Standard error is
-the pod's log.
+Standard output carries facts back, JSON objects in lines: "pid"; "made" when the programs have been started; "ready"
+when each of them has written something; or "error". Standard error is the pod's log.
 
 The root of the pod is a tmpfs whose entries are those of the local root, bind-mounted; the directories in which the
 specification places files are treated the same way. So the pod has files of its own and the host's stay untouched.
@@ -94,14 +94,14 @@ def attach(mounts: int, path: str) -> None:
 
 
 def write(path: str, content: bytes) -> None:
-    """Write a whole file in one call, as the files of /proc want it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        written = os.write(descriptor, content)
-        if written != len(content):
-            raise OSError(errno.EIO, f"write {path}: {written} of {len(content)} bytes")
-    finally:
-        os.close(descriptor)
+    """Write a whole file in one call, as the files of /proc want it. Raises OSError that names the path."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            written = file.write(content)
+        except OSError as error:
+            raise OSError(error.errno, f"write {path}: {error.strerror}") from error
+    if written != len(content):
+        raise OSError(errno.EIO, f"write {path}: {written} of {len(content)} bytes")
 
 
 def populate(source: str, target: str, leave_out: Container[str]) -> None:
@@ -207,6 +207,7 @@ def run_pod(specification: Specification) -> None:
     # Children are reaped by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     programs = {start_program(argv): " ".join(argv) for argv in specification["programs"]}
+    report(made=True)
     unready = set(programs)
     if not unready:
         report(ready=True)

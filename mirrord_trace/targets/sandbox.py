@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from mirrord_trace.errors import Failure
 from mirrord_trace.targets import netlink
@@ -35,11 +35,12 @@ _NAMESPACE_ADVICE = (
 class SandboxPod:
     """A pod with one network interface, `lo`, and no route out; a context manager.
 
-    `hostname`: what uname(2) tells inside. `addresses`: addresses on `lo`, with or without prefix length, IPv4 or
-    IPv6. `files`: contents by absolute path; they exist in the pod only, beside everything that this machine has.
-    `environment`: the environment of process 1 and of the programs. `programs`: argument lists of what runs in the
-    pod, root there; each says that it is ready by writing anything to its standard output. `sysctls`: values by path,
-    such as /proc/sys/net/ipv4/tcp_syn_retries.
+    `hostname`: what uname(2) tells inside. `addresses`: addresses on `lo`, with or without prefix length, IPv4 or IPv6.
+    `neighbours`: IPv4 addresses that the pod serves as well but calls as if they were another's, from the first of its
+    own. `files`: contents by absolute path; they exist in the pod only, beside everything that this machine has.
+    `environment`: that of process 1 and of the programs. `programs`: argument lists of what runs in the pod, as root
+    there; each says that it is ready by writing anything to its standard output. `sysctls`: values by path, such as
+    /proc/sys/net/ipv4/tcp_syn_retries.
 
     The pod runs until the block is left, or until this process ends in whatever way.
     """
@@ -49,6 +50,7 @@ class SandboxPod:
         *,
         hostname: str,
         addresses: Iterable[str] = (),
+        neighbours: Iterable[str] = (),
         files: Mapping[str, bytes] | None = None,
         environment: Mapping[str, str] | None = None,
         programs: Iterable[Sequence[str]] = (),
@@ -56,7 +58,10 @@ class SandboxPod:
     ) -> None:
         self.hostname = hostname
         self.environment = dict(environment or {})
-        requests = netlink.loopback_with([ipaddress.ip_interface(address) for address in addresses])
+        requests = netlink.loopback_with(
+            [ipaddress.ip_interface(address) for address in addresses],
+            [ipaddress.IPv4Address(neighbour) for neighbour in neighbours],
+        )
         self._specification = {
             "hostname": hostname,
             "files": {path: content.decode("latin-1") for path, content in (files or {}).items()},
@@ -64,16 +69,17 @@ class SandboxPod:
             "programs": [list(program) for program in programs],
             "sysctls": dict(sysctls or {}),
         }
-        self._pid: int | None = None
+        self._facts: dict[str, Any] = {}
+        """What `pod_init` has reported."""
+        self._unread = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
     @property
     def pid(self) -> int:
         """Process 1 of the pod, by its number here: the process to target."""
-        if self._pid is None:
-            raise RuntimeError("the pod has not been started")
-        return self._pid
+        pid: int = self._facts["pid"]
+        return pid
 
     def log(self) -> str:
         """What the pod's programs have written to standard output and standard error so far."""
@@ -82,7 +88,7 @@ class SandboxPod:
         return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0).decode(errors="replace")
 
     def start(self) -> None:
-        """Make the pod and wait until its programs are ready. Raises `Failure`, leaving nothing behind."""
+        """Make the pod and start its programs, without waiting for these. Raises `Failure`, leaving nothing behind."""
         self._log = tempfile.TemporaryFile(prefix="mirrord-trace-pod-")  # noqa: SIM115 (closed by stop)
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(__file__).with_name("pod_init.py"))],
@@ -92,35 +98,38 @@ class SandboxPod:
             env=self.environment,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
         try:
-            self._wait_until_ready(self._process)
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(json.dumps(self._specification).encode() + b"\n")
+                self._process.stdin.flush()
+            self._wait_for("pid", "made")
         except BaseException:
             self.stop()
             raise
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(self._specification).encode() + b"\n")
-            process.stdin.flush()
+    def wait_until_ready(self) -> None:
+        """Wait until every program has said that it is ready. Raises `Failure`."""
+        self._wait_for("ready")
+
+    def _wait_for(self, *facts: str) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        output = self._process.stdout.fileno()
         deadline = time.monotonic() + _START_TIMEOUT_S
-        ready = False
-        received = b""
-        while not (ready and self._pid is not None):
+        while not all(fact in self._facts for fact in facts):
             remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0 or not select.select([process.stdout], [], [], remaining_s)[0]:
+            if remaining_s <= 0 or not select.select([output], [], [], remaining_s)[0]:
                 raise Failure(f"the sandbox pod was not ready after {_START_TIMEOUT_S:g} s", self._tail_of_log())
-            chunk = os.read(process.stdout.fileno(), 65536)
+            chunk = os.read(output, 65536)
             if not chunk:
                 raise Failure("the sandbox pod ended while it was starting", self._tail_of_log())
-            *lines, received = (received + chunk).split(b"\n")
-            for message in map(json.loads, lines):
-                if "error" in message:
-                    advice = _NAMESPACE_ADVICE if message.get("forbidden") else self._tail_of_log()
-                    raise Failure(f"cannot start the sandbox pod: {message['error']}", advice)
-                ready = ready or "ready" in message
-                self._pid = message.get("pid", self._pid)
+            *lines, self._unread = (self._unread + chunk).split(b"\n")
+            for line in lines:
+                self._facts |= json.loads(line)
+            if "error" in self._facts:
+                advice = _NAMESPACE_ADVICE if self._facts.get("forbidden") else self._tail_of_log()
+                raise Failure(f"cannot start the sandbox pod: {self._facts['error']}", advice)
 
     def _tail_of_log(self) -> str | None:
         lines = self.log().splitlines()[-10:]
@@ -146,6 +155,11 @@ class SandboxPod:
 
     def __enter__(self) -> Self:
         self.start()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -38,6 +38,7 @@ class ConformancePod(SandboxPod):
         *,
         hostname: str,
         addresses: Iterable[str] = (),
+        neighbours: Iterable[str] = (),
         files: Mapping[str, bytes] | None = None,
         environment: Mapping[str, str] | None = None,
         programs: Iterable[Sequence[str]] = (),
@@ -48,6 +49,7 @@ class ConformancePod(SandboxPod):
         super().__init__(
             hostname=hostname,
             addresses=addresses,
+            neighbours=neighbours,
             files=files,
             environment=environment,
             # The network first: other programs may bind to its addresses.
