@@ -2,8 +2,8 @@
 
 The rules for lengths are the kernel's own for addresses it is given: inet_autobind and __inet6_bind's minima
 (net/ipv4/af_inet.c, net/ipv6/af_inet6.c) and unix_validate_addr (net/unix/af_unix.c). Manual pages: ip(7), ipv6(7),
-unix(7). The family, flow information aside, and the scope id are in the machine's byte order, which is little-endian on
-every architecture we have a table for; ports, addresses and the flow information are in network order.
+unix(7). The family and the scope id are in the machine's byte order, which is little-endian on every architecture we have a
+table for; ports, addresses and the flow information are in network order.
 """
 
 import socket
@@ -90,8 +90,8 @@ def decode_sockaddr(raw: bytes | bytearray | memoryview) -> SocketAddress:
     Raises ValueError, with the reason, where the kernel would answer EINVAL: too short for its family, or too long.
     """
     length = len(raw)
-    if length < _FAMILY_BYTES:
-        raise ValueError(f"a socket address of {length} bytes has no room for its family")
+    if not _FAMILY_BYTES <= length <= SOCKADDR_STORAGE_BYTES:
+        raise ValueError(f"a socket address takes 2 to {SOCKADDR_STORAGE_BYTES} bytes, not {length}")
     family: int = raw[0] | raw[1] << 8
     if family == _AF_INET:
         if length < SOCKADDR_IN_BYTES:
@@ -109,8 +109,6 @@ def decode_sockaddr(raw: bytes | bytearray | memoryview) -> SocketAddress:
             raise ValueError(f"an AF_UNIX address takes at most {SOCKADDR_UN_BYTES} bytes, not {length}")
         name = bytes(raw[2:])
         return Unix(name if name.startswith(b"\0") else name.partition(b"\0")[0])
-    if length > SOCKADDR_STORAGE_BYTES:
-        raise ValueError(f"a socket address takes at most {SOCKADDR_STORAGE_BYTES} bytes, not {length}")
     if family == _AF_UNSPEC:
         return Unspecified()
     return OtherFamily(family, bytes(raw))
@@ -137,9 +135,7 @@ def encode_sockaddr(address: SocketAddress) -> bytes:
 
 def _unix_name(path: bytes) -> bytes:
     if len(path) > UNIX_PATH_MAXIMUM_BYTES:
-        raise ValueError(
-            f"a Unix socket's name takes at most {UNIX_PATH_MAXIMUM_BYTES} bytes, not {len(path)}: {path!r}"
-        )
+        raise ValueError(f"a Unix socket's name takes at most {UNIX_PATH_MAXIMUM_BYTES} bytes: {path!r}")
     if not path or path.startswith(b"\0"):
         return path
     if b"\0" in path:
