@@ -1,0 +1,124 @@
+"""`python -m mirrord_agent`: one agent, one session, one target.
+
+The client's socket comes first, because it has to stay where it is; then the target's namespaces; then Trio. What goes
+wrong on the way is told to the client as a goodbye, and on standard error, and gives exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+
+import trio
+
+from mirrord_agent import listening, namespaces
+from mirrord_agent.server import serve
+from mirrord_agent.target import Target, TargetUnusable
+from mirrord_agent.wire.frames import Goodbye, GoodbyeKind
+
+#: Goodbyes that are a session's normal end.
+_NORMAL = frozenset({GoodbyeKind.SHUTDOWN})
+#: Signals that end the agent in good order.
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the agent; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    # Whoever started us may block signals, and children inherit that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        if options.socket_fd is not None:
+            entrance = _take_over(options.socket_fd)
+        else:
+            entrance = listening.open_listener(options.listen)
+    except OSError as error:
+        return _complain(f"the client's socket cannot be had: {error}")
+    timeout_s = options.communication_timeout
+    if timeout_s is None:
+        # A Unix socket tells for certain when the client is gone, even if it is merely stopped for long.
+        timeout_s = 0 if entrance.family == socket.AF_UNIX else 30
+    target: Target | Goodbye
+    try:
+        target = Target.open(options.pid)
+        namespaces.enter(target)
+    except TargetUnusable as unusable:
+        target = unusable.goodbye
+        _complain(target.message)
+    ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, options.socket_fd is None)
+    if ending.kind in _NORMAL:
+        return 0
+    return 1 if ending is target else _complain(ending.message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mirrord_agent", description="The half of mirrord-trace that runs next to the target."
+    )
+    parser.add_argument("--pid", type=int, required=True, help="the target's process")
+    parser.add_argument("--secret-hash", required=True, help="SHA-256 of the session's secret, in hexadecimal")
+    entrance = parser.add_mutually_exclusive_group(required=True)
+    entrance.add_argument("--socket-fd", type=int, metavar="FD", help="a descriptor of the client's connected socket")
+    entrance.add_argument(
+        "--listen",
+        type=listening.parse_address,
+        metavar="ADDRESS:PORT",
+        help="where to wait for the client; a loopback address",
+    )
+    parser.add_argument(
+        "--communication-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="leave after hearing nothing for so long (0: never; default: 30, and 0 on a Unix socket)",
+    )
+    return parser
+
+
+def _take_over(descriptor: int) -> socket.socket:
+    """The connected socket that was passed. Its descriptor is not passed on; /dev/null takes a standard one's place."""
+    passed = socket.socket(fileno=descriptor)
+    try:
+        passed.getpeername()
+        entrance = passed.dup()
+    finally:
+        passed.detach()
+    if descriptor <= 2:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, descriptor)
+        os.close(null)
+    else:
+        os.close(descriptor)
+    return entrance
+
+
+async def _run(
+    entrance: socket.socket, target: Target | Goodbye, secret_hash: str, timeout_s: float, listens: bool
+) -> Goodbye:
+    ending = Goodbye(GoodbyeKind.SHUTDOWN, "the agent was told to stop")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        if listens:
+            ending = await listening.serve_first_client(entrance, target, secret_hash, timeout_s)
+        else:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(entrance))
+            ending = await serve(stream, target, secret_hash, timeout_s)
+        nursery.cancel_scope.cancel()
+    return ending
+
+
+async def _stop_on_signal(agent: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        async for _ in signals:
+            agent.cancel()
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(f"mirrord-agent: {message}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Frames over the client's socket.
+
+The reader never waits for the writer: whatever arrives is dispatched without blocking, and what that produces goes to
+the outbox. So two sides that both have full buffers still empty each other's. Producers of data wait in `room()`.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from mirrord_agent.wire import Decoder, Outbox
+from mirrord_agent.wire.frames import Frame, Goodbye, StreamFrame
+
+#: Bytes asked for by one read of the client's socket.
+_READ_BYTES = 256 << 10
+#: How many waiting producers are let go for each write: each may add this share of the outbox.
+_ROOM_SHARE_BYTES = 256 << 10
+
+
+class ClientGone(Exception):
+    """The client's end of the socket is closed, or broke; the message says how."""
+
+
+class Link:
+    """One client's socket, as a source and a sink of frames."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = stream.socket
+        self._decoder = Decoder()
+        self._outbox = Outbox()
+        self._writer = trio.lowlevel.ParkingLot()
+        self._producers = trio.lowlevel.ParkingLot()
+
+    async def receive(self) -> list[Frame]:
+        """The next frames, possibly none. Raises ClientGone at the end, ProtocolError for what is no frame."""
+        try:
+            data = await self._socket.recv(_READ_BYTES)
+        except OSError as error:
+            raise ClientGone(f"reading from the client failed: {error.strerror}") from error
+        if not data:
+            raise ClientGone("the client closed the connection")
+        return self._decoder.feed(data)
+
+    def put(self, frame: Frame) -> None:
+        """Sends a frame ahead of all data."""
+        self._outbox.put(frame)
+        self._writer.unpark()
+
+    def put_ordered(self, frame: StreamFrame) -> None:
+        """Sends a frame behind those of its stream. Producers of data see to it that there is room."""
+        self._outbox.put_ordered(frame)
+        self._writer.unpark()
+
+    def discard(self, stream: int) -> None:
+        """Forgets the frames of a stream that are not yet being written."""
+        self._outbox.discard(stream)
+        self._let_producers_go()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether data may be added now."""
+        return self._outbox.has_room
+
+    async def room(self) -> None:
+        """Waits until data may be added."""
+        while not self._outbox.has_room:
+            await self._producers.park()
+
+    async def write(self) -> None:
+        """Writes what is put, for ever. Raises ClientGone when the socket breaks."""
+        while True:
+            buffers = self._outbox.buffers()
+            if not buffers:
+                await self._writer.park()
+                continue
+            try:
+                self._outbox.sent(await self._socket.sendmsg(buffers))
+            except OSError as error:
+                raise ClientGone(f"writing to the client failed: {error.strerror}") from error
+            self._let_producers_go()
+
+    async def say_goodbye(self, goodbye: Goodbye) -> None:
+        """Writes what is waiting, the goodbye before all data, unless the client is gone; `write` must have ended."""
+        self._outbox.put(goodbye)
+        try:
+            while buffers := self._outbox.buffers():
+                self._outbox.sent(await self._socket.sendmsg(buffers))
+        except OSError:
+            pass  # nobody is left to be told
+
+    def _let_producers_go(self) -> None:
+        if self._producers and self._outbox.has_room:
+            self._producers.unpark(count=max(1, self._outbox.free_bytes // _ROOM_SHARE_BYTES))

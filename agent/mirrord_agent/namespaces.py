@@ -1,0 +1,77 @@
+"""Entering the target's namespaces: network and UTS, never mount or pid.
+
+A socket belongs for ever to the network namespace in which it was made, so the agent opens the client's socket first
+and enters afterwards; from then on everything it opens is the pod's. Must run before there is a second thread: setns(2)
+moves one thread, and a user namespace can only be joined by a process that has just one.
+
+Joining needs CAP_SYS_ADMIN in the user namespace that owns the namespace. Who lacks it here may have it there, as the
+one who made that user namespace has; so on EPERM the target's user namespace is joined first.
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from mirrord_agent import libc
+from mirrord_agent.target import Target, TargetUnusable
+from mirrord_agent.wire.frames import GoodbyeKind
+
+
+@attrs.frozen
+class _Kind:
+    file: str
+    """Name below /proc/PID/ns."""
+    flag: int
+    name: str
+    """For people."""
+
+
+_USER = _Kind("user", libc.CLONE_NEWUSER, "user")
+_NEEDED = (_Kind("net", libc.CLONE_NEWNET, "network"), _Kind("uts", libc.CLONE_NEWUTS, "UTS"))
+
+
+def enter(target: Target) -> None:
+    """Moves this process into the target's network and UTS namespaces. Raises TargetUnusable."""
+    for kind in _NEEDED:
+        if _is_ours(target, kind):
+            continue
+        try:
+            _join(target, kind)
+        except PermissionError as error:
+            if _is_ours(target, _USER):
+                raise _not_permitted(target, kind) from error
+            try:
+                _join(target, _USER)
+                _join(target, kind)
+            except OSError as second:
+                raise _not_permitted(target, kind) from second
+
+
+def _is_ours(target: Target, kind: _Kind) -> bool:
+    try:
+        theirs = os.stat(f"ns/{kind.file}", dir_fd=target.directory)
+    except PermissionError as error:
+        raise _not_permitted(target, kind) from error
+    except OSError as error:
+        raise TargetUnusable(
+            GoodbyeKind.TARGET_GONE, f"process {target.pid} ended while the agent started ({error.strerror})"
+        ) from error
+    return os.path.samestat(theirs, os.stat(f"/proc/self/ns/{kind.file}"))
+
+
+def _join(target: Target, kind: _Kind) -> None:
+    descriptor = os.open(f"ns/{kind.file}", os.O_RDONLY, dir_fd=target.directory)
+    try:
+        libc.setns(descriptor, kind.flag)
+    finally:
+        os.close(descriptor)
+
+
+def _not_permitted(target: Target, kind: _Kind) -> TargetUnusable:
+    return TargetUnusable(
+        GoodbyeKind.PERMISSION,
+        f"the {kind.name} namespace of process {target.pid} may not be entered: the agent runs as uid {os.geteuid()} "
+        "and needs CAP_SYS_ADMIN in the user namespace that owns it (as root has), or to own that user namespace",
+    )

@@ -1,0 +1,85 @@
+"""The process whose world the agent serves.
+
+A process id can be given to another process, so it is used once: `/proc/PID` is opened, and everything later goes
+through that descriptor, which answers ESRCH for ever once the process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Self
+
+import attrs
+
+from mirrord_agent.wire.frames import Goodbye, GoodbyeKind
+
+
+class TargetUnusable(Exception):
+    """The agent cannot serve this process; `goodbye` says why and what is missing."""
+
+    def __init__(self, kind: GoodbyeKind, message: str) -> None:
+        super().__init__(message)
+        self.goodbye = Goodbye(kind, message)
+
+
+@attrs.frozen
+class Target:
+    """An open hold on a process."""
+
+    pid: int
+    directory: int
+    """Descriptor of /proc/PID."""
+    pidfd: int
+    """Readable when the process has ended (pidfd_open(2))."""
+
+    @classmethod
+    def open(cls, pid: int) -> Self:
+        """Takes hold of a process. Raises TargetUnusable when it is gone or its environment may not be read."""
+        try:
+            directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise TargetUnusable(GoodbyeKind.TARGET_GONE, f"there is no process {pid}") from error
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.close(directory)
+            raise TargetUnusable(
+                GoodbyeKind.TARGET_GONE, f"{pid} is not a process: it has ended, or is a thread of another ({error})"
+            ) from error
+        target = cls(pid, directory, pidfd)
+        try:
+            target.check_access()
+        except BaseException:
+            target.close()
+            raise
+        return target
+
+    def check_access(self) -> None:
+        """Raises TargetUnusable unless environment and root may be read (ptrace(2), PTRACE_MODE_READ)."""
+        for name, flags in (("environ", os.O_RDONLY), ("root", os.O_PATH | os.O_DIRECTORY)):
+            try:
+                os.close(os.open(name, flags, dir_fd=self.directory))
+            except PermissionError as error:
+                raise TargetUnusable(
+                    GoodbyeKind.PERMISSION,
+                    f"/proc/{self.pid}/{name} may not be read: process {self.pid} belongs to {self._owner()}, the "
+                    f"agent runs as uid {os.geteuid()}; it needs CAP_SYS_PTRACE, or the same uid and a process that is "
+                    "dumpable and has no more capabilities than the agent",
+                ) from error
+            except OSError as error:
+                raise TargetUnusable(
+                    GoodbyeKind.TARGET_GONE, f"process {self.pid} ended while the agent started ({error.strerror})"
+                ) from error
+
+    def _owner(self) -> str:
+        try:
+            return f"uid {os.stat('.', dir_fd=self.directory).st_uid}"
+        except OSError:
+            return "an unknown user"
+
+    def close(self) -> None:
+        """Lets go of the process."""
+        for descriptor in (self.directory, self.pidfd):
+            with suppress(OSError):
+                os.close(descriptor)

@@ -1,0 +1,302 @@
+"""What the two sides can say to each other.
+
+Every frame is a frozen attrs class. A number `stream` names a request and the stream it may open: the client counts
+1, 3, 5, …, never twice in a session; even numbers are kept for streams that the agent opens. Requests are answered in
+any order, each exactly once, by the frame its docstring names or by `Failed`.
+
+Order is kept among the `StreamFrame`s of one stream. All others may overtake them, and so may the client's `Reset`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import attrs
+
+#: Longest payload of one frame, in bytes. Longer data travels in several frames.
+MAX_PAYLOAD = 1 << 20
+
+AddressFamily = Literal["inet4", "inet6"]
+
+
+@attrs.frozen
+class InetEndpoint:
+    """An address and port of IPv4 or IPv6, as the pod's kernel knows it."""
+
+    host: str
+    """Numeric text, never a name: `10.0.0.7`, `fd00::7`."""
+    port: int
+    """0 to 65535, host byte order."""
+    scope_id: int = 0
+    """Interface index of a link-local IPv6 address, in the pod's numbering (ipv6(7)); otherwise 0."""
+
+
+@attrs.frozen
+class UnixEndpoint:
+    """The address of a Unix socket in the pod (unix(7))."""
+
+    path: bytes
+    """A path below the pod's root; an abstract name begins with NUL; empty is an unnamed socket."""
+
+
+Endpoint = InetEndpoint | UnixEndpoint
+
+
+@attrs.frozen
+class Facts:
+    """What the agent knows of the target when the session begins."""
+
+    hostname: str
+    """The target's host name, from its UTS namespace (uname(2) nodename)."""
+    domain_name: str
+    """The target's NIS domain name, `(none)` when there is none."""
+    pid: int
+    """The target's process, in the agent's pid namespace."""
+    communication_timeout_s: float
+    """The agent leaves when it hears nothing for so many seconds; 0 means that it waits for the stream's end only."""
+
+
+class GoodbyeKind(enum.Enum):
+    """Why a session ends or never begins."""
+
+    PROTOCOL = "protocol"
+    SECRET = "secret"
+    VERSION = "version"
+    TARGET_GONE = "target-gone"
+    PERMISSION = "permission"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+
+
+# The first exchange.
+
+
+@attrs.frozen
+class Hello:
+    """The client's first frame. Answered by `Welcome` or `Goodbye`."""
+
+    version: int
+    features: tuple[str, ...]
+    """Names of optional parts of the protocol that the client can use."""
+    secret: bytes = attrs.field(repr=False)
+    """Proof that the client started this agent; the agent knows only its SHA-256."""
+
+
+@attrs.frozen
+class Welcome:
+    """The session begins."""
+
+    version: int
+    features: tuple[str, ...]
+    """The features both sides have; only these may be used."""
+    facts: Facts
+
+
+@attrs.frozen
+class Goodbye:
+    """The last frame of a side, with the reason in words for people."""
+
+    kind: GoodbyeKind
+    message: str
+
+
+# Requests and their answers.
+
+
+@attrs.frozen
+class GetEnvironment:
+    """Asks for the target's environment. Answered by `Part`s that make up /proc/PID/environ, then `Done`."""
+
+    stream: int
+
+
+@attrs.frozen
+class ReadFile:
+    """Asks for a whole regular file below the target's root. Answered by `Part`s, then `FileRead`."""
+
+    stream: int
+    path: bytes
+    limit_bytes: int
+    """A longer file is an error (EFBIG), never silently cut."""
+
+
+@attrs.frozen
+class Part:
+    """A piece of an answer; pieces come in order."""
+
+    stream: int
+    payload: bytes
+
+
+@attrs.frozen
+class Done:
+    """Ends an answer that has nothing to say besides its parts."""
+
+    stream: int
+
+
+@attrs.frozen
+class FileRead:
+    """Ends the answer to `ReadFile`."""
+
+    stream: int
+    mode: int
+    """st_mode of inode(7): type and permission bits."""
+    mtime_ns: int
+    """Last modification, nanoseconds since the epoch."""
+
+
+@attrs.frozen
+class Failed:
+    """The request failed. `errno` is Linux's number, `message` says for people what was tried."""
+
+    stream: int
+    errno: int
+    message: str
+
+
+@attrs.frozen
+class Connect:
+    """Asks for a connected stream socket. Answered by `Connected`, with an initial window for both directions."""
+
+    stream: int
+    remote: Endpoint
+    local: InetEndpoint | None
+    """Where the connection should come from, if that can be had: a wish. Port 0 wishes for the address only."""
+
+
+@attrs.frozen
+class Connected:
+    """The connection stands."""
+
+    stream: int
+    local: Endpoint
+    peer: Endpoint
+
+
+@attrs.frozen
+class OpenDatagrams:
+    """Asks for a UDP socket, connected when `peer` is given. Answered by `DatagramsOpened`."""
+
+    stream: int
+    family: AddressFamily
+    peer: InetEndpoint | None
+    local: InetEndpoint | None
+
+
+@attrs.frozen
+class DatagramsOpened:
+    """The UDP socket is there, bound to `local`."""
+
+    stream: int
+    local: InetEndpoint
+    peer: InetEndpoint | None
+
+
+# Streams.
+
+
+@attrs.frozen
+class Data:
+    """Bytes of a connection. They use up the receiver's window."""
+
+    stream: int
+    payload: bytes = attrs.field(repr=lambda payload: f"<{len(payload)} bytes>")
+
+
+@attrs.frozen
+class Eof:
+    """The sender of this frame sends no more data on the stream: a half-close (FIN)."""
+
+    stream: int
+
+
+@attrs.frozen
+class Reset:
+    """The connection is broken.
+
+    From the agent: it ended with this errno. From the client: it is to be ended by a RST; or, while the request is
+    under way, its answer is no longer wanted.
+    """
+
+    stream: int
+    errno: int
+
+
+@attrs.frozen
+class Close:
+    """The client is done with the stream: what it sent before goes out, then the socket is closed (close(2))."""
+
+    stream: int
+
+
+@attrs.frozen
+class Credit:
+    """The receiver of the stream's data has room for so many bytes more."""
+
+    stream: int
+    amount_bytes: int
+
+
+@attrs.frozen
+class Datagram:
+    """One UDP datagram. From the client, `peer` is where to (none on a connected socket); from the agent where from."""
+
+    stream: int
+    peer: InetEndpoint | None
+    payload: bytes = attrs.field(repr=lambda payload: f"<{len(payload)} bytes>")
+
+
+@attrs.frozen
+class DatagramError:
+    """The pod's UDP socket reported an error: an ICMP answer, or a datagram that could not be sent."""
+
+    stream: int
+    errno: int
+
+
+# Liveness.
+
+
+@attrs.frozen
+class Ping:
+    """The client is alive. Answered by `Pong` with the same number."""
+
+    number: int
+
+
+@attrs.frozen
+class Pong:
+    """The agent is alive."""
+
+    number: int
+
+
+Frame = (
+    Hello
+    | Welcome
+    | Goodbye
+    | GetEnvironment
+    | ReadFile
+    | Part
+    | Done
+    | FileRead
+    | Failed
+    | Connect
+    | Connected
+    | OpenDatagrams
+    | DatagramsOpened
+    | Data
+    | Eof
+    | Reset
+    | Close
+    | Credit
+    | Datagram
+    | DatagramError
+    | Ping
+    | Pong
+)
+
+#: Frames that keep their order within a stream.
+StreamFrame = Part | Done | FileRead | Data | Eof | Reset | Close | Datagram | DatagramError

@@ -1,0 +1,400 @@
+"""The client half of the agent session: requests, and the sockets in the pod that they open.
+
+One task reads the agent's frames and dispatches each without ever blocking, one writes, one asks for a sign of life
+where the agent wants that. They live in `open_session`. When the agent goes, the block does not end: `lost` is set,
+once, with a reason, and whatever is asked for from then on raises `SessionLost`.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from mirrord_agent.wire import Decoder, ProtocolError, WindowPool, encode, frames, handshake
+from mirrord_agent.wire.frames import (
+    AddressFamily,
+    Facts,
+    Frame,
+    Goodbye,
+    GoodbyeKind,
+    InetEndpoint,
+    UnixEndpoint,
+)
+from mirrord_trace.remote import AgentLink, RemoteDatagrams, RemoteStream, SessionLost
+
+__all__ = [
+    "AgentRefused",
+    "Facts",
+    "GoodbyeKind",
+    "InetEndpoint",
+    "RemoteDatagrams",
+    "RemoteFile",
+    "RemoteStream",
+    "Session",
+    "SessionLost",
+    "UnixEndpoint",
+    "open_session",
+]
+
+#: Bytes asked for by one read of the agent's socket.
+_READ_BYTES = 256 << 10
+#: How long what was sent may take to leave when the session ends in good order.
+_FLUSH_TIMEOUT_S = 5.0
+#: How long the agent may take to close its end after that.
+_FAREWELL_TIMEOUT_S = 1.0
+#: Pings per communication timeout; as many in a row without a sign of life lose the session.
+_PINGS_PER_TIMEOUT = 3
+_MAX_PING = (1 << 32) - 1
+
+
+class AgentRefused(Exception):
+    """The agent does not serve us; `kind` says why, `message` in words."""
+
+    def __init__(self, kind: GoodbyeKind, message: str) -> None:
+        super().__init__(f"{kind.value}: {message}")
+        self.kind = kind
+        self.message = message
+
+
+@attrs.frozen
+class RemoteFile:
+    """A regular file of the pod, read whole."""
+
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    mode: int
+    """st_mode: type and permission bits."""
+    mtime_ns: int
+    """Last modification, nanoseconds since the epoch."""
+
+
+class _Request:
+    """A request under way: what of its answer has come, and a task that waits for the rest."""
+
+    def __init__(self, limit_bytes: float) -> None:
+        self.limit_bytes = limit_bytes
+        self.parts: list[bytes] = []
+        self.length = 0
+        self.answer: Frame | RemoteStream | RemoteDatagrams | None = None
+        self.answered = trio.Event()
+
+    def finish(self, answer: Frame | RemoteStream | RemoteDatagrams | None) -> None:
+        """The answer is complete; None when the session is lost."""
+        self.answer = answer
+        self.answered.set()
+
+
+_Answer = TypeVar("_Answer")
+
+
+class Session:
+    """A session with an agent. Made by `open_session`."""
+
+    def __init__(self, stream: trio.SocketStream, decoder: Decoder, welcomed: handshake.Welcomed) -> None:
+        self.facts = welcomed.facts
+        """What the agent knows of the target."""
+        self.lost = trio.Event()
+        """Set once, when the agent is gone."""
+        self._socket = stream.socket
+        self._decoder = decoder
+        self._link = AgentLink(stream)
+        self._pool = WindowPool()
+        self._next_stream = 1
+        self._requests: dict[int, _Request] = {}
+        self._streams: dict[int, RemoteStream] = {}
+        self._flows: dict[int, RemoteDatagrams] = {}
+        self._heard = True
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            frames.Data: self._on_data,
+            frames.Credit: self._on_credit,
+            frames.Datagram: self._on_datagram,
+            frames.DatagramError: self._on_datagram,
+            frames.Eof: self._on_eof,
+            frames.Reset: self._on_reset,
+            frames.Part: self._on_part,
+            frames.Connected: self._on_connected,
+            frames.DatagramsOpened: self._on_datagrams_opened,
+            frames.Done: self._on_answer,
+            frames.FileRead: self._on_answer,
+            frames.Failed: self._on_answer,
+            frames.Pong: self._on_pong,
+        }
+
+    @property
+    def loss_reason(self) -> str | None:
+        """Why the agent is gone, in words; None while it is not."""
+        return self._link.loss_reason
+
+    # What a user of the session asks for.
+
+    async def environment(self) -> dict[bytes, bytes]:
+        """The target's environment variables. Raises OSError with the pod's errno, SessionLost."""
+        request, _ = await self._ask(frames.GetEnvironment, frames.Done)
+        variables = (variable.partition(b"=") for variable in b"".join(request.parts).split(b"\0"))
+        return {name: value for name, separator, value in variables if separator}
+
+    async def read_file(self, path: bytes, limit_bytes: int = 1 << 20) -> RemoteFile:
+        """Reads a regular file below the target's root.
+
+        Raises OSError with the pod's errno (ENOENT, EACCES, …; EISDIR, EINVAL for what is not a regular file, EFBIG for
+        one that is longer than `limit_bytes`), SessionLost.
+        """
+        ask = partial(frames.ReadFile, path=path, limit_bytes=limit_bytes)
+        request, answer = await self._ask(ask, frames.FileRead, limit_bytes)
+        return RemoteFile(b"".join(request.parts), answer.mode, answer.mtime_ns)
+
+    async def connect(self, remote: InetEndpoint | UnixEndpoint, local: InetEndpoint | None = None) -> RemoteStream:
+        """Connects a stream socket from the pod, from `local` if that can be had.
+
+        Raises OSError with the pod's errno, SessionLost. When cancelled, the agent is told to give up, and breaks the
+        connection if it stands already.
+        """
+        return (await self._ask(partial(frames.Connect, remote=remote, local=local), RemoteStream))[1]
+
+    async def open_datagrams(
+        self, family: AddressFamily, peer: InetEndpoint | None, local: InetEndpoint | None = None
+    ) -> RemoteDatagrams:
+        """Opens a UDP socket in the pod, connected if `peer` is given, bound to `local` if that can be had.
+
+        Raises OSError with the pod's errno, SessionLost.
+        """
+        ask = partial(frames.OpenDatagrams, family=family, peer=peer, local=local)
+        return (await self._ask(ask, RemoteDatagrams))[1]
+
+    async def _ask(
+        self, ask: Callable[[int], Frame], expected: type[_Answer], limit_bytes: float = math.inf
+    ) -> tuple[_Request, _Answer]:
+        """Makes a request and waits for its answer, which must be of the expected class."""
+        self._link.check()
+        stream = self._next_stream
+        self._next_stream += 2
+        request = self._requests[stream] = _Request(limit_bytes)
+        try:
+            self._link.put(ask(stream))
+            await request.answered.wait()
+        except BaseException:
+            self._abandon(stream, request)
+            raise
+        finally:
+            self._requests.pop(stream, None)
+        if isinstance(request.answer, frames.Failed):
+            raise OSError(request.answer.errno, request.answer.message)
+        if not isinstance(request.answer, expected):
+            raise SessionLost(self._link.loss_reason or "the agent is gone")
+        return request, request.answer
+
+    def _abandon(self, stream: int, request: _Request) -> None:
+        """The caller no longer waits: whatever the request opened, or is about to open, goes."""
+        match request.answer:
+            case RemoteStream() as opened:
+                opened.reset()
+            case RemoteDatagrams() as opened:
+                opened.close()
+            case None:
+                self._link.put(frames.Reset(stream, errno.ECANCELED))
+
+    # What the agent says.
+
+    def keep(self, received: list[Frame], nursery: trio.Nursery) -> None:
+        """Starts the session's tasks. `received` came together with the welcome."""
+        nursery.start_soon(self._until_broken, self._link.write)
+        nursery.start_soon(self._until_broken, partial(self._read, received))
+        if self.facts.communication_timeout_s:
+            nursery.start_soon(self._ping)
+
+    async def _until_broken(self, keep: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await keep()
+        except OSError as error:
+            self._lose(f"the connection to the agent broke: {error.strerror}")
+        except ProtocolError as error:
+            self._lose(f"the agent sent what it may not: {error}")
+
+    async def _read(self, received: list[Frame]) -> None:
+        while True:
+            for frame in received:
+                if isinstance(frame, Goodbye):
+                    self._lose(f"the agent left: {frame.message}")
+                    return
+                handler = self._handlers.get(type(frame))
+                if handler is None:
+                    raise ProtocolError(f"a {type(frame).__name__} from an agent")
+                handler(frame)
+            data = await self._socket.recv(_READ_BYTES)
+            if not data:
+                self._lose("the agent ended without a word")
+                return
+            self._heard = True
+            received = self._decoder.feed(data)
+
+    async def _ping(self) -> None:
+        number = silent = 0
+        while silent < _PINGS_PER_TIMEOUT:
+            self._heard = False
+            number = (number + 1) & _MAX_PING
+            self._link.put(frames.Ping(number))
+            await trio.sleep(self.facts.communication_timeout_s / _PINGS_PER_TIMEOUT)
+            silent = 0 if self._heard else silent + 1
+        self._lose(f"nothing was heard from the agent for {self.facts.communication_timeout_s:.0f} s")
+
+    def _lose(self, reason: str) -> None:
+        """The agent is gone; the first reason counts."""
+        if self.lost.is_set():
+            return
+        self._link.lose(reason)
+        self.lost.set()
+        for request in self._requests.values():
+            if request.answer is None:
+                request.finish(None)
+        for stream in self._streams.values():
+            stream.wake()
+        for flow in self._flows.values():
+            flow.wake()
+
+    async def farewell(self) -> None:
+        """Ends the session in good order: what was sent leaves, the agent is told, and closes its end."""
+        with trio.move_on_after(_FLUSH_TIMEOUT_S):
+            await self._link.flush()
+        with trio.move_on_after(_FAREWELL_TIMEOUT_S):
+            self._link.put(Goodbye(GoodbyeKind.SHUTDOWN, "the client is done"))
+            await self.lost.wait()
+
+    def _check_known(self, stream: int) -> None:
+        """Raises ProtocolError for a stream that never was; frames of one that is over are to be ignored."""
+        if stream >= self._next_stream or stream % 2 == 0:
+            raise ProtocolError(f"a frame of stream {stream}, which was never opened")
+
+    def _on_data(self, frame: frames.Data) -> None:
+        stream = self._streams.get(frame.stream)
+        if stream is not None:
+            stream.on_data(frame.payload)
+        else:
+            self._check_known(frame.stream)
+
+    def _on_credit(self, frame: frames.Credit) -> None:
+        stream = self._streams.get(frame.stream) or self._flows.get(frame.stream)
+        if stream is not None:
+            stream.on_credit(frame.amount_bytes)
+        else:
+            self._check_known(frame.stream)
+
+    def _on_datagram(self, frame: frames.Datagram | frames.DatagramError) -> None:
+        flow = self._flows.get(frame.stream)
+        if flow is not None:
+            flow.on_datagram(frame)
+        else:
+            self._check_known(frame.stream)
+
+    def _on_eof(self, frame: frames.Eof) -> None:
+        stream = self._streams.get(frame.stream)
+        if stream is not None:
+            stream.on_eof()
+        else:
+            self._check_known(frame.stream)
+
+    def _on_reset(self, frame: frames.Reset) -> None:
+        stream = self._streams.get(frame.stream)
+        if stream is not None:
+            stream.on_reset(frame.errno)
+        else:
+            self._check_known(frame.stream)
+
+    def _pending(self, stream: int) -> _Request | None:
+        """The request that a frame answers, or None for one that is no longer waited for."""
+        self._check_known(stream)
+        request = self._requests.get(stream)
+        if request is not None and request.answer is not None:
+            raise ProtocolError(f"a second answer to request {stream}")
+        return request
+
+    def _on_part(self, frame: frames.Part) -> None:
+        request = self._pending(frame.stream)
+        if request is not None:
+            request.length += len(frame.payload)
+            if request.length > request.limit_bytes:
+                raise ProtocolError(f"{request.length} bytes in answer to a request for {request.limit_bytes}")
+            request.parts.append(frame.payload)
+
+    def _on_answer(self, frame: frames.Done | frames.FileRead | frames.Failed) -> None:
+        request = self._pending(frame.stream)
+        if request is not None:
+            request.finish(frame)
+
+    # What an answer opens exists from here on, because its first data may be in the same read as the answer.
+
+    def _on_connected(self, frame: frames.Connected) -> None:
+        request = self._pending(frame.stream)
+        if request is not None:
+            stream = RemoteStream(self._link, self._pool, frame.stream, frame.local, frame.peer, self._forget)
+            self._streams[frame.stream] = stream
+            request.finish(stream)
+
+    def _on_datagrams_opened(self, frame: frames.DatagramsOpened) -> None:
+        request = self._pending(frame.stream)
+        if request is not None:
+            flow = RemoteDatagrams(self._link, frame.stream, frame.local, frame.peer, self._forget)
+            self._flows[frame.stream] = flow
+            request.finish(flow)
+
+    def _forget(self, stream: int) -> None:
+        """The stream or flow is over: later frames of it are ignored."""
+        self._streams.pop(stream, None)
+        self._flows.pop(stream, None)
+
+    def _on_pong(self, _: frames.Pong) -> None:
+        """A sign of life, as every frame is."""
+
+
+@asynccontextmanager
+async def open_session(stream: trio.SocketStream, secret: bytes) -> AsyncIterator[Session]:
+    """Begins a session with the agent at the other end of `stream`, and ends it, and the stream, with the block.
+
+    Raises AgentRefused when the agent says why it does not serve us, SessionLost when it goes before it has answered.
+    There is no timeout: the agent may be waiting for someone to type a password.
+    """
+    async with stream:
+        decoder = Decoder()
+        welcomed, received = await _shake_hands(stream, decoder, secret)
+        session = Session(stream, decoder, welcomed)
+        failure: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            session.keep(received, nursery)
+            # What leaves the block is not to arrive wrapped in the nursery's exception group.
+            try:
+                yield session
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                failure = error
+            else:
+                await session.farewell()
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+async def _shake_hands(
+    stream: trio.SocketStream, decoder: Decoder, secret: bytes
+) -> tuple[handshake.Welcomed, list[Frame]]:
+    received: list[Frame] = []
+    try:
+        await stream.send_all(b"".join(encode(handshake.hello(secret))))
+        while not received:
+            data = await stream.receive_some(_READ_BYTES)
+            if not data:
+                raise SessionLost("the agent ended before it answered")
+            received = decoder.feed(data)
+        answer = handshake.read_answer(received.pop(0))
+    except trio.BrokenResourceError as error:
+        raise SessionLost("the agent ended before it answered") from error
+    except ProtocolError as error:
+        raise SessionLost(f"what answered is not an agent: {error}") from error
+    if isinstance(answer, handshake.Refused):
+        raise AgentRefused(answer.goodbye.kind, answer.goodbye.message)
+    return answer, received
