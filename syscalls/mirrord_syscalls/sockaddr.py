@@ -1,9 +1,10 @@
 """Socket addresses: what connect(2) and its relatives read and write, as typed values.
 
-The rules for lengths are the kernel's own for addresses it is given: inet_autobind and __inet6_bind's minima
-(net/ipv4/af_inet.c, net/ipv6/af_inet6.c) and unix_validate_addr (net/unix/af_unix.c). Manual pages: ip(7), ipv6(7),
-unix(7). The family and the scope id are in the machine's byte order, which is little-endian on every architecture we have a
-table for; ports, addresses and the flow information are in network order.
+The rules for lengths are the kernel's own for an address it is given: move_addr_to_kernel (net/socket.c), the minima
+of tcp_v4_connect and tcp_v6_connect (net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c), and unix_validate_addr
+(net/unix/af_unix.c). Manual pages: ip(7), ipv6(7), unix(7). The family and the scope id are in the machine's byte
+order, which is little-endian on every architecture we have a table for; ports, addresses and the flow information are
+in network order.
 """
 
 import socket
