@@ -206,7 +206,7 @@ def run_pod(specification: Specification) -> None:
 
     # Children are reaped by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    programs = {start_program(argv): " ".join(argv) for argv in specification["programs"]}
+    programs = {start_program(argv): " ".join(argv)[:200] for argv in specification["programs"]}
     report(made=True)
     unready = set(programs)
     if not unready:

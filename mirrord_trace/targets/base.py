@@ -1,0 +1,39 @@
+"""What every kind of target has in common: it yields a byte stream to an agent that runs next to the target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    import trio
+
+    from mirrord_trace.reporting import Reporter
+
+
+@attrs.frozen
+class AgentLink:
+    """The way to an agent that is starting or runs."""
+
+    stream: trio.SocketStream
+    """Carries the session. The agent, or the end of the stream if it cannot start, is at the other end."""
+    secret: bytes
+    """What the client proves to know; the agent was given only its hash."""
+    target_name: str
+    """For people, such as "pid/4711 (python3)"."""
+    agent_pids: frozenset[int]
+    """Processes on this machine that belong to the agent, for those who must leave them alone."""
+
+
+class Target(Protocol):
+    """Where a process can be run in."""
+
+    def open(self, reporter: Reporter) -> AbstractAsyncContextManager[AgentLink]:
+        """Find or start an agent; on exit, remove what was started.
+
+        Returns as early as there is a stream, which may be before the agent can answer. Raises `Failure`; also in
+        place of a session's failure to start that leaves the block, with what the target knows about its cause.
+        """
