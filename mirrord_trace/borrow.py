@@ -1,0 +1,49 @@
+"""Descriptors of another process, duplicated into this one: pidfd_getfd(2), Linux 5.6.
+
+`pidfd_open` of a thread that is not a leader needs PIDFD_THREAD (Linux 6.9); before that the leader serves, which is
+the same unless the thread unshared its descriptor table. glibc of Debian 12 has no wrapper for pidfd_getfd.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+
+_SYS_PIDFD_GETFD = 438  # the same on every architecture
+_PIDFD_THREAD = os.O_EXCL
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _open_task(tid: int) -> int:
+    try:
+        return os.pidfd_open(tid, _PIDFD_THREAD)
+    except OSError:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            leader = next(int(line[5:]) for line in status if line.startswith(b"Tgid:"))
+        return os.pidfd_open(leader)
+
+
+def borrow_descriptor(tid: int, descriptor: int) -> int:
+    """A close-on-exec duplicate of descriptor `descriptor` of task `tid`; raises OSError (EBADF, ESRCH, EPERM)."""
+    pidfd = _open_task(tid)
+    try:
+        borrowed: int = _libc.syscall(_SYS_PIDFD_GETFD, pidfd, descriptor, 0)
+        if borrowed < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), f"descriptor {descriptor} of task {tid}")
+        return borrowed
+    finally:
+        os.close(pidfd)
+
+
+def borrow_socket(tid: int, descriptor: int, inode: int) -> socket.socket | None:
+    """The socket of that inode, if the task still has it under that number; for the caller to close."""
+    try:
+        borrowed = borrow_descriptor(tid, descriptor)
+    except OSError:
+        return None
+    if os.fstat(borrowed).st_ino != inode:
+        os.close(borrowed)
+        return None
+    return socket.socket(fileno=borrowed)

@@ -1,0 +1,36 @@
+"""The files by which a program learns names: which of them are the target's, and how nsswitch.conf is adapted."""
+
+from __future__ import annotations
+
+import os.path
+
+NSSWITCH = b"/etc/nsswitch.conf"
+HOSTNAME_IN_PROC = b"/proc/sys/kernel/hostname"
+TARGET_FILES = (b"/etc/resolv.conf", b"/etc/hosts", b"/etc/hostname")
+"""Read from the target as they are."""
+PRESENTED = frozenset((*TARGET_FILES, NSSWITCH, HOSTNAME_IN_PROC))
+"""Every path that is presented to the process."""
+
+LAST_COMPONENTS = tuple(os.path.basename(path) for path in PRESENTED)
+"""A path that ends in none of these cannot be one of them: the cheap first test."""
+
+
+def presented_path(path: bytes, directory: bytes) -> bytes | None:
+    """The member of PRESENTED that `path`, relative to `directory`, names; None for all other files.
+
+    Compared as text after `.` and `..` are taken out; a way through symbolic links is not recognised.
+    """
+    whole = os.path.normpath(os.path.join(directory, path))
+    if whole.startswith(b"//"):  # POSIX lets two leading slashes stand; Linux does not mean anything by them
+        whole = whole[1:]
+    return whole if whole in PRESENTED else None
+
+
+def adapted_nsswitch(local: str) -> str:
+    """This machine's nsswitch.conf with host names looked up in /etc/hosts and by DNS only.
+
+    The modules named there are this machine's, so its file is the base; others than `files` and `dns` (mdns, resolve,
+    myhostname, libvirt) would answer for this machine (nsswitch.conf(5)).
+    """
+    kept = [line for line in local.splitlines() if line.split(":", 1)[0].strip() != "hosts"]
+    return "\n".join([*kept, "hosts: files dns", ""])

@@ -1,0 +1,166 @@
+"""`mirrord-trace run`, from a configuration to the exit code of the process: the pieces put together, in order.
+
+Resources are opened from the outside in (signals, workspace, agent, session, relays, process) and closed in reverse,
+so that whatever fails or is cancelled leaves nothing behind. What a kill -9 of this process leaves is cleaned up by
+others: the kernel ends the traced tree (PTRACE_O_EXITKILL), the agent sees its stream end, the guardian removes the workspace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from mirrord_syscalls.abi import Abi, native_abi
+from mirrord_syscalls.bpf import RET_TRACE, compile_filter
+from mirrord_trace.config import RunConfiguration
+from mirrord_trace.errors import Failure
+from mirrord_trace.policy.environment import process_environment
+from mirrord_trace.policy.outgoing import OutgoingPolicy
+from mirrord_trace.relay.tcp import StreamRelay
+from mirrord_trace.relay.udp import DatagramRelays
+from mirrord_trace.reporting import Reporter
+from mirrord_trace.session import Session, open_session
+from mirrord_trace.sockets_here import TreeListeners
+from mirrord_trace.supervisor import launch, names_files, signals
+from mirrord_trace.supervisor.delivery.base import Handlers
+from mirrord_trace.supervisor.delivery.ptrace import PtraceDelivery
+from mirrord_trace.supervisor.delivery.ptrace.tracer import BLOCKED_SIGNALS
+from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
+from mirrord_trace.supervisor.handlers.names import NameHandlers
+from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
+from mirrord_trace.supervisor.handlers.streams import StreamHandlers
+from mirrord_trace.supervisor.socket_table import SocketTable
+from mirrord_trace.supervisor.supervision import Supervision
+from mirrord_trace.supervisor.workspace import workspace
+from mirrord_trace.targets import parse_target
+from mirrord_trace.targets.base import AgentLink
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_LAST_BYTES_S: Final = 5.0
+"""How long bytes that the process wrote before it ended may take to reach the agent."""
+
+
+def run(configuration: RunConfiguration, reporter: Reporter) -> int:
+    """Runs the command in the target's world; its exit code, or 128 + the number of the signal that ended it.
+
+    Raises Failure (in an exception group, perhaps) for what the user can mend.
+    """
+    target = parse_target(configuration.target, sudo=configuration.sudo)
+    try:
+        abi = native_abi()
+    except LookupError as error:
+        raise Failure(str(error.args[0])) from error
+    inherited = launch.ProcessState.take_over(BLOCKED_SIGNALS | signals.WATCHED)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with workspace() as directory, signals.signal_descriptor() as arriving:
+
+        async def main() -> int:
+            supervision = Supervision(reporter)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervision.watch_signals, arriving)
+                async with target.open(reporter) as link:
+                    code = await _run_at(link, configuration, reporter, supervision, abi, directory, inherited)
+                nursery.cancel_scope.cancel()
+            return code
+
+        return trio.run(main)
+
+
+async def _run_at(
+    link: AgentLink,
+    configuration: RunConfiguration,
+    reporter: Reporter,
+    supervision: Supervision,
+    abi: Abi,
+    directory: Path,
+    inherited: launch.ProcessState,
+) -> int:
+    async with AsyncExitStack() as resources:
+        with reporter.step("connecting to the agent"):
+            session = await resources.enter_async_context(open_session(link.stream, link.secret))
+        with reporter.step("reading its environment and names") as step:
+            environment, presented = await _read_target(session, configuration, directory)
+            step.detail(f"{session.facts.hostname}, {len(environment)} variables")
+        program = launch.find_program(configuration.command, environment)
+        nursery = await resources.enter_async_context(trio.open_nursery())
+        nursery.start_soon(_tell_of_loss, session, reporter)
+        world = _World.build(configuration, session, nursery, presented, abi)
+        filter_program = compile_filter(world.delivery.subscription, abi, RET_TRACE)
+        child = launch.fork(program, filter_program, inherited)
+        code = await supervision.run(child, world.delivery)
+        with trio.move_on_after(_LAST_BYTES_S):
+            await world.streams.sent()
+        nursery.cancel_scope.cancel()
+        return code
+
+
+async def _read_target(
+    session: Session, configuration: RunConfiguration, directory: Path
+) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """The environment that the process gets, and the stand-ins of its names files."""
+    target: dict[bytes, bytes] = {}
+    presented: dict[bytes, bytes] = {}
+
+    async def read_environment() -> None:
+        target.update(await session.environment())
+
+    async def read_names() -> None:
+        presented.update(await names_files.bring(session, directory))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_names)
+        if configuration.environment.enabled:
+            nursery.start_soon(read_environment)
+    wanted = configuration.environment
+    merged = process_environment(dict(os.environb), target, include=wanted.include, exclude=wanted.exclude)
+    return merged, presented
+
+
+async def _tell_of_loss(session: Session, reporter: Reporter) -> None:
+    await session.lost.wait()
+    reporter.warning(
+        f"the agent is gone ({session.loss_reason}): connections to the target are reset, new ones fail (ENETUNREACH)"
+    )
+
+
+@attrs.frozen
+class _World:
+    """What the process's calls meet."""
+
+    delivery: PtraceDelivery
+    streams: StreamRelay
+
+    @classmethod
+    def build(
+        cls,
+        configuration: RunConfiguration,
+        session: Session,
+        nursery: trio.Nursery,
+        presented: Mapping[bytes, bytes],
+        abi: Abi,
+    ) -> _World:
+        """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
+        table = SocketTable()
+        policy = OutgoingPolicy(
+            configuration.outgoing_tcp,
+            configuration.outgoing_udp,
+            configuration.ignore_localhost,
+            configuration.unix_streams,
+        )
+        listeners = TreeListeners(lambda: delivery.process_ids())
+        streams = StreamRelay(session, nursery)
+        datagrams = DatagramRelays(session, nursery)
+        nursery.start_soon(datagrams.sweep)
+        stream_handlers = StreamHandlers(table, policy, listeners, streams, configuration.connect_hold_s)
+        datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
+        names = NameHandlers(session.facts.hostname.encode(errors="surrogateescape"), presented)
+        sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
+        delivery = PtraceDelivery(Handlers.of(*sockets.interests(), *names.interests(abi.numbers)), abi)
+        return cls(delivery, streams)

@@ -1,0 +1,249 @@
+"""What a stopped call is, and what may become of it.
+
+A handler is a function from `Call` to a `Verdict`. It answers at once where it can; where it must wait (for the agent,
+say) it returns a coroutine that ends in a verdict, and the call is held until then. Handlers state an intent and know
+no mechanism; a delivery (ptrace, seccomp notification) carries the intent out.
+
+Threads: a handler's synchronous part runs in the delivery's thread, its coroutine in Trio's. What both touch is either
+immutable or replaced whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from mirrord_syscalls.abi import Abi
+from mirrord_syscalls.sockaddr import SocketAddress
+from mirrord_syscalls.subscription import Rule, Subscription
+from mirrord_trace.borrow import borrow_descriptor
+
+PATH_MAX = 4096
+AT_FDCWD = -100
+
+
+class MemoryFault(Exception):
+    """The task's memory is not readable (or writable) at that address; the kernel would say EFAULT."""
+
+
+class TaskGone(Exception):
+    """The task died while its call was being handled; nobody waits for a verdict any more."""
+
+
+class Memory(Protocol):
+    """The address space of a stopped task."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """Exactly `length` bytes; raises MemoryFault or TaskGone."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes all of `data`, into read-only private pages too; raises MemoryFault or TaskGone."""
+
+    def read_string(self, address: int, limit: int = PATH_MAX) -> bytes:
+        """The bytes up to (without) the first NUL; never reads past the page that holds it. Raises MemoryFault."""
+
+
+@attrs.define(eq=False)
+class Call:
+    """A system call that a task is about to make. `arguments` are raw 64-bit registers."""
+
+    tid: int
+    name: str
+    arguments: tuple[int, ...]
+    memory: Memory
+    abi: Abi
+
+    def integer(self, index: int) -> int:
+        """Argument `index` as the C int that the kernel takes it for."""
+        value = self.arguments[index] & 0xFFFF_FFFF
+        return value - 0x1_0000_0000 if value & 0x8000_0000 else value
+
+    def socket_inode(self, descriptor: int) -> int | None:
+        """The inode of the socket behind a descriptor; None when it is not an open socket."""
+        try:
+            link = os.readlink(f"/proc/{self.tid}/fd/{descriptor}")
+        except OSError:
+            return None
+        return int(link[8:-1]) if link.startswith("socket:[") else None
+
+    def is_nonblocking(self, descriptor: int) -> bool:
+        """Whether O_NONBLOCK is set on the open file description (/proc/PID/fdinfo, proc_pid_fdinfo(5))."""
+        try:
+            with open(f"/proc/{self.tid}/fdinfo/{descriptor}", "rb") as info:
+                for line in info:
+                    if line.startswith(b"flags:"):
+                        return bool(int(line[6:], 8) & os.O_NONBLOCK)
+        except OSError:
+            pass
+        return False
+
+    def borrow(self, descriptor: int) -> int:
+        """A duplicate of the task's descriptor in this process, for the caller to close; raises OSError."""
+        return borrow_descriptor(self.tid, descriptor)
+
+    def shares_namespace(self, kind: str) -> bool:
+        """Whether the task still lives in the supervisor's namespace of this kind ("net", "uts")."""
+        try:
+            return os.stat(f"/proc/{self.tid}/ns/{kind}").st_ino == _own_namespace(kind)
+        except OSError:
+            return False
+
+    def directory(self, descriptor: int) -> bytes | None:
+        """The path behind a dirfd argument, AT_FDCWD included; None when there is none."""
+        where = "cwd" if descriptor == AT_FDCWD else f"fd/{descriptor}"
+        try:
+            return os.readlink(f"/proc/{self.tid}/{where}".encode())
+        except OSError:
+            return None
+
+    def has_pending_signal(self) -> bool:
+        """Whether a signal waits that this task would act on: pending for it or its process, not blocked, not ignored.
+
+        A held call must end then: natively a signal interrupts it (signal(7)).
+        """
+        try:
+            with open(f"/proc/{self.tid}/status", "rb") as status:
+                fields = dict(line.split(b":", 1) for line in status if line.startswith((b"Sig", b"ShdPnd")))
+            pending = int(fields[b"SigPnd"], 16) | int(fields[b"ShdPnd"], 16)
+            return bool(pending & ~int(fields[b"SigBlk"], 16) & ~int(fields[b"SigIgn"], 16))
+        except (OSError, KeyError, ValueError):
+            return False
+
+
+_namespaces: dict[str, int] = {}
+
+
+def _own_namespace(kind: str) -> int:
+    inode = _namespaces.get(kind)
+    if inode is None:
+        inode = _namespaces[kind] = os.stat(f"/proc/self/ns/{kind}").st_ino
+    return inode
+
+
+Done = Callable[[int], int]
+"""Called once, in the delivery's thread, with the result of the call that ran (negative errno on failure; not for
+results that mean "will be restarted"); what it returns is what the task sees. It must not block."""
+
+
+def unchanged(result: int) -> int:
+    """The `Done` that lets the task see what the kernel said."""
+    return result
+
+
+@attrs.frozen
+class Pass:
+    """The kernel carries the call out as it stands."""
+
+
+PASS = Pass()
+
+
+@attrs.frozen
+class Fail:
+    """The call fails with this errno and has no effect."""
+
+    errno: int
+
+
+@attrs.frozen
+class Return:
+    """The call is not made; it returns `value`, and each (address, data) of `writes` is in the task's memory."""
+
+    value: int
+    writes: tuple[tuple[int, bytes], ...] = ()
+
+
+@attrs.frozen
+class UseAddress:
+    """The call (connect, sendto, sendmsg) is made with this address instead of its own."""
+
+    address: SocketAddress
+    done: Done = unchanged
+
+
+@attrs.frozen
+class UseAddresses:
+    """A sendmmsg whose message number i goes to `addresses[i]`, or where it says where that is None.
+
+    Fewer addresses than messages: only so many are sent, which the call may always do.
+    """
+
+    addresses: tuple[SocketAddress | None, ...]
+
+
+@attrs.frozen
+class UsePath:
+    """The call is made with this absolute path instead of its own."""
+
+    path: bytes
+
+
+@attrs.frozen
+class PresentAddresses:
+    """The call (getpeername, recvmsg, …) is made; every socket address it hands out is shown through `translate`."""
+
+    translate: Callable[[SocketAddress], SocketAddress]
+
+
+Verdict = Pass | Fail | Return | UseAddress | UseAddresses | UsePath | PresentAddresses
+Handler = Callable[[Call], Verdict | Coroutine[Any, Any, Verdict]]
+
+
+@attrs.frozen
+class Interest:
+    """A handler and the rule that says which calls it serves."""
+
+    rule: Rule
+    handler: Handler
+
+
+@attrs.frozen
+class Handlers:
+    """All that is to be intercepted. The subscription is derived from it: no call is stopped that nobody serves."""
+
+    subscription: Subscription
+    by_name: Mapping[str, Handler]
+
+    @classmethod
+    def of(cls, *interests: Interest) -> Handlers:
+        """Raises ValueError when two different handlers want the same call."""
+        by_name: dict[str, Handler] = {}
+        for interest in interests:
+            if by_name.setdefault(interest.rule.call, interest.handler) != interest.handler:
+                raise ValueError(f"two handlers for {interest.rule.call}")
+        return cls(Subscription.of(interest.rule for interest in interests), by_name)
+
+
+class Launched(Protocol):
+    """A child that is ready to become the user's program: forked, waiting for the word."""
+
+    pid: int
+
+    def release(self) -> None:
+        """Lets the child go on to install the filter and exec."""
+
+
+class Delivery(Protocol):
+    """Brings stopped calls to the handlers and carries their verdicts out, for one process tree."""
+
+    async def run(self, child: Launched, events: ProcessEvents) -> None:
+        """Follows the tree of `child` until its last task is gone. When cancelled it ends the tree first."""
+
+    def process_ids(self) -> frozenset[int]:
+        """The processes of the tree. From any thread."""
+
+
+class ProcessEvents(Protocol):
+    """What a delivery tells the launcher; called in Trio's thread."""
+
+    def root_exited(self, status: int) -> None:
+        """The first process ended, with this wait status."""
+
+    def root_stopped(self, signal: int) -> None:
+        """The first process was stopped by job control (a group-stop), by this signal."""
+
+    def warn(self, text: str) -> None:
+        """Something the user must know."""

@@ -1,0 +1,98 @@
+"""Names: the host name of uname(2), and the files that a resolver reads.
+
+No resolver library is hooked. The process reads the target's resolv.conf and hosts through redirected paths, and its
+queries then travel like any other datagram. Opening one of these files for writing stays local, as all writes do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Mapping
+
+import attrs
+
+from mirrord_syscalls.abi import ArgumentKind
+from mirrord_syscalls.structs import OpenHow, Utsname
+from mirrord_syscalls.subscription import Rule
+from mirrord_trace.policy.names import LAST_COMPONENTS, presented_path
+from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PASS, Call, Fail, Interest, Return, UsePath, Verdict
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_FLAGS_ARGUMENT = {"open": 1, "openat": 2}
+_READING_CALLS = (
+    "open",
+    "openat",
+    "openat2",
+    "stat",
+    "lstat",
+    "newfstatat",
+    "statx",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+)
+
+
+@attrs.define(eq=False)
+class NameHandlers:
+    """`presented` says where the stand-in of each presented path lies; one that is not in it does not exist."""
+
+    hostname: bytes
+    presented: Mapping[bytes, bytes]
+    _utsname: bytes = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._utsname = attrs.evolve(_local_utsname(), nodename=self.hostname).encode()
+
+    def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
+        """Those of our calls that the architecture has (`calls`: names to numbers)."""
+        readers = (Interest(Rule(name), self.read_path) for name in _READING_CALLS if name in calls)
+        return (Interest(Rule("uname"), self.uname), *readers)
+
+    def uname(self, call: Call) -> Verdict:
+        """uname(2) with the target's host name; a UTS namespace that the process made itself keeps its own."""
+        if not call.shares_namespace("uts"):
+            return PASS
+        return Return(0, ((call.arguments[0], self._utsname),))
+
+    def read_path(self, call: Call) -> Verdict:
+        """Calls that read a file or its attributes by path."""
+        kinds = call.abi.arguments[call.name]
+        index = kinds.index(ArgumentKind.PATH)
+        path = call.memory.read_string(call.arguments[index])
+        if not path.endswith(LAST_COMPONENTS):
+            return PASS
+        descriptor = call.integer(index - 1) if index else AT_FDCWD
+        directory = b"/" if path.startswith(b"/") else call.directory(descriptor)
+        wanted = presented_path(path, directory) if directory is not None else None
+        if wanted is None or self._writes(call) or not _sees_our_root(call.tid):
+            return PASS
+        stand_in = self.presented.get(wanted)
+        return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
+
+    def _writes(self, call: Call) -> bool:
+        if call.name == "openat2":
+            how = OpenHow.decode(call.memory.read(call.arguments[2], OpenHow.SIZE))
+            return bool(how.flags & _WRITING)
+        index = _FLAGS_ARGUMENT.get(call.name)
+        return index is not None and bool(call.arguments[index] & _WRITING)
+
+
+def _sees_our_root(tid: int) -> bool:
+    """False after a chroot or pivot_root of the task: then these paths are not this machine's."""
+    try:
+        theirs, ours = os.stat(f"/proc/{tid}/root"), os.stat("/")
+    except OSError:
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _local_utsname() -> Utsname:
+    buffer = ctypes.create_string_buffer(Utsname.SIZE)
+    if ctypes.CDLL(None, use_errno=True).uname(buffer) != 0:
+        raise OSError(ctypes.get_errno(), "uname")
+    return Utsname.decode(buffer.raw)

@@ -1,0 +1,165 @@
+"""The user's process from its start to its end: signals, job control, exit status, and what it leaves running."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+import attrs
+import trio
+
+from mirrord_trace.errors import Failure
+from mirrord_trace.reporting import Reporter
+from mirrord_trace.supervisor import signals
+from mirrord_trace.supervisor.delivery.base import Delivery
+from mirrord_trace.supervisor.launch import Child, exit_code_of
+
+_TERM_GRACE_S: Final = 0.5
+"""How long SIGTERM to us may take to end the tree, and what the process leaves running may take to end itself."""
+
+
+@attrs.define(eq=False)
+class Supervision:
+    """One process and what it started. Tells the delivery's events to the user (see `base.ProcessEvents`)."""
+
+    reporter: Reporter
+    _child: Child | None = None
+    _status: int | None = None
+    _exited: trio.Event = attrs.field(factory=trio.Event)
+    _terminated: trio.Event = attrs.field(factory=trio.Event)
+    _tree_gone: trio.Event = attrs.field(factory=trio.Event)
+
+    async def watch_signals(self, descriptor: int) -> None:
+        """Acts on the signals that reach us. Raises Failure while there is no process to pass them to."""
+        async for info in signals.arriving(descriptor):
+            number = info.signo
+            if self._child is None:
+                if number in signals.ENDING:
+                    name = signal.Signals(number).name
+                    raise Failure(f"ended by {name} before the command was started", exit_code=128 + number)
+                if number in signals.JOB_CONTROL:
+                    signals.stop_ourselves(number)
+            elif number in signals.FORWARDED and signals.is_for_us_alone(info):
+                self._forward(number)
+
+    def _forward(self, number: int) -> None:
+        if self._child is not None and self._status is None:
+            os.kill(self._child.pid, number)
+        if number == signal.SIGTERM:
+            self._terminated.set()
+
+    async def run(self, child: Child, delivery: Delivery) -> int:
+        """Runs the child as the user's process. Returns the exit code when it has ended and nothing of it is left.
+
+        Raises Failure when it cannot be traced or executed.
+        """
+        self._child = child
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._deliver, child, delivery)
+            await child.executed()
+            self.reporter.ready()
+            nursery.start_soon(self._hurry, nursery.cancel_scope)
+            await self._exited.wait()
+            await self._end_leftovers(delivery)
+            nursery.cancel_scope.cancel()
+        assert self._status is not None, "the delivery tells how the process ended before it ends itself"
+        return exit_code_of(self._status)
+
+    async def _deliver(self, child: Child, delivery: Delivery) -> None:
+        try:
+            await delivery.run(child, self)
+        except PermissionError as error:
+            child.abandon()
+            raise _not_permitted() from error
+        self._tree_gone.set()
+
+    async def _hurry(self, everything: trio.CancelScope) -> None:
+        """After SIGTERM the tree has a moment to end in good order."""
+        await self._terminated.wait()
+        await trio.sleep(_TERM_GRACE_S)
+        everything.cancel()
+
+    async def _end_leftovers(self, delivery: Delivery) -> None:
+        left = _names_of(delivery.process_ids())
+        if not left:
+            return
+        shown = ", ".join(f"{name} ({pid})" for pid, name in left[:5]) + (", …" if len(left) > 5 else "")
+        self.reporter.warning(f"the command ended and left {len(left)} running, ended with it: {shown}")
+        for pid, _ in left:
+            _kill(pid, signal.SIGTERM)
+        with trio.move_on_after(_TERM_GRACE_S):
+            await self._tree_gone.wait()
+
+    # what the delivery tells
+
+    def root_exited(self, status: int) -> None:
+        """See `ProcessEvents`."""
+        self._status = status
+        self._exited.set()
+
+    def root_stopped(self, number: int) -> None:
+        """See `ProcessEvents`."""
+        if number in signals.JOB_CONTROL:
+            signals.stop_ourselves(number)
+
+    def warn(self, text: str) -> None:
+        """See `ProcessEvents`."""
+        self.reporter.warning(text)
+
+
+def _names_of(pids: frozenset[int]) -> list[tuple[int, str]]:
+    names = []
+    for pid in sorted(pids):
+        try:
+            with open(f"/proc/{pid}/comm") as comm:
+                names.append((pid, comm.read().strip()))
+        except OSError:
+            continue
+    return names
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _not_permitted() -> Failure:
+    tracer = _status_field("TracerPid")
+    if tracer not in ("", "0"):
+        return Failure(
+            f"cannot trace the command: process {tracer} traces mirrord-trace, and a process has one tracer only",
+            "run the tracer inside instead: mirrord-trace run … -- strace COMMAND",
+        )
+    scope = _read("/proc/sys/kernel/yama/ptrace_scope")
+    if scope == "3":
+        return Failure(
+            "cannot trace the command: kernel.yama.ptrace_scope is 3, which forbids ptrace altogether until a reboot",
+            "set kernel.yama.ptrace_scope to 2 or less in /etc/sysctl.d and reboot",
+        )
+    if scope == "2":
+        return Failure(
+            "cannot trace the command: kernel.yama.ptrace_scope is 2, which needs CAP_SYS_PTRACE",
+            "sudo sysctl kernel.yama.ptrace_scope=1",
+        )
+    return Failure(
+        "cannot trace the command: the kernel does not permit ptrace here",
+        "in a container, add the SYS_PTRACE capability and a seccomp profile that allows ptrace(2)",
+    )
+
+
+def _status_field(name: str) -> str:
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith(name + ":"):
+            return line.split(":", 1)[1].strip()
+    return ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
