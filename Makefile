@@ -25,19 +25,23 @@ help:  ## this text
 .PHONY: demo
 demo: build/demo/shop-client  ## a static Go program, first on its own, then inside a pod's world
 	@echo
-	@echo 'build/demo/shop-client is a statically linked Go program: no library can be preloaded into it.'
-	@echo 'Run by itself it finds this machine:'
+	@echo 'build/demo/shop-client is a statically linked Go program. No library can be preloaded into it.'
+	@echo 'It prints what it finds. Run by itself, that is this machine:'
 	@echo
 	@echo '$$ build/demo/shop-client'
 	@build/demo/shop-client
 	@echo
-	@echo 'Now the same file as if it were inside a pod. The demo pod is made of fresh namespaces on this machine; it has'
-	@echo 'its own host name, environment, name server and a shop service, none of which can be reached from out here.'
+	@echo 'Now the same file inside the world of a demo pod. The pod is made of fresh namespaces on this machine. It has'
+	@echo 'a host name, variables, a name server and a shop of its own, which nothing out here can reach.'
 	@echo
 	@echo '$$ mirrord-trace run --target demo -- build/demo/shop-client'
 	@$(BIN)/mirrord-trace run --target demo -- build/demo/shop-client
 	@echo
-	@echo 'The process ran out here all the time, with your files and your user. Look around yourself:'
+	@echo 'What happened: the process never left this machine (it works in the same directory), and nothing was loaded'
+	@echo 'into it. Those system calls that ask for names and connections were intercepted. So it got the pod'"'"'s host name'
+	@echo 'and variables, asked the pod'"'"'s name server, and its connection left from the pod'"'"'s own address.'
+	@echo
+	@echo 'Look around in the pod'"'"'s world yourself:'
 	@echo
 	@echo '$$ $(BIN)/mirrord-trace run --target demo -- bash'
 

@@ -17,7 +17,7 @@ const timeout = 10 * time.Second
 
 // say prints one finding with its name in front of it.
 func say(name, value string) {
-	fmt.Printf("  %-28s %s\n", name, value)
+	fmt.Printf("  %-22s %s\n", name, value)
 }
 
 // call asks the service at the address for its greeting and tells each step on the way.
@@ -30,7 +30,7 @@ func call(address string) error {
 	if err != nil {
 		return err
 	}
-	say(parsed.Hostname()+" is", strings.Join(found, ", "))
+	say("its name resolves to", strings.Join(found, ", "))
 
 	client := http.Client{Timeout: timeout}
 	response, err := client.Get(address)
@@ -42,9 +42,9 @@ func call(address string) error {
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
 		return err
 	}
-	say("GET "+address, response.Status)
-	say("I was answered by", answer.Service)
-	say("which saw me come from", answer.Caller)
+	say("it answers", response.Status)
+	say("and calls itself", answer.Service)
+	say("it saw a call from", answer.Caller)
 	return nil
 }
 
@@ -54,6 +54,11 @@ func main() {
 		hostname = err.Error()
 	}
 	say("my host is called", hostname)
+	directory, err := os.Getwd()
+	if err != nil {
+		directory = err.Error()
+	}
+	say("I work in", directory)
 	for _, name := range []string{"POD_NAME", "GREETING", "SHOP_URL"} {
 		value, present := os.LookupEnv(name)
 		if !present {
@@ -63,7 +68,7 @@ func main() {
 	}
 	address := os.Getenv("SHOP_URL")
 	if address == "" {
-		say("", "Without $SHOP_URL there is nothing that I could call.")
+		say("so", "there is no shop that I could call")
 		return
 	}
 	if err := call(address); err != nil {
