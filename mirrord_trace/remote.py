@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -35,6 +36,10 @@ _FRAME_BYTES = 256 << 10
 #: How many waiting senders are let go for each write: each may add this share of the outbox.
 _ROOM_SHARE_BYTES = 256 << 10
 
+#: What a Unix socket should hold in one direction; for the reason see `mirrord_agent.link`.
+_UNIX_SEND_BUFFER_BYTES = 1 << 20
+_SO_SNDBUFFORCE = 32  # socket(7), asm-generic/socket.h; the socket module has no name for it
+
 
 class SessionLost(OSError):
     """The agent is gone, and with it everything in the pod. Its errno is ENETUNREACH."""
@@ -43,12 +48,16 @@ class SessionLost(OSError):
         super().__init__(errno.ENETUNREACH, reason)
         self.reason = reason
 
+    def __str__(self) -> str:
+        return self.reason
 
-class AgentLink:
+
+class SessionLink:
     """Frames to the agent: what waits to be written, who waits to add to it, and whether the session is lost."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
+        _enlarge_send_buffer(self._socket)
         self._outbox = Outbox()
         self._writer = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
@@ -114,6 +123,15 @@ class AgentLink:
             self._senders.unpark(count=max(1, self._outbox.free_bytes // _ROOM_SHARE_BYTES))
 
 
+def _enlarge_send_buffer(agent: trio.socket.SocketType) -> None:
+    if agent.family != socket.AF_UNIX:
+        return
+    try:
+        agent.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _UNIX_SEND_BUFFER_BYTES)
+    except PermissionError:  # needs CAP_NET_ADMIN; without it the system's maximum holds
+        agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_SEND_BUFFER_BYTES)
+
+
 @attrs.frozen
 class _FarEof:
     """The far side sends no more."""
@@ -131,7 +149,7 @@ class RemoteStream:
 
     def __init__(
         self,
-        link: AgentLink,
+        link: SessionLink,
         pool: WindowPool,
         stream: int,
         local: Endpoint,
@@ -309,7 +327,7 @@ class RemoteDatagrams:
 
     def __init__(
         self,
-        link: AgentLink,
+        link: SessionLink,
         stream: int,
         local: InetEndpoint,
         peer: InetEndpoint | None,

@@ -27,7 +27,7 @@ from mirrord_agent.wire.frames import (
     InetEndpoint,
     UnixEndpoint,
 )
-from mirrord_trace.remote import AgentLink, RemoteDatagrams, RemoteStream, SessionLost
+from mirrord_trace.remote import SessionLink, RemoteDatagrams, RemoteStream, SessionLost
 
 __all__ = [
     "AgentRefused",
@@ -103,7 +103,7 @@ class Session:
         """Set once, when the agent is gone."""
         self._socket = stream.socket
         self._decoder = decoder
-        self._link = AgentLink(stream)
+        self._link = SessionLink(stream)
         self._pool = WindowPool()
         self._next_stream = 1
         self._requests: dict[int, _Request] = {}

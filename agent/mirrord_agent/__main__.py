@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"the client's socket cannot be had: {error}")
     timeout_s = options.communication_timeout
     if timeout_s is None:
-        # A Unix socket tells for certain when the client is gone, even if it is merely stopped for long.
-        timeout_s = 0 if entrance.family == socket.AF_UNIX else 30
+        # A passed socket leads to a process of this machine: the kernel tells when it is gone, and it may well be
+        # stopped for long (Ctrl-Z) without being so.
+        timeout_s = 30 if options.socket_fd is None else 0
     target: Target | Goodbye
     try:
         target = Target.open(options.pid)
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--communication-timeout",
         type=float,
         metavar="SECONDS",
-        help="leave after hearing nothing for so long (0: never; default: 30, and 0 on a Unix socket)",
+        help="leave after hearing nothing for so long (0: never; default: 30 with --listen, 0 with --socket-fd)",
     )
     return parser
 
