@@ -94,9 +94,10 @@ def compile_filter(subscription: Subscription, abi: Abi, action: int) -> bytes:
                 targets.append((first, outcome))
             case alternatives:
                 targets.append((first, program.add_alternatives(alternatives, intercept, allow)))
-    load_number = program.add(_LOAD, _NUMBER_OFFSET, program.add_search(targets))
-    check_arch = program.add_branch(_JUMP_IF_EQUAL, abi.audit_arch, load_number, _NO_SUCH_CALL)
-    program.add(_LOAD, _ARCH_OFFSET, check_arch)
+    program.add_search(targets)
+    load_number = program.add(_LOAD, _NUMBER_OFFSET)
+    program.add_branch(_JUMP_IF_EQUAL, abi.audit_arch, load_number, _NO_SUCH_CALL)
+    program.add(_LOAD, _ARCH_OFFSET)
     return program.encode()
 
 
@@ -146,17 +147,16 @@ class _Program:
         self._backwards: list[tuple[int, int, int, int]] = []
         self._nearest_answers: dict[_Answer, int] = {}
 
-    def add(self, code: int, operand: int, then: _Target) -> int:
-        """Put an instruction that does not branch before `then` and return its position."""
-        if then != len(self._backwards) - 1:
-            self._bring_near(then)
-        return self._append(code, operand)
+    def add(self, code: int, operand: int, jump_if_true: int = 0, jump_if_false: int = 0) -> int:
+        """Put an instruction in front of all others and return its position."""
+        self._backwards.append((code, jump_if_true, jump_if_false, operand))
+        return len(self._backwards) - 1
 
     def add_branch(self, code: int, operand: int, if_true: _Target, if_false: _Target) -> int:
         """Put a conditional jump and return its position."""
         true_position, false_position = self._within_reach(if_true), self._within_reach(if_false)
         end = len(self._backwards) - 1
-        return self._append(code, operand, end - true_position, end - false_position)
+        return self.add(code, operand, end - true_position, end - false_position)
 
     def add_search(self, targets: Sequence[tuple[int, _Target]]) -> _Target:
         """Put a binary search for the range that the loaded number is in; a range begins at its first member."""
@@ -197,18 +197,18 @@ class _Program:
         target = if_false
         for offset, shift in _halves(index):
             if half_mask := mask >> shift & _HALF:
-                branch = self.add_branch(_JUMP_IF_ANY_BIT, half_mask, if_true, target)
-                target = self.add(_LOAD, offset, branch)
+                self.add_branch(_JUMP_IF_ANY_BIT, half_mask, if_true, target)
+                target = self.add(_LOAD, offset)
         return target
 
     def _add_equals(self, index: int, value: int, mask: int, if_true: _Target, if_false: _Target) -> _Target:
         target = if_true
         for offset, shift in _halves(index):
             if half_mask := mask >> shift & _HALF:
-                position = self.add_branch(_JUMP_IF_EQUAL, value >> shift & _HALF, target, if_false)
+                self.add_branch(_JUMP_IF_EQUAL, value >> shift & _HALF, target, if_false)
                 if half_mask != _HALF:
-                    position = self.add(_AND, half_mask, position)
-                target = self.add(_LOAD, offset, position)
+                    self.add(_AND, half_mask)
+                target = self.add(_LOAD, offset)
         return target
 
     def _within_reach(self, target: _Target) -> int:
@@ -221,13 +221,9 @@ class _Program:
     def _bring_near(self, target: _Target) -> int:
         """Put an instruction that goes on at `target`, however far it is, and return its position."""
         if isinstance(target, _Answer):
-            self._nearest_answers[target] = self._append(_RETURN, target.value)
+            self._nearest_answers[target] = self.add(_RETURN, target.value)
             return self._nearest_answers[target]
-        return self._append(_JUMP, len(self._backwards) - 1 - target)
-
-    def _append(self, code: int, operand: int, jump_if_true: int = 0, jump_if_false: int = 0) -> int:
-        self._backwards.append((code, jump_if_true, jump_if_false, operand))
-        return len(self._backwards) - 1
+        return self.add(_JUMP, len(self._backwards) - 1 - target)
 
 
 def _halves(index: int) -> tuple[tuple[int, int], tuple[int, int]]:

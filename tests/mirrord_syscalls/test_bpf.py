@@ -157,6 +157,24 @@ def test_jumps_reach_across_a_call_with_many_rules() -> None:
         assert answer(program, X86_64, X86_64.numbers["connect"], (value, 0, 0, 0, 0, 0)) == RET_ALLOW
 
 
+def test_jumps_reach_over_every_distance() -> None:
+    # uname's rules lie between the search and those of bind and listen. They grow by one instruction at a time, so that
+    # for every jump the target is once just near enough and once just too far. With accept the search has a branch
+    # whose targets are both that far.
+    others = [Rule("bind", (AnyBit(0, 1), AnyBit(0, 2))), Rule("listen", (AnyBit(0, 1), AnyBit(0, 4)))]
+    for length in range(200, 300):
+        far = [Rule("uname", (Equals(1, 1 << 16 | value, 0xFFFF_FFFF),)) for value in range(length // 2)]
+        far += [Rule("uname", (Equals(1, 0, 0xFFFF),))] * (length % 2)
+        program = Program.load(compile_filter(Subscription.of(["accept", *others, *far]), X86_64, ACTION))
+        for call, intercepted in (("bind", (3, 7)), ("listen", (5, 7))):
+            for argument in range(8):
+                expected = ACTION if argument in intercepted else RET_ALLOW
+                assert answer(program, X86_64, X86_64.numbers[call], (argument, 0, 0, 0, 0, 0)) == expected
+        for value in range(length // 2 + 1):
+            expected = ACTION if value < length // 2 or value == 0 else RET_ALLOW
+            assert answer(program, X86_64, X86_64.numbers["uname"], (0, 1 << 16 | value, 0, 0, 0, 0)) == expected
+
+
 def test_a_call_that_nobody_subscribed_to_costs_few_instructions() -> None:
     subscribed = [name for name, kinds in X86_64.arguments.items() if name not in ("read", "write", "close")]
     assert len(subscribed) > 90
