@@ -129,6 +129,13 @@ def test_a_cut_control_buffer_gives_what_is_there(row: tuple[ControlMessage, ...
             assert row[number].data.startswith(message.data)
 
 
+@pytest.mark.parametrize("length", [0, 1, 15])
+def test_a_control_message_shorter_than_its_header_ends_the_row(length: int) -> None:
+    whole = ControlMessage(1, 2, b"data")
+    raw = encode_control([whole]) + struct.pack("<Qii", length, 3, 4) + encode_control([whole])
+    assert decode_control(raw) == (whole,)
+
+
 @given(st.binary(max_size=200))
 @example(struct.pack("<Qii", 0, 1, 1) * 4)
 @example(struct.pack("<Qii", 15, 1, 1) * 4)
