@@ -102,8 +102,9 @@ def agent_command(pid: int, secret_hash: str) -> list[str]:
 async def through_sudo(command: list[str]) -> list[str]:
     """The command to run another as root, after sudo has asked for a password if it wants one.
 
-    sudo keeps descriptor 0 and needs our terminal's session to find its own permission again, so it cannot have a
-    session of its own; what it starts can.
+    sudo finds its own permission again by our terminal and session, so it cannot have a session of its own. It must
+    not stay either: with `use_pty` it would take what is typed at the terminal for the agent. So it works in the
+    background and ends at once; the agent, in a session of its own, keeps the socket that sudo passed on.
     """
     try:
         question = ChildProcess.spawn(["sudo", "--validate"])
@@ -116,7 +117,7 @@ async def through_sudo(command: list[str]) -> list[str]:
     if status != 0:
         raise Failure("sudo refused to start the agent as root", "What it says is above.")
     # Root's Python does not search the user's own packages.
-    return ["sudo", "--non-interactive", "--", "setsid", *with_our_modules(command)]
+    return ["sudo", "--non-interactive", "--background", "--", "setsid", "--fork", *with_our_modules(command)]
 
 
 def with_our_modules(command: Sequence[str]) -> list[str]:

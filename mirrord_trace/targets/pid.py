@@ -98,4 +98,4 @@ def _in_words(refusal: AgentRefused, pid: int, name: str, *, sudo: bool) -> Fail
 async def _epitaph(agent: AgentProcess, name: str, loss: SessionLost) -> Failure:
     await agent.child.ends_within(_LAST_WORDS_S)
     words = agent.last_lines()
-    return Failure(f"the agent for {name} is gone: {loss}", f"Its last words:\n{words}" if words else None)
+    return Failure(f"the agent for {name} is gone: {loss.reason}", f"Its last words:\n{words}" if words else None)

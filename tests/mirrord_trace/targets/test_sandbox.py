@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import uuid
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,11 @@ def test_neighbours_are_called_from_the_pods_address() -> None:
 
 
 def test_programs_are_ready_when_the_pod_is_and_end_with_it() -> None:
-    with SandboxPod(hostname="x", programs=[["sh", "-c", "echo up; sleep 1000", "marker-470001"]] * 2) as pod:
+    marker = uuid.uuid4().hex
+    with SandboxPod(hostname="x", programs=[["sh", "-c", "echo up; kill -STOP $$", marker]] * 2) as pod:
         assert pod.log().count("up") == 2
-        assert len(processes_with("marker-470001\0")) == 2
-    assert processes_with("marker-470001\0") == []
+        assert len(processes_with(marker)) == 2
+    assert processes_with(marker) == []
 
 
 def test_a_program_that_ends_early_is_a_failure_with_its_last_words() -> None:
@@ -108,7 +110,8 @@ def test_a_program_that_does_not_exist_is_a_failure() -> None:
 CREATOR = """
     import os, sys
     from mirrord_trace.targets.sandbox import SandboxPod
-    with SandboxPod(hostname="x", programs=[["sh", "-c", "echo up; sleep 1000", "marker-470002"]]) as pod:
+    program = ["sh", "-c", "echo up; kill -STOP $$", sys.stdin.readline().strip()]
+    with SandboxPod(hostname="x", programs=[program]) as pod:
         print(pod.pid, flush=True)
         sys.stdin.read()
 """
@@ -117,6 +120,7 @@ CREATOR = """
 @pytest.mark.parametrize("rights", [[], WITHOUT_CAPABILITIES], ids=["root", "ordinary-user"])
 @pytest.mark.parametrize("victim", ["creator", "outer", "first"])
 def test_kill_9_leaves_nothing(rights: list[str], victim: str) -> None:
+    marker = uuid.uuid4().hex
     creator = subprocess.Popen(
         [*rights, sys.executable, "-c", textwrap.dedent(CREATOR)],
         stdin=subprocess.PIPE,
@@ -124,18 +128,21 @@ def test_kill_9_leaves_nothing(rights: list[str], victim: str) -> None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     with creator:
+        assert creator.stdin is not None
         assert creator.stdout is not None
+        creator.stdin.write(marker.encode() + b"\n")
+        creator.stdin.flush()
         first = int(creator.stdout.readline())
         status = Path(f"/proc/{first}/status").read_text()
         outer = int(status.partition("PPid:\t")[2].partition("\n")[0])
-        (program,) = processes_with("marker-470002\0")
+        (program,) = processes_with(marker)
         watched = [os.pidfd_open(pid) for pid in (first, outer, program)]
         os.kill({"creator": creator.pid, "outer": outer, "first": first}[victim], signal.SIGKILL)
         assert all(wait_for_end(pidfd, 5) for pidfd in watched)
         for pidfd in watched:
             os.close(pidfd)
         creator.kill()
-    assert processes_with("marker-470002\0") == []
+    assert processes_with(marker) == []
 
 
 def test_an_ordinary_user_is_root_in_the_pod() -> None:
