@@ -102,6 +102,8 @@ def decode_answers(raw: bytes) -> Iterator[SocketRow | EndOfAnswers]:
         if kind == _NLMSG_DONE:
             yield EndOfAnswers(0)
         elif kind == _NLMSG_ERROR:
+            if len(body) < _error.size:
+                raise ValueError(f"a struct nlmsgerr of {len(body)} bytes is cut short")
             yield EndOfAnswers(-_error.unpack_from(body)[0])
         elif kind == _SOCK_DIAG_BY_FAMILY:
             if len(body) < _ANSWER_BYTES:
