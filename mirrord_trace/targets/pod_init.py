@@ -18,6 +18,7 @@ Mounts that were made before the user namespace are locked, hence always recursi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -113,7 +114,9 @@ def populate(source: str, target: str, leave_out: Container[str]) -> None:
             continue
         if entry.is_symlink():
             links[entry.name] = os.readlink(entry.path)
-        else:
+            continue
+        # Other people's files come and go.
+        with contextlib.suppress(FileNotFoundError):
             copies.append((entry.name, entry.is_dir(), copy_of_mounts(entry.path)))
     mount("pod", target, 0, "tmpfs", f"mode={stat.S_IMODE(os.stat(source).st_mode):o}")
     for name, text in links.items():
@@ -243,7 +246,6 @@ def main() -> int:
         if not chunk:
             return 1
         line += chunk
-    pid = None
     try:
         enter_namespaces()
         pid = os.fork()

@@ -116,10 +116,12 @@ class SandboxPod:
         assert self._process is not None
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not all(fact in self._facts for fact in facts):
             remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0 or not select.select([output], [], [], remaining_s)[0]:
+            if remaining_s <= 0 or not poll.poll(remaining_s * 1000):
                 raise Failure(f"the sandbox pod was not ready after {_START_TIMEOUT_S:g} s", self._tail_of_log())
             chunk = os.read(output, 65536)
             if not chunk:
@@ -139,7 +141,6 @@ class SandboxPod:
         """End the pod with all that runs in it, and wait until it is gone."""
         process, self._process = self._process, None
         if process is not None:
-            # Leaving the block closes both pipes, which ends the pod.
             assert process.stdin is not None
             process.stdin.close()
             try:

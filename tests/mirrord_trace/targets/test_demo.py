@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -15,8 +16,7 @@ from mirrord_trace.cli.progress import reporter_for
 from mirrord_trace.session import InetEndpoint, Session, open_session
 from mirrord_trace.targets import demo
 from mirrord_trace.targets.demo import DemoTarget
-
-NO_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+setfcap"]
+from tests.mirrord_trace.targets.clients import NO_CAPABILITIES, finish, start
 
 
 async def get(session: Session, address: tuple[str, int], path: str) -> dict[str, str]:
@@ -98,27 +98,17 @@ def test_an_ordinary_user_can_run_it() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_kill_9_leaves_nothing() -> None:
+    with start("demo", "wait") as client:
+        assert client.stdout is not None
+        pids = client.stdout.readline().split()[-2:]
+        pidfds = [os.pidfd_open(int(pid)) for pid in pids]
+        client.kill()
+        for pidfd in pidfds:
+            assert select.select([pidfd], [], [], 5)[0]
+            os.close(pidfd)
+
+
 def test_pods_that_cannot_be_made_are_a_failure_that_names_the_sysctls() -> None:
-    program = """
-        import io, pathlib, trio
-        from mirrord_trace.cli.progress import reporter_for
-        from mirrord_trace.errors import Failure
-        from mirrord_trace.targets.demo import DemoTarget
-
-        async def main():
-            async with DemoTarget().open(reporter_for(io.TextIOWrapper(io.BytesIO(), "utf-8"))):
-                pass
-
-        try:
-            trio.run(main)
-        except Failure as failure:
-            print(failure.message, failure.advice)
-    """
-    done = subprocess.run(
-        ["unshare", "--user", sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert b"max_user_namespaces" in done.stdout, done
+    status, output = finish(start("demo", rights=["unshare", "--user"]))
+    assert (status, "max_user_namespaces" in output) == (3, True), output

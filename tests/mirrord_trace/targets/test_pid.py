@@ -19,11 +19,11 @@ from mirrord_trace.errors import Failure
 from mirrord_trace.session import Session, open_session
 from mirrord_trace.targets.pid import ProcessTarget
 from mirrord_trace.targets.sandbox import SandboxPod
+from tests.mirrord_trace.targets.clients import NO_CAPABILITIES, OPEN_AND_TELL, finish, start
 
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 ONLY_READING = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
 """Lets nobody use a Python that lies in a closed folder; of no use for ptrace's access checks."""
-NO_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+setfcap"]
 
 
 @pytest.fixture
@@ -37,49 +37,6 @@ async def begin_session(pid: int) -> AsyncIterator[Session]:
     reporter = reporter_for(io.TextIOWrapper(io.BytesIO(), "utf-8"))
     async with ProcessTarget(pid).open(reporter) as link, open_session(link.stream, link.secret) as session:
         yield session
-
-
-OPEN_AND_TELL = """
-    import io, sys, trio
-    from mirrord_trace.cli.progress import reporter_for
-    from mirrord_trace.errors import Failure
-    from mirrord_trace.session import open_session
-    from mirrord_trace.targets import parse_target
-
-    async def main():
-        target = parse_target(sys.argv[1], sudo="sudo" in sys.argv)
-        async with target.open(reporter_for(io.TextIOWrapper(io.BytesIO(), "utf-8"))) as link:
-            async with open_session(link.stream, link.secret) as session:
-                print(link.target_name, session.facts.hostname, *link.agent_pids, flush=True)
-                if "wait" in sys.argv:
-                    await trio.sleep_forever()
-
-    try:
-        trio.run(main)
-    except Failure as failure:
-        print(failure.message, failure.advice, sep="\\n")
-        sys.exit(3)
-"""
-
-
-def start(*arguments: str, rights: list[str] | None = None, path: str | None = None) -> subprocess.Popen[str]:
-    """A client as another process, which tells the target, or what failed, on standard output."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    if path is not None:
-        environment["PATH"] = path
-    return subprocess.Popen(
-        [*(rights or []), sys.executable, "-c", textwrap.dedent(OPEN_AND_TELL), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        text=True,
-    )
-
-
-def finish(client: subprocess.Popen[str]) -> tuple[int, str]:
-    with client:
-        output, _ = client.communicate(timeout=20)
-    return client.returncode, output
 
 
 def test_a_session_with_the_process_and_nothing_left_behind(pod: SandboxPod) -> None:
@@ -163,7 +120,7 @@ def test_the_owner_of_a_pods_user_namespace_needs_no_rights() -> None:
             subprocess.run([sys.executable, "-c", sys.argv[1], f"pid/{pod.pid}"])
     """
     done = subprocess.run(
-        [*NO_CAPABILITIES, sys.executable, "-c", textwrap.dedent(program), textwrap.dedent(OPEN_AND_TELL)],
+        [*NO_CAPABILITIES, sys.executable, "-c", textwrap.dedent(program), OPEN_AND_TELL],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         timeout=20,

@@ -15,9 +15,7 @@ import pytest
 from mirrord_trace.errors import Failure
 from mirrord_trace.targets.sandbox import SandboxPod
 from tests.conformance.pods import ConformancePod
-
-WITHOUT_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+setfcap"]
-"""Runs a command with no right but those of any user; root needs SETFCAP to map itself (user_namespaces(7))."""
+from tests.mirrord_trace.targets.clients import NO_CAPABILITIES
 
 
 def processes_with(marker: str) -> list[int]:
@@ -117,7 +115,7 @@ CREATOR = """
 """
 
 
-@pytest.mark.parametrize("rights", [[], WITHOUT_CAPABILITIES], ids=["root", "ordinary-user"])
+@pytest.mark.parametrize("rights", [[], NO_CAPABILITIES], ids=["root", "ordinary-user"])
 @pytest.mark.parametrize("victim", ["creator", "outer", "first"])
 def test_kill_9_leaves_nothing(rights: list[str], victim: str) -> None:
     marker = uuid.uuid4().hex
@@ -154,7 +152,7 @@ def test_an_ordinary_user_is_root_in_the_pod() -> None:
             print(pod.run(["sh", "-c", "id -u; hostname; cat /etc/hostname"]).stdout.decode())
     """
     done = subprocess.run(
-        [*WITHOUT_CAPABILITIES, sys.executable, "-c", textwrap.dedent(program)],
+        [*NO_CAPABILITIES, sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=30,
