@@ -9,9 +9,9 @@ export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Go writes below build/ only and fetches nothing. The tests, which build Go programs too, see the same settings.
-export GOCACHE := $(CURDIR)/build/go/cache
-export GOPATH := $(CURDIR)/build/go/path
+# Go writes below build/ only and fetches nothing; tests/conformance/build.py uses the same folders.
+export GOCACHE := $(CURDIR)/build/go-cache
+export GOPATH := $(CURDIR)/build/go
 export GOENV := off
 export GOFLAGS := -mod=mod
 export GOPROXY := off
@@ -71,7 +71,7 @@ $(VENV)/installed: setup.cfg setup.py
 build/demo/shop-client: $(wildcard examples/shop-client/*) | venv
 	@echo 'Building $@ ...'
 	@mkdir -p $(@D)
-	@cd examples/shop-client && XDG_CONFIG_HOME='$(CURDIR)/build/go/config' \
+	@cd examples/shop-client && XDG_CONFIG_HOME='$(CURDIR)/build/go-config' \
 		'$(CURDIR)/$(BIN)/go' build -trimpath -ldflags '-s -w' -o '$(CURDIR)/$@' .
 
 .PHONY: .ci/test-packages
