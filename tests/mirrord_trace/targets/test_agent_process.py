@@ -23,7 +23,8 @@ def test_a_child_has_no_blocked_or_ignored_signal_and_a_session_of_its_own() -> 
     with tempfile.TemporaryFile() as output:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT})
         try:
-            program = "grep -E 'Sig(Blk|Ign)' /proc/self/status; read -r _ _ _ _ _ session _ < /proc/$$/stat; test $session = $$"
+            own_session = "read -r _ _ _ _ _ session _ < /proc/$$/stat; test $session = $$"
+            program = f"grep -E 'Sig(Blk|Ign)' /proc/self/status; {own_session}"
             child = ChildProcess.spawn(["sh", "-c", program], standard_files=(output.fileno(),) * 3, own_session=True)
             assert trio.run(end_of, child) == 0
         finally:
