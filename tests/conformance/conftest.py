@@ -1,0 +1,61 @@
+"""The pods of the suite, one of each for the whole session, and the worlds in which each case runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import places
+from tests.conformance.harness import DELIVERIES, NATIVE, Outcome, World, become_subreaper
+from tests.conformance.pods import ConformancePod
+
+SERVICES = Path(__file__).with_name("services.py")
+
+
+@pytest.fixture(scope="session")
+def pod() -> Iterator[ConformancePod]:
+    """The pod with every service, near and far."""
+    become_subreaper()
+    command = [sys.executable, "-I", "-B", str(SERVICES)]
+    with ConformancePod(
+        hostname=places.HOSTNAME,
+        addresses=[*places.NEAR, *places.NAME_SERVERS],
+        files={path: content.encode() for path, content in places.FILES.items()},
+        environment=places.ENVIRONMENT,
+        programs=[[*command, "near"]],
+        far_side=True,
+        far_programs=[[*command, "far"]],
+    ) as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
+def empty_pod() -> Iterator[ConformancePod]:
+    """A pod with nothing in it: only `lo`, no names."""
+    become_subreaper()
+    with ConformancePod(hostname="empty-0", environment={"POD_NAME": "empty-0"}) as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
+def native_outcomes() -> dict[tuple[object, ...], Outcome]:
+    """What programs did inside the pod, so that each runs there only once."""
+    return {}
+
+
+@pytest.fixture(params=[NATIVE, *DELIVERIES])
+def world(
+    request: pytest.FixtureRequest, pod: ConformancePod, native_outcomes: dict[tuple[object, ...], Outcome]
+) -> World:
+    """Inside the pod, then outside under the tool with each delivery."""
+    return World(request.param, pod, native_outcomes)
+
+
+@pytest.fixture(params=DELIVERIES)
+def delivery(request: pytest.FixtureRequest) -> str:
+    """For cases that have no native half."""
+    name: str = request.param
+    return name
