@@ -90,13 +90,17 @@ class Link:
             self._let_producers_go()
 
     async def say_goodbye(self, goodbye: Goodbye) -> None:
-        """Writes what is waiting, the goodbye before all data, unless the client is gone; `write` must have ended."""
-        self._outbox.put(goodbye)
+        """Writes what is waiting and then a goodbye, unless the client is gone; `write` must have ended."""
         try:
-            while buffers := self._outbox.buffers():
-                self._outbox.sent(await self._socket.sendmsg(buffers))
+            await self._write_out()
+            self._outbox.put(goodbye)
+            await self._write_out()
         except OSError:
             pass  # nobody is left to be told
+
+    async def _write_out(self) -> None:
+        while buffers := self._outbox.buffers():
+            self._outbox.sent(await self._socket.sendmsg(buffers))
 
     def _let_producers_go(self) -> None:
         if self._producers and self._outbox.has_room:
