@@ -92,14 +92,17 @@ class SessionLink:
             await self._senders.park()
 
     async def write(self) -> None:
-        """Writes what is put, for ever. Raises OSError when the socket breaks."""
+        """Writes what is put, until the socket breaks. Why it did, the reader learns, after the agent's last words."""
         while True:
             buffers = self._outbox.buffers()
             if not buffers:
                 self._flushed.unpark_all()
                 await self._writer.park()
                 continue
-            self._outbox.sent(await self._socket.sendmsg(buffers))
+            try:
+                self._outbox.sent(await self._socket.sendmsg(buffers))
+            except OSError:
+                return
             self._let_senders_go()
 
     async def flush(self) -> None:

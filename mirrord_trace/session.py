@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from mirrord_agent.wire.frames import (
     InetEndpoint,
     UnixEndpoint,
 )
-from mirrord_trace.remote import SessionLink, RemoteDatagrams, RemoteStream, SessionLost
+from mirrord_trace.remote import RemoteDatagrams, RemoteStream, SessionLink, SessionLost
 
 __all__ = [
     "AgentRefused",
@@ -203,14 +203,14 @@ class Session:
 
     def keep(self, received: list[Frame], nursery: trio.Nursery) -> None:
         """Starts the session's tasks. `received` came together with the welcome."""
-        nursery.start_soon(self._until_broken, self._link.write)
-        nursery.start_soon(self._until_broken, partial(self._read, received))
+        nursery.start_soon(self._link.write)
+        nursery.start_soon(self._read_until_end, received)
         if self.facts.communication_timeout_s:
             nursery.start_soon(self._ping)
 
-    async def _until_broken(self, keep: Callable[[], Awaitable[None]]) -> None:
+    async def _read_until_end(self, received: list[Frame]) -> None:
         try:
-            await keep()
+            await self._read(received)
         except OSError as error:
             self._lose(f"the connection to the agent broke: {error.strerror}")
         except ProtocolError as error:

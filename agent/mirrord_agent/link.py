@@ -77,7 +77,7 @@ class Link:
             await self._producers.park()
 
     async def write(self) -> None:
-        """Writes what is put, for ever. Raises ClientGone when the socket breaks."""
+        """Writes what is put, until the socket breaks. Why it did, `receive` says, after the client's last words."""
         while True:
             buffers = self._outbox.buffers()
             if not buffers:
@@ -85,8 +85,8 @@ class Link:
                 continue
             try:
                 self._outbox.sent(await self._socket.sendmsg(buffers))
-            except OSError as error:
-                raise ClientGone(f"writing to the client failed: {error.strerror}") from error
+            except OSError:
+                return
             self._let_producers_go()
 
     async def say_goodbye(self, goodbye: Goodbye) -> None:

@@ -139,10 +139,10 @@ class _Session:
         """Serves until the session ends; returns how. `received` came together with the hello."""
         async with trio.open_nursery() as self._streams:
             async with trio.open_nursery() as self._keepers:
-                self._keepers.start_soon(self._until_broken, self._link.write)
+                self._keepers.start_soon(self._link.write)
                 self._keepers.start_soon(self._watch_target)
                 self._keepers.start_soon(self._watch_silence)
-                self._keepers.start_soon(self._until_broken, partial(self._read, received))
+                self._keepers.start_soon(self._read_until_end, received)
             if self._client_left:
                 self._let_streams_finish()
             else:
@@ -156,9 +156,9 @@ class _Session:
             self._ending = Goodbye(kind, message)
             self._keepers.cancel_scope.cancel()
 
-    async def _until_broken(self, keep: Callable[[], Awaitable[None]]) -> None:
+    async def _read_until_end(self, received: list[Frame]) -> None:
         try:
-            await keep()
+            await self._read(received)
         except ClientGone as gone:
             self._end(GoodbyeKind.SHUTDOWN, str(gone))
         except ProtocolError as error:

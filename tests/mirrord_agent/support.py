@@ -103,13 +103,16 @@ class FrameClient:
         self._frames: list[Frame] = []
 
     async def send(self, *frames: Frame) -> None:
-        for frame in frames:
-            await self.stream.send_all(b"".join(encode(frame)))
+        """Sends all at once, so that the agent cannot have closed in between."""
+        await self.stream.send_all(b"".join(piece for frame in frames for piece in encode(frame)))
 
     async def receive(self) -> Frame | None:
         """The next frame; None at the end of the stream."""
         while not self._frames:
-            data = await self.stream.receive_some(65536)
+            try:
+                data = await self.stream.receive_some(65536)
+            except trio.BrokenResourceError:  # closed by the agent with data of ours unread
+                return None
             if not data:
                 return None
             self._frames = self._decoder.feed(data)
