@@ -41,6 +41,13 @@ def empty_pod() -> Iterator[ConformancePod]:
 
 
 @pytest.fixture(scope="session")
+def outside() -> Iterator[ConformancePod]:
+    """Only its network namespace is used: this machine, as far as the traced programs know it."""
+    with ConformancePod(hostname="outside-0") as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
 def native_outcomes() -> dict[tuple[object, ...], Outcome]:
     """What programs did inside the pod, so that each runs there only once."""
     return {}
@@ -48,10 +55,13 @@ def native_outcomes() -> dict[tuple[object, ...], Outcome]:
 
 @pytest.fixture(params=[NATIVE, *DELIVERIES])
 def world(
-    request: pytest.FixtureRequest, pod: ConformancePod, native_outcomes: dict[tuple[object, ...], Outcome]
+    request: pytest.FixtureRequest,
+    pod: ConformancePod,
+    outside: ConformancePod,
+    native_outcomes: dict[tuple[object, ...], Outcome],
 ) -> World:
     """Inside the pod, then outside under the tool with each delivery."""
-    return World(request.param, pod, native_outcomes)
+    return World(request.param, pod, outside, native_outcomes)
 
 
 @pytest.fixture(params=DELIVERIES)

@@ -5,6 +5,9 @@ program natively first (once per session), then under the tool, and fails with a
 and exit status are equal; after it, no process may be left. What a case says about the output beyond that is checked
 in every world, so the native one proves that the expectation is true.
 
+"Outside" is a network namespace with nothing but `lo`: what the tool should have taken to the pod and did not gets
+ENETUNREACH there, and can neither leave this machine nor be answered by another.
+
 Every wait has a bound. Nothing here polls with sleeps: processes are waited for through pidfds.
 """
 
@@ -54,11 +57,14 @@ class Outcome:
         return found[0]
 
 
-def tool_command(pod_pid: int, delivery: str, program: Sequence[str], options: Sequence[str] = ()) -> list[str]:
-    """The command line of the tool for a program, with a pod's process as target."""
+def tool_command(
+    outside: ConformancePod, pod: ConformancePod, delivery: str, program: Sequence[str], options: Sequence[str] = ()
+) -> list[str]:
+    """The command line of the tool for a program: run in the network of one pod, and the other pod is the target."""
     return [
+        *("nsenter", f"--net=/proc/{outside.pid}/ns/net", "--"),
         *(sys.executable, "-m", "mirrord_trace", "run", "--quiet"),
-        *("--target", f"pid/{pod_pid}", "--delivery", delivery, *options, "--", *program),
+        *("--target", f"pid/{pod.pid}", "--delivery", delivery, *options, "--", *program),
     ]
 
 
@@ -173,10 +179,11 @@ def run_outside(
 
 @attrs.define
 class World:
-    """Where a case's programs run: `name` is "native" or a delivery."""
+    """Where a case's programs run: `name` is "native" or a delivery; `outside` has the network of the tool."""
 
     name: str
     pod: ConformancePod
+    outside: ConformancePod
     native_outcomes: dict[tuple[object, ...], Outcome]
 
     @property
@@ -219,7 +226,7 @@ class World:
         if not self.traced:
             return native
         argv = list(map(str, program))
-        command = tool_command(self.pod.pid, self.name, argv, options)
+        command = tool_command(self.outside, self.pod, self.name, argv, options)
         traced = run_outside(command, stdin=stdin, cwd=cwd, timeout_s=timeout_s)
         if (traced.stdout, traced.exit_status) != (native.stdout, native.exit_status):
             before = [*native.lines, f"(exit status {native.exit_status})"]
