@@ -2,7 +2,8 @@
 
 Resources are opened from the outside in (signals, workspace, agent, session, relays, process) and closed in reverse,
 so that whatever fails or is cancelled leaves nothing behind. What a kill -9 of this process leaves is cleaned up by
-others: the kernel ends the traced tree (PTRACE_O_EXITKILL), the agent sees its stream end, the guardian removes the workspace.
+others: the kernel ends the traced tree (PTRACE_O_EXITKILL), the agent sees its stream end, the guardian removes the
+workspace.
 """
 
 from __future__ import annotations

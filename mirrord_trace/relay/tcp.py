@@ -57,7 +57,7 @@ class Attempt:
     on_end: Callable[[Attempt], None]
     """Called when nothing serves the process's socket any more."""
     in_kernel: bool = False
-    """Whether the process's own connect() has been let go: its socket is then in SYN_SENT until the answer comes."""
+    """Whether the process's own connect() has returned without an answer (EINPROGRESS, EINTR) or with success."""
     answered: trio.Event = attrs.field(factory=trio.Event)
     outcome: Established | Failed | None = None
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)

@@ -1,8 +1,8 @@
 """Signals that reach the supervisor, and what they mean for the user's process.
 
 The process shares our process group, so what the terminal sends (Ctrl-C, Ctrl-Z, hang-up) reaches it without us. What
-somebody sends to us alone is meant for it and is passed on. The rule is sudo(8)'s: signals of the kernel and of members
-of our own group are not passed on, for the process has them already.
+somebody sends to us is meant for it and is passed on; not so what the kernel sends for the terminal, or the process
+itself to its group, for those have reached it already.
 
 Signals are read from a signalfd(2), because only that tells who sent them. When job control stops the process we stop
 too, in the same way: the shell watches us, not it.
@@ -58,14 +58,9 @@ async def arriving(descriptor: int) -> AsyncIterator[SignalfdSiginfo]:
         yield SignalfdSiginfo.decode(os.read(descriptor, SignalfdSiginfo.SIZE))
 
 
-def is_for_us_alone(info: SignalfdSiginfo) -> bool:
-    """Whether the process in our group has not got this signal itself."""
-    if info.code == _SI_KERNEL:
-        return False
-    try:
-        return os.getpgid(info.pid) != os.getpgrp()
-    except ProcessLookupError:
-        return True
+def is_to_be_passed_on(info: SignalfdSiginfo, tree: frozenset[int]) -> bool:
+    """Whether the process has not got this signal itself. `tree` is the process and what it started."""
+    return info.code != _SI_KERNEL and info.pid not in tree
 
 
 def stop_ourselves(number: int) -> None:

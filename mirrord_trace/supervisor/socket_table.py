@@ -30,6 +30,7 @@ class Connecting:
 class Connected:
     """A stream socket that a relay serves, with the names that it shows."""
 
+    attempt: Attempt
     local: SocketAddress
     peer: SocketAddress
 

@@ -25,6 +25,7 @@ class Supervision:
 
     reporter: Reporter
     _child: Child | None = None
+    _delivery: Delivery | None = None
     _status: int | None = None
     _exited: trio.Event = attrs.field(factory=trio.Event)
     _terminated: trio.Event = attrs.field(factory=trio.Event)
@@ -40,21 +41,24 @@ class Supervision:
                     raise Failure(f"ended by {name} before the command was started", exit_code=128 + number)
                 if number in signals.JOB_CONTROL:
                     signals.stop_ourselves(number)
-            elif number in signals.FORWARDED and signals.is_for_us_alone(info):
-                self._forward(number)
+            elif number in signals.FORWARDED and signals.is_to_be_passed_on(info, self._tree()):
+                self._pass_on(number)
 
-    def _forward(self, number: int) -> None:
+    def _pass_on(self, number: int) -> None:
         if self._child is not None and self._status is None:
             os.kill(self._child.pid, number)
         if number == signal.SIGTERM:
             self._terminated.set()
+
+    def _tree(self) -> frozenset[int]:
+        return frozenset() if self._delivery is None else self._delivery.process_ids()
 
     async def run(self, child: Child, delivery: Delivery) -> int:
         """Runs the child as the user's process. Returns the exit code when it has ended and nothing of it is left.
 
         Raises Failure when it cannot be traced or executed.
         """
-        self._child = child
+        self._child, self._delivery = child, delivery
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._deliver, child, delivery)
             await child.executed()

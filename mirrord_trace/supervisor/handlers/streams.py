@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -56,14 +57,14 @@ class StreamHandlers:
     def connect_again(self, call: Call, inode: int) -> Answer | None:
         """A connect of a socket that already had one. None: it is the first, or the last one is over."""
         match self.table.get(inode):
-            case Connected():
-                return PASS  # EISCONN
+            case Connected(attempt):
+                return UseAddress(attempt.listener.address)  # EISCONN
             case Connecting(attempt) if attempt.in_kernel and call.is_nonblocking(call.integer(0)):
-                return PASS  # EALREADY
+                return UseAddress(attempt.listener.address)  # EALREADY
             case Connecting(attempt):
                 return self._hold(call, attempt, _patience(call, self.hold_s))
             case Refused(attempt, _):
-                return self._fetch_error(inode, attempt)
+                return self._let_go(attempt)  # the kernel tells the error, once
         return None
 
     def connect(self, call: Call, borrowed: socket.socket, inode: int, address: Inet4 | Inet6) -> Answer:
@@ -104,7 +105,7 @@ class StreamHandlers:
         return self._begin(call, inode, endpoint_of(address), None, socket.AF_UNIX, patience_s, listen_for_unix)
 
     def _patience_of(self, borrowed: socket.socket) -> float:
-        return _send_timeout_s(borrowed) if borrowed.getblocking() else self.hold_s
+        return _send_timeout_s(borrowed) if os.get_blocking(borrowed.fileno()) else self.hold_s
 
     async def _begin(
         self,
@@ -129,50 +130,53 @@ class StreamHandlers:
         return await self._hold(call, attempt, patience_s)
 
     async def _hold(self, call: Call, attempt: Attempt, patience_s: float) -> Verdict:
-        was_in_kernel = attempt.in_kernel
         try:
             with trio.move_on_after(patience_s):
                 while not attempt.answered.is_set() and not call.has_pending_signal():
                     with trio.move_on_after(_SIGNAL_CHECK_S):
                         await attempt.answered.wait()
         except trio.Cancelled:
-            if not was_in_kernel:
+            if not attempt.in_kernel:
                 attempt.abandon()
                 self.table.remove(attempt.inode)
             raise
         match attempt.outcome:
-            case Failed(number) if not was_in_kernel:
+            case Failed(number) if not attempt.in_kernel:
                 return Fail(number)
-            case Failed():
-                return self._fetch_error(attempt.inode, attempt)
-            case None:
+            case None if not attempt.in_kernel:
                 attempt.listener.silence()
-        attempt.in_kernel = True
-        return UseAddress(attempt.listener.address, lambda result: self._connected(attempt, result))
+        return self._let_go(attempt)
 
-    def _connected(self, attempt: Attempt, result: int) -> int:
-        if result < 0 and result not in _NOT_OVER:
-            match attempt.outcome:
-                case Failed(number) if result == -errno.ECONNREFUSED:
-                    self.table.remove(attempt.inode)
-                    return -number
-            self.table.remove(attempt.inode)
-            self.token.run_sync_soon(attempt.abandon)
+    def _let_go(self, attempt: Attempt) -> Verdict:
+        """The process's own call goes on, to the listener. Once its socket connects the kernel ignores the address."""
+        return UseAddress(attempt.listener.address, lambda result: self._returned(attempt, result))
+
+    def _returned(self, attempt: Attempt, result: int) -> int:
+        if result >= 0 or result in _NOT_OVER:
+            attempt.in_kernel = True
+            self._record(attempt)
+            return result
+        self.table.remove(attempt.inode)
+        match attempt.outcome:
+            case Failed(number) if result == -errno.ECONNREFUSED:
+                return -number
+        self.token.run_sync_soon(attempt.abandon)
         return result
 
-    def _fetch_error(self, inode: int, attempt: Attempt) -> Verdict:
-        """The kernel knows that the connection was refused, or will within a second: connect tells it, once."""
-        return UseAddress(attempt.listener.address, lambda result: self._connected(attempt, result))
-
     def _answered(self, attempt: Attempt) -> None:
+        if attempt.in_kernel:
+            self._record(attempt)
+        elif isinstance(attempt.outcome, Failed):
+            self.table.remove(attempt.inode)
+
+    def _record(self, attempt: Attempt) -> None:
+        """What is known once the process's socket connects in the kernel and the far side has answered."""
         match attempt.outcome:
             case Established(local, peer):
                 shown = (address_of_endpoint(end, attempt.family) for end in (local, peer))
-                self.table.put(attempt.inode, Connected(*shown))
-            case Failed(number) if attempt.in_kernel:
+                self.table.put(attempt.inode, Connected(attempt, *shown))
+            case Failed(number):
                 self.table.put(attempt.inode, Refused(attempt, number))
-            case _:
-                self.table.remove(attempt.inode)
 
     def _ended(self, attempt: Attempt) -> None:
         self.table.ended(attempt.inode)
@@ -206,6 +210,6 @@ def _send_timeout_s(borrowed: socket.socket) -> float:
 def _patience(call: Call, hold_s: float) -> float:
     try:
         with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
-            return _send_timeout_s(borrowed) if borrowed.getblocking() else hold_s
+            return _send_timeout_s(borrowed) if os.get_blocking(borrowed.fileno()) else hold_s
     except OSError:
         return hold_s

@@ -36,6 +36,9 @@ _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _WILL_RESTART = range(-516, -511)
 _NO_CALL = _WORD
 
+SUBSTITUTED_CALLS = frozenset({"connect", "sendto", "sendmsg", "sendmmsg"})
+"""Calls for which room is there before they are handled, for handling them twice has effects: a connection, say."""
+
 
 @attrs.frozen
 class Carrier:
@@ -43,8 +46,10 @@ class Carrier:
 
     abi: Abi
 
-    def carry_out(self, task: Task, call: Call, verdict: Verdict) -> None:
-        """Does what the verdict says and lets the task run. Raises TaskGone."""
+    def carry_out(self, task: Task, call: Call, slot: int | None, verdict: Verdict) -> None:
+        """Does what the verdict says and lets the task run; `slot` was taken for the call. Raises TaskGone."""
+        if slot is not None and not isinstance(verdict, UseAddress | UseAddresses):
+            task.space.give_back(slot)
         try:
             match verdict:
                 case Pass():
@@ -58,7 +63,7 @@ class Carrier:
                 case PresentAddresses():
                     self._run_to_exit(task, presenter(call, verdict))
                 case UseAddress() | UseAddresses() | UsePath():
-                    self._substitute(task, call, verdict)
+                    self._substitute(task, call, slot, verdict)
         except MemoryFault:
             self._skip(task, -errno.EFAULT)
 
@@ -116,10 +121,13 @@ class Carrier:
         requests.set_registers(task.tid, registers)
         requests.resume(task.tid)
 
-    def _substitute(self, task: Task, call: Call, verdict: UseAddress | UseAddresses | UsePath) -> None:
-        slot = task.space.take_slot()
+    def _substitute(
+        self, task: Task, call: Call, slot: int | None, verdict: UseAddress | UseAddresses | UsePath
+    ) -> None:
         if slot is None:
-            self._map_region(task)
+            slot = task.space.take_slot()
+        if slot is None:
+            self.map_region(task)
             return
         try:
             change = plan(call, verdict, slot)
@@ -130,7 +138,7 @@ class Carrier:
             call.memory.write(slot, change.slot_data)
         except MemoryFault:  # the program unmapped what it does not know
             task.space.forget_regions()
-            self._map_region(task)
+            self.map_region(task)
             return
         registers = requests.get_registers(task.tid)
         saved = requests.copy_registers(registers)
@@ -139,7 +147,8 @@ class Carrier:
         requests.set_registers(task.tid, registers)
         self._run_to_exit(task, change.at_exit, saved, slot)
 
-    def _map_region(self, task: Task) -> None:
+    def map_region(self, task: Task) -> None:
+        """Turns the call into an mmap of scratch room; it will be made again after that. Raises TaskGone."""
         registers = requests.get_registers(task.tid)
         saved = requests.copy_registers(registers)
         setattr(registers, self.abi.number_register, self.abi.numbers["mmap"])

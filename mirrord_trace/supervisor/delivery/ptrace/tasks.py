@@ -23,6 +23,7 @@ class Held:
     """Stopped before a call whose handler still waits for something."""
 
     call: Call
+    slot: int | None
     scope: trio.CancelScope
 
 
@@ -58,6 +59,6 @@ class Task:
     def leave_call(self) -> None:
         """Forgets the call that the task was in: it is over, or will never return."""
         match self.phase:
-            case InCall(slot=int(slot)):
+            case InCall(slot=int(slot)) | Held(slot=int(slot)):
                 self.space.give_back(slot)
         self.phase = FREE

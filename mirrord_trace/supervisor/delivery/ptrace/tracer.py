@@ -1,7 +1,8 @@
 """The tracer: one thread that owns every ptrace request and every wait for the tree.
 
 Kernel facts. Only the thread that seized a task may make requests for it, and PTRACE_O_EXITKILL fires when that
-thread ends. `waitpid` cannot wait for a stop and for a message from another thread at once; but every stop also raises SIGCHLD.
+thread ends. `waitpid` cannot wait for a stop and for a message from another thread at once; but every stop also raises
+SIGCHLD.
 So SIGCHLD and a real-time signal, the doorbell, are blocked in all threads, and the tracer alternates between
 `waitpid(WNOHANG)` until nothing is left and `sigwait` for either: no wake-up can fall between the two.
 `__WNOTHREAD` leaves the children of other threads (the agent, say) alone.
@@ -38,7 +39,7 @@ from mirrord_trace.supervisor.delivery.base import (
     Verdict,
 )
 from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
-from mirrord_trace.supervisor.delivery.ptrace.carrier import Carrier
+from mirrord_trace.supervisor.delivery.ptrace.carrier import SUBSTITUTED_CALLS, Carrier
 from mirrord_trace.supervisor.delivery.ptrace.spaces import AddressSpace, MemoryHidden
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, Held, InCall, Mapping, Task
 from mirrord_trace.supervisor.executables import complaint_about
@@ -215,6 +216,12 @@ class PtraceDelivery:
         if handler is None:
             requests.resume(task.tid)
             return
+        slot = None
+        if name in SUBSTITUTED_CALLS:
+            slot = task.space.take_slot()
+            if slot is None:
+                self._carrier.map_region(task)
+                return
         try:
             answer = handler(call)
         except MemoryFault:
@@ -222,19 +229,22 @@ class PtraceDelivery:
         except MemoryHidden:
             self._tell_hidden(task)
             answer = PASS
-        if answer is PASS:
-            requests.resume(task.tid)
-        elif isinstance(answer, Coroutine):
-            task.phase = held = Held(call, trio.CancelScope())
+        if isinstance(answer, Coroutine):
+            task.phase = held = Held(call, slot, trio.CancelScope())
             self._tell(self._nursery.start_soon, self._answer, task, held, answer)
-        else:
-            self._carrier.carry_out(task, call, answer)
+            return
+        if answer is not PASS:
+            self._carrier.carry_out(task, call, slot, answer)
+            return
+        if slot is not None:
+            task.space.give_back(slot)
+        requests.resume(task.tid)
 
     def _decide_held(self, task: Task, held: Held, verdict: Verdict) -> None:
         if task.phase is held:
             task.phase = FREE
             with contextlib.suppress(TaskGone):
-                self._carrier.carry_out(task, held.call, verdict)
+                self._carrier.carry_out(task, held.call, held.slot, verdict)
 
     def _call_returned(self, task: Task) -> None:
         match task.phase:
