@@ -11,6 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import attrs
 import trio
@@ -31,6 +32,8 @@ from mirrord_agent.wire.frames import (
 )
 from mirrord_agent.wire.windows import DATAGRAM_OVERHEAD, DATAGRAM_WINDOW
 
+#: Bytes asked for by one read of the agent's socket.
+_READ_BYTES = 256 << 10
 #: Bytes of one data frame: large enough for the rate, small enough for streams to take turns.
 _FRAME_BYTES = 256 << 10
 #: How many waiting senders are let go for each write: each may add this share of the outbox.
@@ -56,8 +59,10 @@ class SessionLink:
     """Frames to the agent: what waits to be written, who waits to add to it, and whether the session is lost."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = stream.socket
-        _enlarge_send_buffer(self._socket)
+        self._descriptor = stream.socket.fileno()
+        _enlarge_send_buffer(stream.socket)
+        self._waited = True
+        """Whether the last read gave other tasks their turn."""
         self._outbox = Outbox()
         self._writer = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
@@ -68,6 +73,17 @@ class SessionLink:
         """Sends a frame ahead of all data."""
         if self.loss_reason is None:
             self._outbox.put(frame)
+            self._writer.unpark()
+
+    def ask(self, frame: Frame) -> None:
+        """Sends a frame ahead of all data, and at once if nothing is waiting: somebody waits for its answer."""
+        self.check()
+        idle = self._outbox.empty
+        self._outbox.put(frame)
+        if idle:
+            with suppress(OSError):  # whether full or broken, the writer sees to it
+                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
+        if not self._outbox.empty:
             self._writer.unpark()
 
     def put_ordered(self, frame: StreamFrame) -> None:
@@ -100,10 +116,27 @@ class SessionLink:
                 await self._writer.park()
                 continue
             try:
-                self._outbox.sent(await self._socket.sendmsg(buffers))
+                self._outbox.sent(os.writev(self._descriptor, buffers))
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._descriptor)
             except OSError:
                 return
             self._let_senders_go()
+
+    async def read(self) -> bytes:
+        """The next bytes from the agent; b"" at the end. Raises OSError when the socket breaks.
+
+        Reads the descriptor itself, as the agent does and for the same reason (`mirrord_agent.link`).
+        """
+        if not self._waited:
+            await trio.lowlevel.checkpoint()
+        self._waited = False
+        while True:
+            try:
+                return os.read(self._descriptor, _READ_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._descriptor)
+                self._waited = True
 
     async def flush(self) -> None:
         """Waits until everything put so far is handed to the kernel, or the session is lost."""

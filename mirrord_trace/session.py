@@ -101,7 +101,6 @@ class Session:
         """What the agent knows of the target."""
         self.lost = trio.Event()
         """Set once, when the agent is gone."""
-        self._socket = stream.socket
         self._decoder = decoder
         self._link = SessionLink(stream)
         self._pool = WindowPool()
@@ -176,7 +175,7 @@ class Session:
         self._next_stream += 2
         request = self._requests[stream] = _Request(limit_bytes)
         try:
-            self._link.put(ask(stream))
+            self._link.ask(ask(stream))
             await request.answered.wait()
         except BaseException:
             self._abandon(stream, request)
@@ -226,7 +225,7 @@ class Session:
                 if handler is None:
                     raise ProtocolError(f"a {type(frame).__name__} from an agent")
                 handler(frame)
-            data = await self._socket.recv(_READ_BYTES)
+            data = await self._link.read()
             if not data:
                 self._lose("the agent ended without a word")
                 return

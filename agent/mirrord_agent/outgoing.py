@@ -79,8 +79,12 @@ async def _connect_inet(remote: InetEndpoint, local: InetEndpoint | None) -> soc
                 if error.errno in _WISH_NOT_GRANTED:
                     raise _WishNotGrantedError from error
                 raise
-        code = connection.connect_ex(addresses.to_sockaddr(remote))
+        address = addresses.to_sockaddr(remote)
+        code = connection.connect_ex(address)
         if code == errno.EINPROGRESS:
+            # On this machine the other end has often answered already, and asking again is quicker than an event.
+            code = connection.connect_ex(address)
+        if code == errno.EALREADY:
             await trio.lowlevel.wait_writable(connection)
             code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:

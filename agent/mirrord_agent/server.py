@@ -219,7 +219,7 @@ class _Session:
     def _fail(self, stream: int, error: OSError, what: str) -> None:
         number = error.errno or errno.EIO
         reason = error.strerror or os.strerror(number)
-        self._link.put(Failed(stream, number, f"{what}: {reason}"[:MAX_TEXT]))
+        self._link.answer(Failed(stream, number, f"{what}: {reason}"[:MAX_TEXT]))
 
     async def _connect(self, request: frames.Connect, scope: trio.CancelScope) -> None:
         connected = None
@@ -240,7 +240,7 @@ class _Session:
         local, peer = outgoing.endpoints(connected, request.remote)
         self._connections[request.stream] = connection
         try:
-            self._link.put(frames.Connected(request.stream, local, peer))
+            self._link.answer(frames.Connected(request.stream, local, peer))
             await connection.run()
         finally:
             del self._connections[request.stream]
@@ -257,7 +257,7 @@ class _Session:
         flow = DatagramFlow(self._link, request.stream, opened, connected=request.peer is not None)
         self._flows[request.stream] = flow
         try:
-            self._link.put(datagrams.opened_frame(request, opened))
+            self._link.answer(datagrams.opened_frame(request, opened))
             await flow.run()
         finally:
             del self._flows[request.stream]
