@@ -8,6 +8,7 @@ the connection ends as it does at its source: EOF becomes a shutdown, a reset be
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -96,8 +97,8 @@ class Attempt:
         misses = 0
         while misses < 2:
             with trio.move_on_after(_PRESENCE_CHECK_S):
-                connection, client = await server.accept()
-                if self._is_the_process(here, connection, client):
+                connection, _ = await server.accept()
+                if self._is_the_process(here, connection):
                     return connection
                 connection.close()
                 continue
@@ -105,10 +106,23 @@ class Attempt:
             misses = 0 if here.is_connecting_to(port) else misses + 1
         return None
 
-    def _is_the_process(self, here: SocketsHere, connection: trio.socket.SocketType, client: object) -> bool:
+    def _is_the_process(self, here: SocketsHere, connection: trio.socket.SocketType) -> bool:
+        """Whether it is not somebody else on this machine who tries all ports.
+
+        A process may write and close at once; the kernel then knows no owner any more. That is the process itself only
+        if its connect() has returned, and if nobody else waits.
+        """
         if connection.family == socket.AF_UNIX:
             return True  # the listener's name cannot be guessed
-        return here.inode("tcp", address_of_name(client), address_of_name(connection.getsockname())) == self.inode
+        try:
+            client = connection.getpeername()
+        except OSError:  # reset already
+            owner = None
+        else:
+            owner = here.inode("tcp", address_of_name(client), address_of_name(connection.getsockname()))
+        if owner:
+            return owner == self.inode
+        return self.in_kernel and not select.select([self.listener.socket], [], [], 0)[0]
 
 
 @attrs.define(eq=False)

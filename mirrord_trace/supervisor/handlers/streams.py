@@ -132,9 +132,12 @@ class StreamHandlers:
     async def _hold(self, call: Call, attempt: Attempt, patience_s: float) -> Verdict:
         try:
             with trio.move_on_after(patience_s):
-                while not attempt.answered.is_set() and not call.has_pending_signal():
+                while True:
                     with trio.move_on_after(_SIGNAL_CHECK_S):
                         await attempt.answered.wait()
+                        break
+                    if call.has_pending_signal():
+                        break
         except trio.Cancelled:
             if not attempt.in_kernel:
                 attempt.abandon()
