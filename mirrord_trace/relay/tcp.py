@@ -122,7 +122,9 @@ class Attempt:
             owner = here.inode("tcp", address_of_name(client), address_of_name(connection.getsockname()))
         if owner:
             return owner == self.inode
-        return self.in_kernel and not select.select([self.listener.socket], [], [], 0)[0]
+        waiting = select.poll()
+        waiting.register(self.listener.socket, select.POLLIN)
+        return self.in_kernel and not waiting.poll(0)
 
 
 @attrs.define(eq=False)
