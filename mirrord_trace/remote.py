@@ -80,11 +80,7 @@ class SessionLink:
         self.check()
         idle = self._outbox.empty
         self._outbox.put(frame)
-        if idle:
-            with suppress(OSError):  # whether full or broken, the writer sees to it
-                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
-        if not self._outbox.empty:
-            self._writer.unpark()
+        self._start_writing(idle)
 
     def put_ordered(self, frame: StreamFrame) -> None:
         """Sends a frame behind those of its stream. Senders of data see to it that there is room."""
@@ -101,6 +97,21 @@ class SessionLink:
     def has_room(self) -> bool:
         """Whether data may be added now."""
         return self._outbox.has_room
+
+    def send(self, frame: Data) -> None:
+        """As `put_ordered`, and at once if nothing is waiting."""
+        if self.loss_reason is not None:
+            return
+        idle = self._outbox.empty
+        self._outbox.put_ordered(frame)
+        self._start_writing(idle)
+
+    def _start_writing(self, idle: bool) -> None:
+        if idle:
+            with suppress(OSError):  # whether full or broken, the writer sees to it
+                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
+        if not self._outbox.empty:
+            self._writer.unpark()
 
     async def room(self) -> None:
         """Waits until data may be added, or the session is lost."""
@@ -230,7 +241,7 @@ class RemoteStream:
                     await self._link.room()
                 else:
                     taken = self._credit.take(min(len(rest), _FRAME_BYTES))
-                    self._link.put_ordered(Data(self._stream, rest[:taken]))
+                    self._link.send(Data(self._stream, rest[:taken]))
                     rest = rest[taken:]
                     continue
                 self._check_sendable()
@@ -245,6 +256,11 @@ class RemoteStream:
         if self._eof_sent:
             raise BrokenPipeError(errno.EPIPE, "data after send_eof")
         self._link.check()
+
+    @property
+    def is_eof_sent(self) -> bool:
+        """Whether `send_eof` was called: this end has sent all that it will."""
+        return self._eof_sent
 
     async def send_eof(self) -> None:
         """Sends no more: the far side sees the end of the data (shutdown(2), SHUT_WR). Harmless when repeated.

@@ -8,7 +8,6 @@ once, with a reason, and whatever is asked for from then on raises `SessionLost`
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -45,6 +44,8 @@ __all__ = [
 
 #: Bytes asked for by one read of the agent's socket.
 _READ_BYTES = 256 << 10
+#: No environment is longer: the kernel holds arguments and environment together to 6 MiB (execve(2), `_STK_LIM`).
+_ENVIRONMENT_LIMIT_BYTES = 8 << 20
 #: How long what was sent may take to leave when the session ends in good order.
 _FLUSH_TIMEOUT_S = 5.0
 #: How long the agent may take to close its end after that.
@@ -77,7 +78,7 @@ class RemoteFile:
 class _Request:
     """A request under way: what of its answer has come, and a task that waits for the rest."""
 
-    def __init__(self, limit_bytes: float) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.parts: list[bytes] = []
         self.length = 0
@@ -134,7 +135,7 @@ class Session:
 
     async def environment(self) -> dict[bytes, bytes]:
         """The target's environment variables. Raises OSError with the pod's errno, SessionLost."""
-        request, _ = await self._ask(frames.GetEnvironment, frames.Done)
+        request, _ = await self._ask(frames.GetEnvironment, frames.Done, _ENVIRONMENT_LIMIT_BYTES)
         variables = (variable.partition(b"=") for variable in b"".join(request.parts).split(b"\0"))
         return {name: value for name, separator, value in variables if separator}
 
@@ -167,7 +168,7 @@ class Session:
         return (await self._ask(ask, RemoteDatagrams))[1]
 
     async def _ask(
-        self, ask: Callable[[int], Frame], expected: type[_Answer], limit_bytes: float = math.inf
+        self, ask: Callable[[int], Frame], expected: type[_Answer], limit_bytes: int = 0
     ) -> tuple[_Request, _Answer]:
         """Makes a request and waits for its answer, which must be of the expected class."""
         self._link.check()

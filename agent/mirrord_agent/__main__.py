@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import socket
 import sys
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         # A passed socket leads to a process of this machine: the kernel tells when it is gone, and it may well be
         # stopped for long (Ctrl-Z) without being so.
         timeout_s = 30 if options.socket_fd is None else 0
+    # Each connection of the client is a descriptor; the soft limit is low for the sake of programs that use select(2).
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     target: Target | Goodbye
     try:
         target = Target.open(options.pid)

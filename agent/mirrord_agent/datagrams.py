@@ -130,6 +130,7 @@ class DatagramFlow:
 
     def _send(self, datagram: Datagram) -> bool:
         """Sends, or reports why it cannot; returns False when the send buffer is full."""
+        earlier = None
         for _ in range(2):
             try:
                 if datagram.peer is None:
@@ -139,8 +140,10 @@ class DatagramFlow:
             except BlockingIOError:
                 return False
             except OSError as error:
-                self._report(error)
+                if error.errno != earlier:
+                    self._report(error)
                 if self._connected:
+                    earlier = error.errno
                     continue  # perhaps the error of an earlier datagram; if it is of this one it comes again
             break
         credit = self._window.consumed(len(datagram.payload) + DATAGRAM_OVERHEAD)

@@ -12,11 +12,13 @@ from contextlib import suppress
 
 import trio
 
-from mirrord_agent.wire import Decoder, Outbox
-from mirrord_agent.wire.frames import Frame, Goodbye, StreamFrame
+from mirrord_agent.wire import Decoder, Outbox, ProtocolError
+from mirrord_agent.wire.frames import Data, Frame, Goodbye, StreamFrame
 
 #: Bytes asked for by one read of the client's socket.
 _READ_BYTES = 256 << 10
+#: Answers, credit and the like that may wait for a client that does not read; beyond, it is at fault.
+_MAX_UNREAD_ANSWERS = 1 << 17
 #: How many waiting producers are let go for each write: each may add this share of the outbox.
 _ROOM_SHARE_BYTES = 256 << 10
 
@@ -52,6 +54,8 @@ class Link:
         if not self._waited:
             await trio.lowlevel.checkpoint()
         self._waited = False
+        if self._outbox.waiting_control_frames > _MAX_UNREAD_ANSWERS:
+            raise ProtocolError("the client asks and does not read the answers")
         while True:
             try:
                 data = os.read(self._descriptor, _READ_BYTES)
@@ -74,11 +78,7 @@ class Link:
         """Sends a frame ahead of all data, and at once if nothing is waiting: somebody waits for it."""
         idle = self._outbox.empty
         self._outbox.put(frame)
-        if idle:
-            with suppress(OSError):  # whether full or broken, the writer sees to it
-                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
-        if not self._outbox.empty:
-            self._writer.unpark()
+        self._start_writing(idle)
 
     def put_ordered(self, frame: StreamFrame) -> None:
         """Sends a frame behind those of its stream. Producers of data see to it that there is room."""
@@ -94,6 +94,19 @@ class Link:
     def has_room(self) -> bool:
         """Whether data may be added now."""
         return self._outbox.has_room
+
+    def send(self, frame: Data) -> None:
+        """As `put_ordered`, and at once if nothing is waiting."""
+        idle = self._outbox.empty
+        self._outbox.put_ordered(frame)
+        self._start_writing(idle)
+
+    def _start_writing(self, idle: bool) -> None:
+        if idle:
+            with suppress(OSError):  # whether full or broken, the writer sees to it
+                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
+        if not self._outbox.empty:
+            self._writer.unpark()
 
     async def room(self) -> None:
         """Waits until data may be added."""

@@ -68,11 +68,11 @@ class _Door:
         self._waiting.deadline = trio.current_time() + FIRST_CLIENT_TIMEOUT_S
         with self._waiting:
             async with trio.open_nursery() as nursery:
-                with self._listening, trio.socket.from_stdlib_socket(listener) as accepting:
-                    while True:
-                        await self._slots.acquire()
-                        comer, _ = await accepting.accept()
-                        nursery.start_soon(self._serve, trio.SocketStream(comer))
+                with self._listening:
+                    async with trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as accepting:
+                        while True:
+                            await self._slots.acquire()
+                            nursery.start_soon(self._serve, await accepting.accept())
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         claimed = False

@@ -32,7 +32,9 @@ READ_BYTES = 256 << 10
 #: How long a closed connection may take to deliver what was sent on it before.
 CLOSE_LINGER_S = 60.0
 #: How long an attempt at a Unix socket with a full backlog blocks its thread before asking whether it is still wanted.
-_UNIX_ATTEMPT_S = 1
+_UNIX_ATTEMPT_US = 100_000
+#: Threads that may wait for Unix sockets with a full backlog; apart from Trio's own, which read files.
+_UNIX_WAITERS = trio.CapacityLimiter(64)
 
 #: Errors of bind(2) after which a connection is made from wherever the kernel likes.
 _WISH_NOT_GRANTED = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM, errno.EINVAL})
@@ -110,7 +112,7 @@ async def _connect_unix(remote: UnixEndpoint, target: Target) -> socket.socket:
         code = connection.connect_ex(address)
         if code == errno.EAGAIN:
             # The backlog is full, and no event tells when it is not: only a blocking connect waits its turn.
-            await trio.to_thread.run_sync(_connect_blocking, connection, address)
+            await trio.to_thread.run_sync(_connect_blocking, connection, address, limiter=_UNIX_WAITERS)
         elif code:
             raise OSError(code, os.strerror(code))
     except BaseException:
@@ -124,7 +126,7 @@ async def _connect_unix(remote: UnixEndpoint, target: Target) -> socket.socket:
 
 def _connect_blocking(connection: socket.socket, address: bytes | str) -> None:
     connection.setblocking(True)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _UNIX_ATTEMPT_S, 0))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, _UNIX_ATTEMPT_US))
     while code := connection.connect_ex(address):
         if code != errno.EAGAIN:
             raise OSError(code, os.strerror(code))
@@ -196,7 +198,7 @@ class Connection:
             if not data:
                 break
             self._credit.take(len(data))
-            self._link.put_ordered(Data(self._stream, data))
+            self._link.send(Data(self._stream, data))
         self._far_ended = True
         if self._write_error is not None:
             self._broken(self._write_error)

@@ -15,7 +15,7 @@ import trio.testing
 
 from mirrord_agent.server import SILENT_SHARES
 from mirrord_agent.target import Target
-from mirrord_agent.wire import frames, handshake
+from mirrord_agent.wire import encode, frames, handshake
 from mirrord_agent.wire.frames import Goodbye, GoodbyeKind, InetEndpoint
 from mirrord_agent.wire.windows import DATAGRAM_WINDOW, INITIAL_WINDOW
 from tests.mirrord_agent.support import (
@@ -192,6 +192,19 @@ async def test_datagrams_are_held_to_their_window_and_need_a_destination() -> No
         await client.receive_kind(frames.DatagramsOpened)
         await client.send(frames.Datagram(1, LOCAL, bytes(DATAGRAM_WINDOW)))
         assert "credit" in await expect_end(client, served, GoodbyeKind.PROTOCOL)
+
+
+@in_trio
+async def test_a_client_that_asks_and_never_reads_is_left() -> None:
+    pings = b"".join(encode(frames.Ping(1))[0] for _ in range(10_000))
+    async with agent_for_frames() as (client, served):
+        await shake_hands(client)
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await client.stream.send_all(pings)
+        await served.ended.wait()
+        assert served.ending is not None
+        assert "does not read" in served.ending.message
 
 
 @in_trio

@@ -404,6 +404,8 @@ def test_connected_datagrams(host: str) -> None:
             flow.send(bytes(70_000))
             with pytest.raises(OSError, match="too long"):
                 await flow.receive()
+            await session.environment()
+            assert not flow._inbox  # said once
             flow.close()
             flow.close()
             with pytest.raises(trio.ClosedResourceError):

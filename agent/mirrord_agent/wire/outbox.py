@@ -48,6 +48,11 @@ class Outbox:
         return self._stream_bytes < ROOM_BYTES
 
     @property
+    def waiting_control_frames(self) -> int:
+        """Control frames not yet handed to a write; many mean that the other side asks and does not read."""
+        return len(self._control)
+
+    @property
     def free_bytes(self) -> int:
         """Stream bytes that may be added before the lane counts as full."""
         return max(0, ROOM_BYTES - self._stream_bytes)
