@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +45,9 @@ from mirrord_trace.targets.base import AgentLink
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LAST_BYTES_S: Final = 5.0
-"""How long bytes that the process wrote before it ended may take to reach the agent."""
+"""How long bytes that the process wrote before it ended may take to reach the agent, and from there the far side."""
+_HURRIED_S: Final = 0.2
+"""The same after SIGTERM: everything is to be gone within a second."""
 
 
 def run(configuration: RunConfiguration, reporter: Reporter) -> int:
@@ -64,42 +66,49 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
 
         async def main() -> int:
             supervision = Supervision(reporter)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(supervision.watch_signals, arriving)
-                async with target.open(reporter) as link:
-                    code = await _run_at(link, configuration, reporter, supervision, abi, directory, inherited)
-                nursery.cancel_scope.cancel()
-            return code
+            with trio.CancelScope() as finishing:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(supervision.watch_signals, arriving)
+                    async with target.open(reporter) as link, _session(link, reporter) as session:
+                        await _run_at(session, configuration, reporter, supervision, abi, directory, inherited)
+                        patience_s = _HURRIED_S if supervision.was_terminated else _LAST_BYTES_S
+                        finishing.deadline = trio.current_time() + patience_s
+                    nursery.cancel_scope.cancel()
+            return supervision.exit_code
 
         return trio.run(main)
 
 
+@asynccontextmanager
+async def _session(link: AgentLink, reporter: Reporter) -> AsyncIterator[Session]:
+    async with AsyncExitStack() as resources:
+        with reporter.step("connecting to the agent"):
+            session = await resources.enter_async_context(open_session(link.stream, link.secret))
+        yield session
+
+
 async def _run_at(
-    link: AgentLink,
+    session: Session,
     configuration: RunConfiguration,
     reporter: Reporter,
     supervision: Supervision,
     abi: Abi,
     directory: Path,
     inherited: launch.ProcessState,
-) -> int:
-    async with AsyncExitStack() as resources:
-        with reporter.step("connecting to the agent"):
-            session = await resources.enter_async_context(open_session(link.stream, link.secret))
-        with reporter.step("reading its environment and names") as step:
-            environment, presented = await _read_target(session, configuration, directory)
-            step.detail(f"{session.facts.hostname}, {len(environment)} variables")
-        program = launch.find_program(configuration.command, environment)
-        nursery = await resources.enter_async_context(trio.open_nursery())
+) -> None:
+    with reporter.step("reading its environment and names") as step:
+        environment, presented = await _read_target(session, configuration, directory)
+        step.detail(f"{session.facts.hostname}, {len(environment)} variables")
+    program = launch.find_program(configuration.command, environment)
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(_tell_of_loss, session, reporter)
         world = _World.build(configuration, session, nursery, presented, abi)
         filter_program = compile_filter(world.delivery.subscription, abi, RET_TRACE)
         child = launch.fork(program, filter_program, inherited)
-        code = await supervision.run(child, world.delivery)
-        with trio.move_on_after(_LAST_BYTES_S):
+        await supervision.run(child, world.delivery)
+        with trio.move_on_after(_HURRIED_S if supervision.was_terminated else _LAST_BYTES_S):
             await world.streams.sent()
         nursery.cancel_scope.cancel()
-        return code
 
 
 async def _read_target(

@@ -48,8 +48,8 @@ _READ_BYTES = 256 << 10
 _ENVIRONMENT_LIMIT_BYTES = 8 << 20
 #: How long what was sent may take to leave when the session ends in good order.
 _FLUSH_TIMEOUT_S = 5.0
-#: How long the agent may take to close its end after that.
-_FAREWELL_TIMEOUT_S = 1.0
+#: How long the agent may take to close its end after that: longer than it lets streams finish.
+_FAREWELL_TIMEOUT_S = 6.0
 #: Pings per communication timeout; as many in a row without a sign of life lose the session.
 _PINGS_PER_TIMEOUT = 3
 _MAX_PING = (1 << 32) - 1

@@ -151,9 +151,14 @@ class StreamRelay:
         """Moves bytes both ways until both sides have ended or one was reset."""
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send, connection, stream, nursery.cancel_scope)
-            nursery.start_soon(_receive, connection, stream, nursery.cancel_scope)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, connection, stream, nursery.cancel_scope)
+                nursery.start_soon(_receive, connection, stream, nursery.cancel_scope)
+        finally:
+            if stream.is_eof_sent:  # the process ended its half; what it wrote still goes out
+                with trio.CancelScope(shield=True):
+                    await stream.aclose()
 
     async def sent(self) -> None:
         """Returns when what the process wrote before it ended is on its way; a matter of moments once it is dead."""

@@ -53,8 +53,19 @@ class Supervision:
     def _tree(self) -> frozenset[int]:
         return frozenset() if self._delivery is None else self._delivery.process_ids()
 
-    async def run(self, child: Child, delivery: Delivery) -> int:
-        """Runs the child as the user's process. Returns the exit code when it has ended and nothing of it is left.
+    @property
+    def was_terminated(self) -> bool:
+        """Whether SIGTERM to us is what ends the process."""
+        return self._terminated.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """How the process ended. Only after `run`."""
+        assert self._status is not None, "the delivery tells how the process ended before it ends itself"
+        return exit_code_of(self._status)
+
+    async def run(self, child: Child, delivery: Delivery) -> None:
+        """Runs the child as the user's process. Returns when it has ended and nothing of it is left.
 
         Raises Failure when it cannot be traced or executed.
         """
@@ -67,8 +78,6 @@ class Supervision:
             await self._exited.wait()
             await self._end_leftovers(delivery)
             nursery.cancel_scope.cancel()
-        assert self._status is not None, "the delivery tells how the process ended before it ends itself"
-        return exit_code_of(self._status)
 
     async def _deliver(self, child: Child, delivery: Delivery) -> None:
         try:
