@@ -42,7 +42,7 @@ def empty_pod() -> Iterator[ConformancePod]:
 
 @pytest.fixture(scope="session")
 def outside() -> Iterator[ConformancePod]:
-    """Only its network namespace is used: this machine, as far as the traced programs know it."""
+    """Only its network and host name are used: this machine, as far as the traced programs know it."""
     with ConformancePod(hostname="outside-0") as pod:
         yield pod
 

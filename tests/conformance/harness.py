@@ -6,7 +6,7 @@ and exit status are equal; after it, no process may be left. What a case says ab
 in every world, so the native one proves that the expectation is true.
 
 "Outside" is a network namespace with nothing but `lo`: what the tool should have taken to the pod and did not gets
-ENETUNREACH there, and can neither leave this machine nor be answered by another.
+ENETUNREACH there, and can neither leave this machine nor be answered by another. Its host name is another one, too.
 
 Every wait has a bound. Nothing here polls with sleeps: processes are waited for through pidfds.
 """
@@ -60,9 +60,9 @@ class Outcome:
 def tool_command(
     outside: ConformancePod, pod: ConformancePod, delivery: str, program: Sequence[str], options: Sequence[str] = ()
 ) -> list[str]:
-    """The command line of the tool for a program: run in the network of one pod, and the other pod is the target."""
+    """The command line of the tool for a program: run in the network of one pod, with the other as target."""
     return [
-        *("nsenter", f"--net=/proc/{outside.pid}/ns/net", "--"),
+        *("nsenter", f"--net=/proc/{outside.pid}/ns/net", f"--uts=/proc/{outside.pid}/ns/uts", "--"),
         *(sys.executable, "-m", "mirrord_trace", "run", "--quiet"),
         *("--target", f"pid/{pod.pid}", "--delivery", delivery, *options, "--", *program),
     ]

@@ -6,7 +6,8 @@ import sys
 
 
 def say(*words):
-    print(*words, flush=True)
+    # In one call: a handler may interrupt another.
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def on_window(*_):
