@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 import attrs
 import trio
 
-from mirrord_agent.wire import Outbox, ProtocolError, ReceiveWindow, SendWindow, WindowPool
+from mirrord_agent.wire import ProtocolError, ReceiveWindow, SendWindow, WindowPool
 from mirrord_agent.wire.frames import (
     Close,
     Credit,
@@ -25,158 +23,14 @@ from mirrord_agent.wire.frames import (
     DatagramError,
     Endpoint,
     Eof,
-    Frame,
     InetEndpoint,
     Reset,
-    StreamFrame,
 )
 from mirrord_agent.wire.windows import DATAGRAM_OVERHEAD, DATAGRAM_WINDOW
+from mirrord_trace.session_link import SessionLink
 
-#: Bytes asked for by one read of the agent's socket.
-_READ_BYTES = 256 << 10
 #: Bytes of one data frame: large enough for the rate, small enough for streams to take turns.
 _FRAME_BYTES = 256 << 10
-#: How many waiting senders are let go for each write: each may add this share of the outbox.
-_ROOM_SHARE_BYTES = 256 << 10
-
-#: What a Unix socket should hold in one direction; for the reason see `mirrord_agent.link`.
-_UNIX_SEND_BUFFER_BYTES = 1 << 20
-_SO_SNDBUFFORCE = 32  # socket(7), asm-generic/socket.h; the socket module has no name for it
-
-
-class SessionLost(OSError):
-    """The agent is gone, and with it everything in the pod. Its errno is ENETUNREACH."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(errno.ENETUNREACH, reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-class SessionLink:
-    """Frames to the agent: what waits to be written, who waits to add to it, and whether the session is lost."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._descriptor = stream.socket.fileno()
-        _enlarge_send_buffer(stream.socket)
-        self._waited = True
-        """Whether the last read gave other tasks their turn."""
-        self._outbox = Outbox()
-        self._writer = trio.lowlevel.ParkingLot()
-        self._senders = trio.lowlevel.ParkingLot()
-        self._flushed = trio.lowlevel.ParkingLot()
-        self.loss_reason: str | None = None
-
-    def put(self, frame: Frame) -> None:
-        """Sends a frame ahead of all data."""
-        if self.loss_reason is None:
-            self._outbox.put(frame)
-            self._writer.unpark()
-
-    def ask(self, frame: Frame) -> None:
-        """Sends a frame ahead of all data, and at once if nothing is waiting: somebody waits for its answer."""
-        self.check()
-        idle = self._outbox.empty
-        self._outbox.put(frame)
-        self._start_writing(idle)
-
-    def put_ordered(self, frame: StreamFrame) -> None:
-        """Sends a frame behind those of its stream. Senders of data see to it that there is room."""
-        if self.loss_reason is None:
-            self._outbox.put_ordered(frame)
-            self._writer.unpark()
-
-    def discard(self, stream: int) -> None:
-        """Forgets the frames of a stream that are not yet being written."""
-        self._outbox.discard(stream)
-        self._let_senders_go()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether data may be added now."""
-        return self._outbox.has_room
-
-    def send(self, frame: Data) -> None:
-        """As `put_ordered`, and at once if nothing is waiting."""
-        if self.loss_reason is not None:
-            return
-        idle = self._outbox.empty
-        self._outbox.put_ordered(frame)
-        self._start_writing(idle)
-
-    def _start_writing(self, idle: bool) -> None:
-        if idle:
-            with suppress(OSError):  # whether full or broken, the writer sees to it
-                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
-        if not self._outbox.empty:
-            self._writer.unpark()
-
-    async def room(self) -> None:
-        """Waits until data may be added, or the session is lost."""
-        while not self._outbox.has_room and self.loss_reason is None:
-            await self._senders.park()
-
-    async def write(self) -> None:
-        """Writes what is put, until the socket breaks. Why it did, the reader learns, after the agent's last words."""
-        while True:
-            buffers = self._outbox.buffers()
-            if not buffers:
-                self._flushed.unpark_all()
-                await self._writer.park()
-                continue
-            try:
-                self._outbox.sent(os.writev(self._descriptor, buffers))
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._descriptor)
-            except OSError:
-                return
-            self._let_senders_go()
-
-    async def read(self) -> bytes:
-        """The next bytes from the agent; b"" at the end. Raises OSError when the socket breaks.
-
-        Reads the descriptor itself, as the agent does and for the same reason (`mirrord_agent.link`).
-        """
-        if not self._waited:
-            await trio.lowlevel.checkpoint()
-        self._waited = False
-        while True:
-            try:
-                return os.read(self._descriptor, _READ_BYTES)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._descriptor)
-                self._waited = True
-
-    async def flush(self) -> None:
-        """Waits until everything put so far is handed to the kernel, or the session is lost."""
-        while not self._outbox.empty and self.loss_reason is None:
-            await self._flushed.park()
-
-    def lose(self, reason: str) -> None:
-        """Nothing can be sent any more; wakes everyone who waits."""
-        self.loss_reason = reason
-        self._senders.unpark_all()
-        self._flushed.unpark_all()
-
-    def check(self) -> None:
-        """Raises SessionLost when the agent is gone."""
-        if self.loss_reason is not None:
-            raise SessionLost(self.loss_reason)
-
-    def _let_senders_go(self) -> None:
-        if self._senders and self._outbox.has_room:
-            self._senders.unpark(count=max(1, self._outbox.free_bytes // _ROOM_SHARE_BYTES))
-
-
-def _enlarge_send_buffer(agent: trio.socket.SocketType) -> None:
-    if agent.family != socket.AF_UNIX:
-        return
-    try:
-        agent.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _UNIX_SEND_BUFFER_BYTES)
-    except PermissionError:  # needs CAP_NET_ADMIN; without it the system's maximum holds
-        agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_SEND_BUFFER_BYTES)
 
 
 @attrs.frozen
@@ -225,7 +79,7 @@ class RemoteStream:
         """Sends all of `data`; returns when it is under way, which waits for the far side's reader.
 
         Raises ConnectionResetError (or what else broke the connection), BrokenPipeError after `send_eof`, SessionLost,
-        trio.ClosedResourceError after `aclose` or `reset`. When cancelled, some of it may have been sent.
+        OSError with EBADF after `aclose` or `reset`. When cancelled, some of it may have been sent.
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -250,7 +104,7 @@ class RemoteStream:
 
     def _check_sendable(self) -> None:
         if self._closed:
-            raise trio.ClosedResourceError("this end of the stream is closed")
+            raise OSError(errno.EBADF, "this end of the stream is closed")
         if isinstance(self._far_end, _FarReset):
             raise OSError(self._far_end.errno, os.strerror(self._far_end.errno))
         if self._eof_sent:
@@ -278,7 +132,7 @@ class RemoteStream:
         """The next bytes; b"" at the far side's end, and again whenever asked after that.
 
         What arrived before a reset or a loss is returned first. Raises ConnectionResetError (or what else broke the
-        connection), SessionLost, trio.ClosedResourceError after `aclose` or `reset`.
+        connection), SessionLost, OSError with EBADF after `aclose` or `reset`.
         """
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")
@@ -287,7 +141,7 @@ class RemoteStream:
             await trio.lowlevel.checkpoint_if_cancelled()
             while not self._inbox or self._closed:
                 if self._closed:
-                    raise trio.ClosedResourceError("this end of the stream is closed")
+                    raise OSError(errno.EBADF, "this end of the stream is closed")
                 match self._far_end:
                     case _FarEof():
                         return b""
@@ -401,8 +255,8 @@ class RemoteDatagrams:
     def send(self, data: bytes | bytearray | memoryview, to: InetEndpoint | None = None) -> None:
         """Sends one datagram, `to` only on a socket that is not connected; drops it when too much is under way.
 
-        Raises SessionLost, trio.ClosedResourceError after `close`, OSError with EDESTADDRREQ or EISCONN when `to` is
-        missing or not wanted.
+        Raises SessionLost, OSError with EDESTADDRREQ or EISCONN when `to` is missing or not wanted, with EBADF after
+        `close`.
         """
         self._check()
         if to is None and self.peer is None:
@@ -418,11 +272,13 @@ class RemoteDatagrams:
         """The next datagram and where it came from (none on a connected socket).
 
         Raises OSError for an error that the pod's socket reported, and can be called again after it; SessionLost;
-        trio.ClosedResourceError after `close`.
+        trio.ClosedResourceError after `close`, after which it cannot.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._inbox:
-            self._check()
+            if self._closed:
+                raise trio.ClosedResourceError("this end of the flow is closed")
+            self._link.check()
             await self._receiver.park()
         received = self._inbox.popleft()
         if isinstance(received, DatagramError):
@@ -433,7 +289,7 @@ class RemoteDatagrams:
 
     def _check(self) -> None:
         if self._closed:
-            raise trio.ClosedResourceError("this end of the flow is closed")
+            raise OSError(errno.EBADF, "this end of the flow is closed")
         self._link.check()
 
     def _consumed(self, length: int) -> None:

@@ -26,7 +26,8 @@ from mirrord_agent.wire.frames import (
     InetEndpoint,
     UnixEndpoint,
 )
-from mirrord_trace.remote import RemoteDatagrams, RemoteStream, SessionLink, SessionLost
+from mirrord_trace.remote import RemoteDatagrams, RemoteStream
+from mirrord_trace.session_link import SessionLink, SessionLost
 
 __all__ = [
     "AgentRefused",

@@ -169,9 +169,9 @@ async def test_a_reset_from_us_reaches_the_far_side_as_one() -> None:
         with pytest.raises(trio.BrokenResourceError) as broken:
             await far.receive_some()
         assert isinstance(broken.value.__cause__, ConnectionResetError)
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(OSError, match="closed"):
             await stream.send(b"x")
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(OSError, match="closed"):
             await stream.receive()
 
 
@@ -184,7 +184,7 @@ async def test_a_reset_wakes_who_waits_on_the_stream() -> None:
     ):
 
         async def wait() -> None:
-            with pytest.raises(trio.ClosedResourceError):
+            with pytest.raises(OSError, match="closed"):
                 await stream.receive()
 
         nursery.start_soon(wait)
@@ -410,7 +410,7 @@ def test_connected_datagrams(host: str) -> None:
             flow.close()
             with pytest.raises(trio.ClosedResourceError):
                 await flow.receive()
-            with pytest.raises(trio.ClosedResourceError):
+            with pytest.raises(OSError, match="closed"):
                 flow.send(b"x")
 
     test()
