@@ -70,7 +70,7 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(supervision.watch_signals, arriving)
                     async with target.open(reporter) as link, _session(link, reporter) as session:
-                        await _run_at(session, configuration, reporter, supervision, abi, directory, inherited)
+                        await _run_at(link, session, configuration, reporter, supervision, abi, directory, inherited)
                         patience_s = _HURRIED_S if supervision.was_terminated else _LAST_BYTES_S
                         finishing.deadline = trio.current_time() + patience_s
                     nursery.cancel_scope.cancel()
@@ -88,6 +88,7 @@ async def _session(link: AgentLink, reporter: Reporter) -> AsyncIterator[Session
 
 
 async def _run_at(
+    link: AgentLink,
     session: Session,
     configuration: RunConfiguration,
     reporter: Reporter,
@@ -101,7 +102,7 @@ async def _run_at(
         step.detail(f"{session.facts.hostname}, {len(environment)} variables")
     program = launch.find_program(configuration.command, environment)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tell_of_loss, session, reporter)
+        nursery.start_soon(_tell_of_loss, session, link, reporter)
         world = _World.build(configuration, session, nursery, presented, abi)
         filter_program = compile_filter(world.delivery.subscription, abi, RET_TRACE)
         child = launch.fork(program, filter_program, inherited)
@@ -133,10 +134,12 @@ async def _read_target(
     return merged, presented
 
 
-async def _tell_of_loss(session: Session, reporter: Reporter) -> None:
+async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter) -> None:
     await session.lost.wait()
+    words = await link.last_words()
     reporter.warning(
         f"the agent is gone ({session.loss_reason}): connections to the target are reset, new ones fail (ENETUNREACH)"
+        + (f"; its last words: {words}" if words else "")
     )
 
 

@@ -21,6 +21,7 @@ import trio
 from mirrord_trace.errors import Failure
 
 _GRACE_S = 1.0
+_LAST_WORDS_S = 0.5
 _LAST_LINES = 10
 _RESETTABLE_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -82,8 +83,9 @@ class AgentProcess:
     log: int
     """Descriptor of a file in memory that takes standard output and standard error."""
 
-    def last_lines(self) -> str:
-        """The end of what the agent has written."""
+    async def last_words(self) -> str:
+        """The end of what a dying agent has written. Waits a moment for its end."""
+        await self.child.ends_within(_LAST_WORDS_S)
         size = os.fstat(self.log).st_size
         text = os.pread(self.log, 4096, max(0, size - 4096)).decode(errors="replace")
         return "\n".join(text.splitlines()[-_LAST_LINES:])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -26,6 +27,8 @@ class AgentLink:
     """For people, such as "pid/4711 (python3)"."""
     agent_pids: frozenset[int]
     """Processes on this machine that belong to the agent, for those who must leave them alone."""
+    last_words: Callable[[], Awaitable[str]]
+    """The end of what a dying agent has written for people, shortly after its end; "" when there is nothing."""
 
 
 class Target(Protocol):

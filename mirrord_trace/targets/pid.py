@@ -26,8 +26,6 @@ from mirrord_trace.targets.base import AgentLink
 if TYPE_CHECKING:
     from mirrord_trace.reporting import Reporter
 
-_LAST_WORDS_S = 0.5
-
 
 @attrs.frozen
 class ProcessTarget:
@@ -72,7 +70,7 @@ async def agent_for(pid: int, name: str, reporter: Reporter, *, sudo: bool = Fal
             agent = await resources.enter_async_context(running_agent(command, own_session=not sudo))
             step.detail(name)
         try:
-            yield AgentLink(agent.stream, secret, name, frozenset({agent.child.pid}))
+            yield AgentLink(agent.stream, secret, name, frozenset({agent.child.pid}), agent.last_words)
         except AgentRefused as refusal:
             raise _in_words(refusal, pid, name, sudo=sudo) from refusal
         except SessionLost as loss:
@@ -96,6 +94,5 @@ def _in_words(refusal: AgentRefused, pid: int, name: str, *, sudo: bool) -> Fail
 
 
 async def _epitaph(agent: AgentProcess, name: str, loss: SessionLost) -> Failure:
-    await agent.child.ends_within(_LAST_WORDS_S)
-    words = agent.last_lines()
+    words = await agent.last_words()
     return Failure(f"the agent for {name} is gone: {loss.reason}", f"Its last words:\n{words}" if words else None)

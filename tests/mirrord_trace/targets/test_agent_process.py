@@ -57,7 +57,7 @@ def test_the_socket_is_standard_input_and_output_is_kept() -> None:
             await agent.stream.send_eof()
             with trio.fail_after(10):
                 await agent.child.wait()
-            assert agent.last_lines() == "a\nb"
+            assert await agent.last_words() == "a\nb"
 
     trio.run(main)
 
