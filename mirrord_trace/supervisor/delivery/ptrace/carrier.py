@@ -153,7 +153,7 @@ class Carrier:
         saved = requests.copy_registers(registers)
         setattr(registers, self.abi.number_register, self.abi.numbers["mmap"])
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        for index, value in enumerate((0, REGION_SIZE, mmap.PROT_READ, flags, _WORD, 0)):
+        for index, value in enumerate((0, REGION_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, _WORD, 0)):
             self._set_argument(registers, index, value)
         requests.set_registers(task.tid, registers)
         task.phase = Mapping(saved)
