@@ -156,12 +156,18 @@ class Return:
     writes: tuple[tuple[int, bytes], ...] = ()
 
 
+CONTROL_MAXIMUM = 4096
+"""The longest buffer of control messages that a verdict may put in place of the call's own, in bytes."""
+
+
 @attrs.frozen
 class UseAddress:
     """The call (connect, sendto, sendmsg) is made with this address instead of its own."""
 
     address: SocketAddress
     done: Done = unchanged
+    control: bytes | None = None
+    """What sendmsg sends as control messages instead of its own; None: its own."""
 
 
 @attrs.frozen
@@ -172,6 +178,8 @@ class UseAddresses:
     """
 
     addresses: tuple[SocketAddress | None, ...]
+    controls: Mapping[int, bytes] = attrs.field(factory=dict)
+    """By message number, the control messages that take the place of its own."""
 
 
 @attrs.frozen
@@ -186,6 +194,8 @@ class PresentAddresses:
     """The call (getpeername, recvmsg, …) is made; every socket address it hands out is shown through `translate`."""
 
     translate: Callable[[SocketAddress], SocketAddress]
+    control: Callable[[bytes], bytes] | None = None
+    """What shows the control messages that recvmsg or recvmmsg hands out, in as many bytes; None: as they are."""
 
 
 Verdict = Pass | Fail | Return | UseAddress | UseAddresses | UsePath | PresentAddresses

@@ -27,9 +27,6 @@ from mirrord_trace.supervisor.delivery.ptrace.spaces import SLOT_SIZE
 
 _socklen = struct.Struct("=I")
 _NAME_ROOM = 128  # sizeof(struct sockaddr_storage)
-MESSAGES_AT_ONCE = SLOT_SIZE // (Mmsghdr.SIZE + _NAME_ROOM)
-"""How many messages of a sendmmsg with substituted addresses are sent in one call."""
-
 AtExit = Callable[[int], int]
 """Gets the call's result and returns what the task is to see."""
 
@@ -58,31 +55,42 @@ def plan(call: Call, verdict: UseAddress | UseAddresses | UsePath, slot: int) ->
         case UsePath(path):
             index = argument_index(call.abi, call.name, ArgumentKind.PATH)
             return Plan(path + b"\0", ((index, slot),), lambda result: result)
-        case UseAddresses(addresses):
-            return _plan_messages(call, addresses, slot)
-        case UseAddress(address, done):
-            raw = encode_sockaddr(address)
+        case UseAddresses():
+            return _plan_messages(call, verdict, slot)
+        case UseAddress(address, done, control):
             if call.name == "sendmsg":
                 header = Msghdr.decode(call.memory.read(call.arguments[1], Msghdr.SIZE))
-                header = attrs.evolve(header, name=slot + Msghdr.SIZE, name_length=len(raw))
-                return Plan(header.encode() + raw, ((1, slot),), done)
+                header, behind = _changed(header, slot + Msghdr.SIZE, address, control)
+                return Plan(header.encode() + behind, ((1, slot),), done)
+            raw = encode_sockaddr(address)
             index = argument_index(call.abi, call.name, ArgumentKind.SOCKADDR)
             return Plan(raw, ((index, slot), (index + 1, len(raw))), done)
 
 
-def _plan_messages(call: Call, addresses: tuple[SocketAddress | None, ...], slot: int) -> Plan:
+def _changed(header: Msghdr, place: int, address: SocketAddress | None, control: bytes | None) -> tuple[Msghdr, bytes]:
+    """A header with what takes the place of its own, and the bytes of that, to be written at `place`."""
+    behind = b""
+    if control is not None:  # first, for its alignment (cmsg(3)); slots and what lies behind messages are aligned
+        header = attrs.evolve(header, control=place if control else 0, control_length=len(control))
+        behind = control
+    if address is not None:
+        name = encode_sockaddr(address)
+        header = attrs.evolve(header, name=place + len(behind), name_length=len(name))
+        behind += name + bytes(-len(name) % 8)
+    return header, behind
+
+
+def _plan_messages(call: Call, verdict: UseAddresses, slot: int) -> Plan:
     array = call.arguments[1]
-    count = min(len(addresses), MESSAGES_AT_ONCE)
+    count = _fitting(verdict)
     raw = call.memory.read(array, count * Mmsghdr.SIZE)
-    headers, names = bytearray(), bytearray()
-    for position, address in enumerate(addresses[:count]):
+    headers, behind = bytearray(), bytearray()
+    for position, address in enumerate(verdict.addresses[:count]):
         message = Mmsghdr.decode(raw, position * Mmsghdr.SIZE)
-        if address is not None:
-            name = encode_sockaddr(address)
-            place = slot + count * Mmsghdr.SIZE + len(names)
-            message = attrs.evolve(message, header=attrs.evolve(message.header, name=place, name_length=len(name)))
-            names += name
-        headers += message.encode()
+        place = slot + count * Mmsghdr.SIZE + len(behind)
+        header, more = _changed(message.header, place, address, verdict.controls.get(position))
+        behind += more
+        headers += attrs.evolve(message, header=header).encode()
 
     def report_lengths(result: int) -> int:
         for position in range(max(result, 0)):
@@ -90,7 +98,17 @@ def _plan_messages(call: Call, addresses: tuple[SocketAddress | None, ...], slot
             call.memory.write(array + offset, call.memory.read(slot + offset, _socklen.size))
         return result
 
-    return Plan(bytes(headers + names), ((1, slot), (2, count)), report_lengths)
+    return Plan(bytes(headers + behind), ((1, slot), (2, count)), report_lengths)
+
+
+def _fitting(verdict: UseAddresses) -> int:
+    """How many messages, at least one, fit into a slot."""
+    room = SLOT_SIZE
+    for position in range(len(verdict.addresses)):
+        room -= Mmsghdr.SIZE + _NAME_ROOM + len(verdict.controls.get(position, b""))
+        if room < 0:
+            return position
+    return len(verdict.addresses)
 
 
 def presenter(call: Call, verdict: PresentAddresses) -> AtExit:
@@ -99,7 +117,7 @@ def presenter(call: Call, verdict: PresentAddresses) -> AtExit:
     Raises MemoryFault when the arguments cannot be read.
     """
     memory, arguments = call.memory, call.arguments
-    show = _Presenter(memory, verdict.translate)
+    show = _Presenter(memory, verdict.translate, verdict.control)
     if call.name == "recvmsg":
         header = Msghdr.decode(memory.read(arguments[1], Msghdr.SIZE))
         return lambda result: show.header(result, arguments[1], header)
@@ -126,6 +144,7 @@ def presenter(call: Call, verdict: PresentAddresses) -> AtExit:
 class _Presenter:
     memory: Memory
     translate: Callable[[SocketAddress], SocketAddress]
+    show_control: Callable[[bytes], bytes] | None
 
     def argument(self, result: int, address: int, length_address: int, capacity: int) -> int:
         """An address handed out through a pointer and a value-result length (getpeername(2))."""
@@ -138,13 +157,18 @@ class _Presenter:
         return result
 
     def header(self, result: int, place: int, before: Msghdr) -> int:
-        """An address handed out in a message header (recvmsg(2))."""
-        if result >= 0 and before.name:
+        """An address, and control messages, handed out through a message header (recvmsg(2))."""
+        if result >= 0 and (before.name or before.control):
             after = Msghdr.decode(self.memory.read(place, Msghdr.SIZE))
-            shown = self._shown(before.name, before.name_length, after.name_length)
+            shown = self._shown(before.name, before.name_length, after.name_length) if before.name else None
             if shown is not None:
                 self.memory.write(before.name, shown[: before.name_length])
                 self.memory.write(place + _NAME_LENGTH_OFFSET, _socklen.pack(len(shown)))
+            if self.show_control is not None and before.control and after.control_length:
+                raw = self.memory.read(before.control, min(after.control_length, before.control_length))
+                control = self.show_control(raw)
+                if control != raw:
+                    self.memory.write(before.control, control)
         return result
 
     def _shown(self, address: int, capacity: int, length: int) -> bytes | None:
