@@ -136,11 +136,13 @@ async def _read_target(
 
 async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter) -> None:
     await session.lost.wait()
-    words = await link.last_words()
     reporter.warning(
         f"the agent is gone ({session.loss_reason}): connections to the target are reset, new ones fail (ENETUNREACH)"
-        + (f"; its last words: {words}" if words else "")
     )
+    with trio.CancelScope(shield=True):
+        words = await link.last_words()
+    if words:
+        reporter.warning(f"the agent's last words: {words}")
 
 
 @attrs.frozen

@@ -61,8 +61,16 @@ def _bind(flow: socket.socket, wish: InetEndpoint | None, inet6: bool) -> None:
 
 def opened_frame(request: OpenDatagrams, flow: socket.socket) -> DatagramsOpened:
     """The answer to a request that succeeded."""
-    peer = None if request.peer is None else addresses.from_sockaddr(flow.getpeername())
-    return DatagramsOpened(request.stream, addresses.from_sockaddr(flow.getsockname()), peer)
+    return DatagramsOpened(request.stream, addresses.from_sockaddr(flow.getsockname()), _peer(request, flow))
+
+
+def _peer(request: OpenDatagrams, flow: socket.socket) -> InetEndpoint | None:
+    if request.peer is None:
+        return None
+    try:
+        return addresses.from_sockaddr(flow.getpeername())
+    except OSError:  # connected to port 0, as getaddrinfo(3) does to learn its own address: the kernel names no peer
+        return addresses.unmapped(request.peer)
 
 
 class DatagramFlow:

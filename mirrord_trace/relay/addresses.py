@@ -35,6 +35,20 @@ def inet_endpoint_of(address: Inet4 | Inet6) -> InetEndpoint:
     return InetEndpoint(str(plain.host), plain.port, scope_id)
 
 
+def wished_source(process_socket: socket.socket, destination: Inet4 | Inet6) -> InetEndpoint | None:
+    """Where the process has bound its socket, as a wish for the agent's; None when it has not.
+
+    A dual-stack socket that sends to an IPv4 address does so from an IPv4 one.
+    """
+    bound = address_of_name(process_socket.getsockname())
+    if not bound.port:
+        return None
+    source, target = mapped_ipv4(bound) or bound, mapped_ipv4(destination) or destination
+    if type(source) is not type(target):
+        return InetEndpoint("0.0.0.0" if isinstance(target, Inet4) else "::", source.port)
+    return inet_endpoint_of(source)
+
+
 def address_of_endpoint(endpoint: Endpoint, family: int) -> SocketAddress:
     """An endpoint as a socket of `family` shows it: IPv4 addresses are mapped for an AF_INET6 socket (ipv6(7))."""
     if isinstance(endpoint, UnixEndpoint):

@@ -450,6 +450,15 @@ async def test_unconnected_datagrams_have_true_sources_and_the_wished_port() -> 
 
 
 @in_trio
+async def test_a_socket_connected_to_port_0_only_tells_its_own_address() -> None:
+    """What getaddrinfo(3) does to sort addresses; the kernel then names no peer."""
+    async with session_with_agent() as (session, _):
+        flow = await session.open_datagrams("inet4", InetEndpoint("127.0.0.1", 0))
+        assert flow.local.host == "127.0.0.1"
+        assert flow.peer == InetEndpoint("127.0.0.1", 0)
+
+
+@in_trio
 async def test_datagrams_of_the_wrong_family_are_an_error() -> None:
     async with session_with_agent() as (session, _):
         with pytest.raises(OSError, match="family") as wrong:

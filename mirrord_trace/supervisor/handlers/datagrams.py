@@ -16,7 +16,7 @@ import trio
 from mirrord_agent.wire.frames import InetEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress
 from mirrord_trace.policy.outgoing import OutgoingPolicy, Side
-from mirrord_trace.relay.addresses import address_of_endpoint, address_of_name, inet_endpoint_of
+from mirrord_trace.relay.addresses import address_of_endpoint, inet_endpoint_of, wished_source
 from mirrord_trace.relay.udp import DatagramRelay, DatagramRelays, Handle
 from mirrord_trace.sockets_here import TreeListeners
 from mirrord_trace.supervisor.delivery.base import PASS, Call, Fail, UseAddress, UseAddresses, Verdict
@@ -46,7 +46,7 @@ class DatagramHandlers:
             self.forget(inode)
             return PASS
         handle = Handle(call.tid, descriptor, inode)
-        return self._connect(handle, borrowed.family, address, _bound_to(borrowed))
+        return self._connect(handle, borrowed.family, address, wished_source(borrowed, address))
 
     async def _connect(
         self, handle: Handle, family: int, address: Inet4 | Inet6, local: InetEndpoint | None
@@ -75,8 +75,8 @@ class DatagramHandlers:
 
     def send(self, call: Call, descriptor: int, inode: int, address: Inet4 | Inet6) -> Answer:
         """A datagram with a destination."""
-        if not self._is_remote(address):
-            return PASS
+        if not address.port or not self._is_remote(address):
+            return PASS  # to port 0: EINVAL
         port = self._port(inode, address)
         if port is not None:
             return UseAddress(port)
@@ -112,16 +112,16 @@ class DatagramHandlers:
             with socket.socket(fileno=call.borrow(descriptor)) as borrowed:
                 if (borrowed.type, borrowed.proto) != (socket.SOCK_DGRAM, socket.IPPROTO_UDP):
                     return [None] * len(addresses)
-                local = _bound_to(borrowed)
+                sources = [wished_source(borrowed, address) if address else None for address in addresses]
         except OSError as error:
             return Fail(error.errno or errno.EBADF)
         ports: list[Inet4 | Inet6 | None] = []
-        for address in addresses:
+        for address, source in zip(addresses, sources, strict=True):
             port = None if address is None else self._port(inode, address)
             if address is not None and port is None:
                 relay = self._relay_to_others(Handle(call.tid, descriptor, inode))
                 try:
-                    await relay.open(address, local)
+                    await relay.open(address, source)
                 except OSError as error:
                     return Fail(error.errno or errno.ENETUNREACH)
                 port = relay.known(address)
@@ -172,8 +172,3 @@ class DatagramHandlers:
             record.to_others is relay or (record.to_peer is not None and record.to_peer.relay is relay)
         ):
             self.table.remove(relay.handle.inode)
-
-
-def _bound_to(borrowed: socket.socket) -> InetEndpoint | None:
-    name = address_of_name(borrowed.getsockname())
-    return inet_endpoint_of(name) if name.port else None

@@ -23,7 +23,7 @@ import trio
 from mirrord_agent.wire.frames import Endpoint, InetEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix
 from mirrord_trace.policy.outgoing import OutgoingPolicy, Side
-from mirrord_trace.relay.addresses import address_of_endpoint, address_of_name, endpoint_of, inet_endpoint_of
+from mirrord_trace.relay.addresses import address_of_endpoint, endpoint_of, wished_source
 from mirrord_trace.relay.listener import Listener, listen_for, listen_for_unix
 from mirrord_trace.relay.tcp import Attempt, Established, Failed, StreamRelay
 from mirrord_trace.sockets_here import TreeListeners
@@ -82,7 +82,7 @@ class StreamHandlers:
             call,
             inode,
             endpoint_of(address),
-            _bound_to(borrowed),
+            wished_source(borrowed, address),
             family,
             patience_s,
             lambda: listen_for(address, family),
@@ -196,12 +196,6 @@ def _is_closed(borrowed: socket.socket) -> bool:
 def _fits(family: int, address: SocketAddress) -> bool:
     """Whether a TCP socket of `family` takes such an address; otherwise the kernel says EAFNOSUPPORT."""
     return isinstance(address, Inet6 if family == socket.AF_INET6 else Inet4)
-
-
-def _bound_to(borrowed: socket.socket) -> InetEndpoint | None:
-    """Where the process has bound its socket, if it has."""
-    name = address_of_name(borrowed.getsockname())
-    return inet_endpoint_of(name) if name.port else None
 
 
 def _send_timeout_s(borrowed: socket.socket) -> float:
