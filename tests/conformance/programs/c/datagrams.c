@@ -194,6 +194,37 @@ static void messages(void) {
     close(fd);
 }
 
+/* An IPv6 socket that speaks IPv4, as Go's are when they are not bound to an address. */
+static void mapped(const char *host, int port) {
+    char text_of[64];
+    snprintf(text_of, sizeof text_of, "::ffff:%s", host);
+    address to = endpoint(text_of, port), plain = echo;
+    int fd = socket(AF_INET6, SOCK_DGRAM, 0), off = 0;
+    struct timeval limit = {.tv_sec = 5};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    printf("mapped: %s\n", outcome(sendto(fd, "mapped", 6, 0, raw(&to), to.length)));
+    receive("mapped answer", fd, 0, 100);
+    printf("IPv4 address on an IPv6 socket: %s\n", outcome(sendto(fd, "plain", 5, 0, raw(&plain), plain.length)));
+    receive("its answer", fd, 0, 100);
+    printf("mapped connect: %s\n", outcome(connect(fd, raw(&to), to.length)));
+    printf("mapped peer: %s\n", peer_of(fd));
+    printf("mapped local: %s\n", local_of(fd));
+    send(fd, "connected", 9, 0);
+    receive("mapped, connected", fd, 0, 100);
+    close(fd);
+}
+
+/* How resolvers ask which source address a destination would get: nothing is sent. */
+static void probe(const char *host) {
+    address nowhere = endpoint(host, 0);
+    int fd = datagram_socket();
+    printf("connect to port 0: %s\n", outcome(connect(fd, raw(&nowhere), nowhere.length)));
+    printf("its peer: %s\n", peer_of(fd));
+    printf("its local address: %s\n", local_of(fd));
+    close(fd);
+}
+
 int main(int argc, char **argv) {
     begin();
     if (argc < 5) return 98;
@@ -204,5 +235,7 @@ int main(int argc, char **argv) {
     refusals();
     unconnected_socket();
     messages();
+    probe(argv[1]);
+    if (family(&echo) == AF_INET) mapped(argv[1], atoi(argv[2]));
     return 0;
 }
