@@ -169,7 +169,7 @@ class _World:
             configuration.ignore_localhost,
             configuration.unix_streams,
         )
-        listeners = TreeListeners(lambda: delivery.process_ids())
+        listeners = TreeListeners(lambda: delivery.living_tasks())
         streams = StreamRelay(session, nursery)
         datagrams = DatagramRelays(session, nursery)
         nursery.start_soon(datagrams.sweep)

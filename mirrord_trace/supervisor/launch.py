@@ -11,6 +11,7 @@ keep working for root.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -77,26 +78,28 @@ class Child:
 
     def release(self) -> None:
         """Lets it install the filter and execute."""
-        os.write(self._gate, b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it was killed; whoever waits for it is told
+            os.write(self._gate, b"\n")
         os.close(self._gate)
         self._gate = -1
 
     async def executed(self) -> None:
         """Returns when the program runs; raises Failure when it could not be started."""
-        try:
-            await trio.lowlevel.wait_readable(self._outcome)
-            report = os.read(self._outcome, _report.size)
-        finally:
-            os.close(self._outcome)
-            self._outcome = -1
+        await trio.lowlevel.wait_readable(self._outcome)
+        report = os.read(self._outcome, _report.size)
         if report:
             raise _start_failure(self._program, *_report.unpack(report))
 
-    def abandon(self) -> None:
-        """Ends a child that was never released, and reaps it."""
-        os.close(self._gate)
-        os.close(self._outcome)
-        os.waitpid(self.pid, 0)
+    def close(self) -> None:
+        """Gives our ends of the pipes back; a child that was never released ends by that, and is reaped."""
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+        if self._outcome >= 0:
+            os.close(self._outcome)
+            self._outcome = -1
 
 
 def _start_failure(program: Program, step: int, error: int) -> Failure:
@@ -117,14 +120,20 @@ class ProcessState:
     signal_mask: frozenset[int]
     open_files: tuple[int, int]
     """RLIMIT_NOFILE, soft and hard."""
+    ignores_children: bool
+    """Whether SIGCHLD is ignored, which would keep the kernel from telling us of ours."""
 
     @classmethod
     def take_over(cls, blocked: frozenset[signal.Signals]) -> ProcessState:
-        """Blocks `blocked` in this thread and all that it will start, and raises our own limit of open files."""
+        """Blocks `blocked` in this thread and all that it will start, and raises our own limit of open files.
+
+        SIGCHLD is no longer ignored. Call it in the main thread, before another is started.
+        """
         mask = frozenset(int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, blocked))
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-        return cls(mask, limits)
+        ignores_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
+        return cls(mask, limits, ignores_children)
 
 
 def fork(program: Program, filter_program: bytes, inherited: ProcessState) -> Child:
@@ -161,7 +170,7 @@ def _become(
         os.close(our_gate)
         if not os.read(gate, 1):
             os._exit(1)
-        _restore_signals(inherited.signal_mask)
+        _restore_signals(inherited)
         resource.setrlimit(resource.RLIMIT_NOFILE, inherited.open_files)
         error = _install_filter(sock_fprog, seccomp_number)
         if error:
@@ -175,12 +184,14 @@ def _become(
         os._exit(1)
 
 
-def _restore_signals(mask: frozenset[int]) -> None:
+def _restore_signals(inherited: ProcessState) -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them from its start on
         signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if inherited.ignores_children:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, inherited.signal_mask)
 
 
 def _install_filter(sock_fprog: bytes, number: int) -> int:

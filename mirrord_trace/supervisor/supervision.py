@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import Final
@@ -46,7 +47,7 @@ class Supervision:
 
     def _pass_on(self, number: int) -> None:
         if self._child is not None and self._status is None:
-            os.kill(self._child.pid, number)
+            _kill(self._child.pid, number)
         if number == signal.SIGTERM:
             self._terminated.set()
 
@@ -70,20 +71,20 @@ class Supervision:
         Raises Failure when it cannot be traced or executed.
         """
         self._child, self._delivery = child, delivery
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._deliver, child, delivery)
-            await child.executed()
-            self.reporter.ready()
-            nursery.start_soon(self._hurry, nursery.cancel_scope)
-            await self._exited.wait()
-            await self._end_leftovers(delivery)
-            nursery.cancel_scope.cancel()
+        with contextlib.closing(child):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._deliver, child, delivery)
+                await child.executed()
+                self.reporter.ready()
+                nursery.start_soon(self._hurry, nursery.cancel_scope)
+                await self._exited.wait()
+                await self._end_leftovers(delivery)
+                nursery.cancel_scope.cancel()
 
     async def _deliver(self, child: Child, delivery: Delivery) -> None:
         try:
             await delivery.run(child, self)
         except PermissionError as error:
-            child.abandon()
             raise _not_permitted() from error
         self._tree_gone.set()
 
@@ -120,6 +121,10 @@ class Supervision:
         """See `ProcessEvents`."""
         self.reporter.warning(text)
 
+    def explain(self, text: str) -> None:
+        """See `ProcessEvents`."""
+        self.reporter.explain(text)
+
 
 def _names_of(pids: frozenset[int]) -> list[tuple[int, str]]:
     names = []
@@ -133,10 +138,8 @@ def _names_of(pids: frozenset[int]) -> list[tuple[int, str]]:
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _not_permitted() -> Failure:

@@ -10,6 +10,7 @@ immutable or replaced whole.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
@@ -55,6 +56,10 @@ class Call:
     arguments: tuple[int, ...]
     memory: Memory
     abi: Abi
+    lend: Callable[[int, int], int] = borrow_descriptor
+    """How the delivery duplicates a task's descriptor (task, number) into this process."""
+    interrupted: bool = False
+    """Set by the delivery when job control stops the process while the call is held."""
 
     def integer(self, index: int) -> int:
         """Argument `index` as the C int that the kernel takes it for."""
@@ -81,8 +86,11 @@ class Call:
         return False
 
     def borrow(self, descriptor: int) -> int:
-        """A duplicate of the task's descriptor in this process, for the caller to close; raises OSError."""
-        return borrow_descriptor(self.tid, descriptor)
+        """A duplicate of the task's descriptor in this process, for the caller to close.
+
+        From any thread, for as long as the call has no verdict. Raises OSError or TaskGone.
+        """
+        return self.lend(self.tid, descriptor)
 
     def shares_namespace(self, kind: str) -> bool:
         """Whether the task still lives in the supervisor's namespace of this kind ("net", "uts")."""
@@ -102,8 +110,11 @@ class Call:
     def has_pending_signal(self) -> bool:
         """Whether a signal waits that this task would act on: pending for it or its process, not blocked, not ignored.
 
-        A held call must end then: natively a signal interrupts it (signal(7)).
+        A held call must end then: natively a signal interrupts it (signal(7)). So does a stop of the whole process,
+        which another thread of it may have taken the signal for.
         """
+        if self.interrupted:
+            return True
         try:
             with open(f"/proc/{self.tid}/status", "rb") as status:
                 fields = dict(line.split(b":", 1) for line in status if line.startswith((b"Sig", b"ShdPnd")))
@@ -200,6 +211,19 @@ class PresentAddresses:
 
 Verdict = Pass | Fail | Return | UseAddress | UseAddresses | UsePath | PresentAddresses
 Handler = Callable[[Call], Verdict | Coroutine[Any, Any, Verdict]]
+"""What decides on a call.
+
+An OSError that it (or its coroutine) raises is the call's errno; but EBADF, ESRCH and ENOENT, which say that there is
+nothing to look at, leave the call to the kernel, and so do MemoryFault and TaskGone. Any other exception is a fault of
+ours and ends the whole tree.
+"""
+
+
+def verdict_for(error: OSError) -> Verdict:
+    """What becomes of a call whose handler could not look at it: see `Handler`."""
+    if error.errno in (errno.EBADF, errno.ESRCH, errno.ENOENT):
+        return PASS
+    return Fail(error.errno or errno.EIO)
 
 
 @attrs.frozen
@@ -240,10 +264,16 @@ class Delivery(Protocol):
     """Brings stopped calls to the handlers and carries their verdicts out, for one process tree."""
 
     async def run(self, child: Launched, events: ProcessEvents) -> None:
-        """Follows the tree of `child` until its last task is gone. When cancelled it ends the tree first."""
+        """Releases `child` and follows its tree until its last task is gone. When cancelled it ends the tree first.
+
+        Raises PermissionError when the kernel does not let us follow it; it is not released then.
+        """
 
     def process_ids(self) -> frozenset[int]:
-        """The processes of the tree. From any thread."""
+        """The processes of the tree (thread group ids). From any thread."""
+
+    def living_tasks(self) -> frozenset[int]:
+        """A task of each process of the tree, one that still runs where the first thread has ended. From any thread."""
 
 
 class ProcessEvents(Protocol):
@@ -257,3 +287,6 @@ class ProcessEvents(Protocol):
 
     def warn(self, text: str) -> None:
         """Something the user must know."""
+
+    def explain(self, text: str) -> None:
+        """What was chosen and why."""

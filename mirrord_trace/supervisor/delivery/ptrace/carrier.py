@@ -1,19 +1,15 @@
 """Carries verdicts out on a task that is stopped before its call, and finishes the call when it returns.
 
-Kernel facts (x86-64). At a seccomp stop the call's number may be changed; -1 skips the call, and the result register is
-what the task sees. Results -512 to -516 mean that the kernel will make the call again after a signal: then the original
-arguments must be back in the registers, and nothing was achieved yet. The `syscall` instruction takes the number from
-the result register, so making a call again means: instruction pointer back by one instruction, number in that register.
+Kernel fact. Results -512 to -516 mean that the kernel will make the call again after a signal: then the original
+arguments must be back in the registers, and nothing was achieved yet. See `machine` for the registers.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 
 import attrs
 
-from mirrord_syscalls.abi import Abi
 from mirrord_trace.supervisor.delivery.base import (
     Call,
     Fail,
@@ -28,13 +24,12 @@ from mirrord_trace.supervisor.delivery.base import (
 )
 from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
 from mirrord_trace.supervisor.delivery.ptrace.lowering import AtExit, plan, presenter
+from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
 from mirrord_trace.supervisor.delivery.ptrace.requests import Registers
-from mirrord_trace.supervisor.delivery.ptrace.spaces import REGION_SIZE
+from mirrord_trace.supervisor.delivery.ptrace.spaces import MAPPING, MemoryHidden
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, InCall, Mapping, Task
 
-_WORD = 0xFFFF_FFFF_FFFF_FFFF
 _WILL_RESTART = range(-516, -511)
-_NO_CALL = _WORD
 
 SUBSTITUTED_CALLS = frozenset({"connect", "sendto", "sendmsg", "sendmmsg"})
 """Calls for which room is there before they are handled, for handling them twice has effects: a connection, say."""
@@ -44,10 +39,13 @@ SUBSTITUTED_CALLS = frozenset({"connect", "sendto", "sendmsg", "sendmmsg"})
 class Carrier:
     """Register and memory surgery for one architecture."""
 
-    abi: Abi
+    machine: Machine
 
     def carry_out(self, task: Task, call: Call, slot: int | None, verdict: Verdict) -> None:
-        """Does what the verdict says and lets the task run; `slot` was taken for the call. Raises TaskGone."""
+        """Does what the verdict says and lets the task run; `slot` was taken for the call.
+
+        Raises TaskGone; and MemoryHidden, with the task still stopped and the slot given back.
+        """
         if slot is not None and not isinstance(verdict, UseAddress | UseAddresses):
             task.space.give_back(slot)
         try:
@@ -72,7 +70,7 @@ class Carrier:
         registers = requests.get_registers(task.tid)
         if call.name == "clone":
             saved = requests.copy_registers(registers)
-            self._set_argument(registers, 0, call.arguments[0] & ~cloning.CLONE_UNTRACED)
+            self.machine.set_argument(registers, 0, call.arguments[0] & ~cloning.CLONE_UNTRACED)
             requests.set_registers(task.tid, registers)
             self._run_to_exit(task, lambda result: result, saved)
         else:
@@ -90,10 +88,8 @@ class Carrier:
         if phase.saved is not None or shown != result:
             registers = requests.get_registers(task.tid)
             if phase.saved is not None:
-                for name in (*self.abi.argument_registers, self.abi.number_register):
-                    if name != self.abi.result_register:
-                        setattr(registers, name, getattr(phase.saved, name))
-            setattr(registers, self.abi.result_register, shown & _WORD)
+                self.machine.restore_arguments(registers, phase.saved)
+            self.machine.set_result(registers, shown)
             requests.set_registers(task.tid, registers)
         task.leave_call()
         requests.resume(task.tid)
@@ -103,21 +99,17 @@ class Carrier:
         result = requests.exit_stop(task.tid).result
         task.phase = FREE
         if result < 0:
-            setattr(saved, self.abi.result_register, result & _WORD)
+            self.machine.set_result(saved, -errno.ENOMEM)
         else:
             task.space.add_region(result)
-            pointer = getattr(saved, self.abi.instruction_pointer)
-            setattr(saved, self.abi.instruction_pointer, pointer - self.abi.instruction_length)
-            if self.abi.result_register not in self.abi.argument_registers:
-                setattr(saved, self.abi.result_register, getattr(saved, self.abi.number_register))
-            setattr(saved, self.abi.number_register, _NO_CALL)  # a signal now must not look like a restart
+            self.machine.rewind(saved)
         requests.set_registers(task.tid, saved)
         requests.resume(task.tid)
 
     def _skip(self, task: Task, result: int) -> None:
         registers = requests.get_registers(task.tid)
-        setattr(registers, self.abi.number_register, _NO_CALL)
-        setattr(registers, self.abi.result_register, result & _WORD)
+        self.machine.skip_call(registers)
+        self.machine.set_result(registers, result)
         requests.set_registers(task.tid, registers)
         requests.resume(task.tid)
 
@@ -131,19 +123,19 @@ class Carrier:
             return
         try:
             change = plan(call, verdict, slot)
-        except MemoryFault:
+            filled = task.space.fill_slot(slot, change.slot_data)
+        except (MemoryFault, MemoryHidden):
             task.space.give_back(slot)
+            if isinstance(verdict, UseAddress):
+                verdict.done(-errno.EFAULT)
             raise
-        try:
-            call.memory.write(slot, change.slot_data)
-        except MemoryFault:  # the program unmapped what it does not know
-            task.space.forget_regions()
+        if not filled:
             self.map_region(task)
             return
         registers = requests.get_registers(task.tid)
         saved = requests.copy_registers(registers)
         for index, value in change.arguments:
-            self._set_argument(registers, index, value)
+            self.machine.set_argument(registers, index, value)
         requests.set_registers(task.tid, registers)
         self._run_to_exit(task, change.at_exit, saved, slot)
 
@@ -151,10 +143,7 @@ class Carrier:
         """Turns the call into an mmap of scratch room; it will be made again after that. Raises TaskGone."""
         registers = requests.get_registers(task.tid)
         saved = requests.copy_registers(registers)
-        setattr(registers, self.abi.number_register, self.abi.numbers["mmap"])
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        for index, value in enumerate((0, REGION_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, _WORD, 0)):
-            self._set_argument(registers, index, value)
+        self.machine.set_call(registers, "mmap", MAPPING)
         requests.set_registers(task.tid, registers)
         task.phase = Mapping(saved)
         requests.resume_to_exit(task.tid)
@@ -164,6 +153,3 @@ class Carrier:
     ) -> None:
         task.phase = InCall(at_exit, saved, slot)
         requests.resume_to_exit(task.tid)
-
-    def _set_argument(self, registers: Registers, index: int, value: int) -> None:
-        setattr(registers, self.abi.argument_registers[index], value & _WORD)

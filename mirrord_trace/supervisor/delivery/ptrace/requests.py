@@ -1,8 +1,8 @@
 """The ptrace(2) requests that the tracer makes, one thin function each.
 
 python-ptrace (GPL-2.0-only; this is the only module that imports it) supplies the system call, the register structure
-and the older requests. Beside them stand those that it lacks: SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO; and
-GETEVENTMSG, for which it passes a 4-byte buffer where the kernel writes 8.
+and the older requests. Beside them stand those that it lacks: SEIZE, INTERRUPT, LISTEN, GETSIGMASK, SETSIGMASK,
+GET_SYSCALL_INFO; and GETEVENTMSG, for which it passes a 4-byte buffer where the kernel writes 8.
 
 ESRCH means that the task died, or runs because it is about to die: `TaskGone`. Its end will be reported by wait.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import signal
 from typing import Any
 
 from ptrace import PtraceError
@@ -30,7 +31,10 @@ PTRACE_CONT = 7
 PTRACE_SYSCALL = 24
 PTRACE_GETEVENTMSG = 0x4201
 PTRACE_SEIZE = 0x4206
+PTRACE_INTERRUPT = 0x4207
 PTRACE_LISTEN = 0x4208
+PTRACE_GETSIGMASK = 0x420A
+PTRACE_SETSIGMASK = 0x420B
 PTRACE_GET_SYSCALL_INFO = 0x420E
 
 PTRACE_O_TRACESYSGOOD = 0x1
@@ -47,11 +51,14 @@ PTRACE_EVENT_CLONE = 3
 PTRACE_EVENT_EXEC = 4
 PTRACE_EVENT_SECCOMP = 7
 PTRACE_EVENT_STOP = 128
-
+SYSCALL_STOP = signal.SIGTRAP | 0x80
+"""The stop signal at the end of a call (PTRACE_O_TRACESYSGOOD)."""
 
 _syscall_info = bytearray(SYSCALL_INFO_BYTES)  # one is enough: the tracer is one thread
 _syscall_info_address = ctypes.addressof(ctypes.c_char.from_buffer(_syscall_info))
 _event_message = ctypes.c_ulong()
+_signal_mask = ctypes.c_uint64()
+_SIGNAL_MASK_BYTES = ctypes.sizeof(_signal_mask)
 
 Registers = Any
 """python-ptrace's `user_regs_struct` of this architecture; its fields are the names in `Abi`."""
@@ -71,19 +78,36 @@ def seize(tid: int, options: int) -> None:
     _request(PTRACE_SEIZE, tid, 0, options)
 
 
-def resume(tid: int, signal: int = 0) -> None:
-    """Lets a stopped task run on, with `signal` delivered when it is not 0."""
-    _request(PTRACE_CONT, tid, 0, signal)
+def resume(tid: int, deliver: int = 0) -> None:
+    """Lets a stopped task run on, with signal `deliver` when it is not 0."""
+    _request(PTRACE_CONT, tid, 0, deliver)
 
 
-def resume_to_exit(tid: int, signal: int = 0) -> None:
+def resume_to_exit(tid: int, deliver: int = 0) -> None:
     """Lets a task run on and stop again when the system call that it is in returns."""
-    _request(PTRACE_SYSCALL, tid, 0, signal)
+    _request(PTRACE_SYSCALL, tid, 0, deliver)
 
 
 def listen(tid: int) -> None:
     """Leaves a task in its group-stop, and be told when SIGCONT ends it."""
     _request(PTRACE_LISTEN, tid)
+
+
+def interrupt(tid: int) -> None:
+    """Makes a task stop (PTRACE_EVENT_STOP) when it next returns to its program."""
+    _request(PTRACE_INTERRUPT, tid)
+
+
+def signal_mask(tid: int) -> int:
+    """The signals that a stopped task blocks; bit 0 is signal 1."""
+    _request(PTRACE_GETSIGMASK, tid, _SIGNAL_MASK_BYTES, ctypes.addressof(_signal_mask))
+    return _signal_mask.value
+
+
+def set_signal_mask(tid: int, mask: int) -> None:
+    """Replaces the signals that a stopped task blocks; SIGKILL and SIGSTOP cannot be."""
+    _signal_mask.value = mask
+    _request(PTRACE_SETSIGMASK, tid, _SIGNAL_MASK_BYTES, ctypes.addressof(_signal_mask))
 
 
 def event_message(tid: int) -> int:

@@ -12,6 +12,7 @@ every slot free, for the threads that held slots were not copied.
 
 from __future__ import annotations
 
+import mmap
 import os
 
 import attrs
@@ -22,6 +23,8 @@ PAGE_SIZE = 4096
 SLOT_SIZE = 8192
 """Room for one rewritten call: a path of PATH_MAX bytes, or a batch of messages with their addresses."""
 REGION_SIZE = 16 * SLOT_SIZE
+MAPPING = (0, REGION_SIZE, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+"""The arguments of the mmap(2) that makes a region."""
 
 
 class MemoryHidden(Exception):
@@ -41,14 +44,15 @@ class ProcessMemory:
                 self._descriptor = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
             except PermissionError as error:
                 raise MemoryHidden(f"/proc/{self.tid}/mem: {error.strerror}") from error
-            except OSError as error:
+            except (FileNotFoundError, ProcessLookupError) as error:
                 raise TaskGone(f"/proc/{self.tid}/mem: {error.strerror}") from error
         return self._descriptor
 
     def read(self, address: int, length: int) -> bytes:
-        """See `Memory.read`."""
+        """See `Memory.read`. Raises MemoryHidden too, and OSError when we have no descriptor left."""
+        descriptor = self._open()
         try:
-            data = os.pread(self._open(), length, address)
+            data = os.pread(descriptor, length, address)
         except (OSError, OverflowError) as error:
             raise MemoryFault(f"cannot read {length} bytes at {address:#x} of task {self.tid}") from error
         if len(data) != length:
@@ -58,9 +62,10 @@ class ProcessMemory:
         return data
 
     def write(self, address: int, data: bytes) -> None:
-        """See `Memory.write`."""
+        """See `Memory.write`. Raises MemoryHidden too, and OSError when we have no descriptor left."""
+        descriptor = self._open()
         try:
-            written = os.pwrite(self._open(), data, address)
+            written = os.pwrite(descriptor, data, address)
         except (OSError, OverflowError) as error:
             raise MemoryFault(f"cannot write {len(data)} bytes at {address:#x} of task {self.tid}") from error
         if written != len(data):
@@ -97,6 +102,8 @@ class AddressSpace:
     users: int = 1
     _regions: tuple[int, ...] = ()
     _free_slots: list[int] = attrs.field(factory=list)
+    _was_written: bool = True
+    """Whether the newest region could be written to."""
 
     @classmethod
     def of(cls, tid: int) -> AddressSpace:
@@ -126,18 +133,37 @@ class AddressSpace:
         return self._free_slots.pop() if self._free_slots else None
 
     def give_back(self, slot: int) -> None:
-        """The call is over."""
-        self._free_slots.append(slot)
+        """The call is over. A slot of a region that was forgotten since is forgotten too."""
+        ours = any(region <= slot < region + REGION_SIZE for region in self._regions)
+        if ours and slot not in self._free_slots:
+            self._free_slots.append(slot)
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether no room was ever made here."""
+        return not self._regions
 
     def add_region(self, address: int) -> None:
         """REGION_SIZE bytes at `address` were mapped for us."""
         self._regions += (address,)
+        self._was_written = False
         self._add_slots(address)
 
-    def forget_regions(self) -> None:
-        """The program unmapped our room; the next call that needs some maps it anew."""
-        self._regions = ()
-        self._free_slots.clear()
+    def fill_slot(self, slot: int, data: bytes) -> bool:
+        """Writes to a slot. False when the program has unmapped our room: the call that needs some maps it anew.
+
+        Raises MemoryFault when there is no writing to what was just mapped: then mapping it again is no help.
+        """
+        try:
+            self.memory.write(slot, data)
+        except MemoryFault:
+            if not self._was_written:
+                raise
+            self._regions = ()
+            self._free_slots.clear()
+            return False
+        self._was_written = True
+        return True
 
     def _add_slots(self, region: int) -> None:
         self._free_slots.extend(range(region + REGION_SIZE - SLOT_SIZE, region - 1, -SLOT_SIZE))

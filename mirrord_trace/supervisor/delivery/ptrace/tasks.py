@@ -53,6 +53,8 @@ class Task:
     """A traced thread."""
 
     tid: int
+    process: int
+    """Its thread group."""
     space: AddressSpace
     phase: Phase = FREE
 

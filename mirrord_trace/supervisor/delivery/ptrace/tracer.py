@@ -2,13 +2,12 @@
 
 Kernel facts. Only the thread that seized a task may make requests for it, and PTRACE_O_EXITKILL fires when that
 thread ends. `waitpid` cannot wait for a stop and for a message from another thread at once; but every stop also raises
-SIGCHLD.
+SIGCHLD, unless that is ignored.
 So SIGCHLD and a real-time signal, the doorbell, are blocked in all threads, and the tracer alternates between
 `waitpid(WNOHANG)` until nothing is left and `sigwait` for either: no wake-up can fall between the two.
 `__WNOTHREAD` leaves the children of other threads (the agent, say) alone.
 
-A new task's first stop may be reported before the event of the parent that made it: it is parked until that event, or
-until the parent is seen to die. A thread that is not the leader changes its id to the leader's when it makes an exec.
+Whatever fails in this thread ends the tree before it is passed on: a stopped task must not stay behind.
 """
 
 from __future__ import annotations
@@ -20,13 +19,15 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, Final
 
 import attrs
 import trio
 
 from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.subscription import Subscription
+from mirrord_trace import borrow
 from mirrord_trace.supervisor.delivery.base import (
     PASS,
     Call,
@@ -37,20 +38,24 @@ from mirrord_trace.supervisor.delivery.base import (
     ProcessEvents,
     TaskGone,
     Verdict,
+    verdict_for,
 )
 from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
 from mirrord_trace.supervisor.delivery.ptrace.carrier import SUBSTITUTED_CALLS, Carrier
-from mirrord_trace.supervisor.delivery.ptrace.spaces import AddressSpace, MemoryHidden
+from mirrord_trace.supervisor.delivery.ptrace.lending import Lender
+from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
+from mirrord_trace.supervisor.delivery.ptrace.spaces import MemoryHidden
+from mirrord_trace.supervisor.delivery.ptrace.stops import Stops
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, Held, InCall, Mapping, Task
+from mirrord_trace.supervisor.delivery.ptrace.tree import Tree
 from mirrord_trace.supervisor.executables import complaint_about
 
 DOORBELL = signal.SIGRTMIN
 BLOCKED_SIGNALS = frozenset({signal.SIGCHLD, DOORBELL})
-"""Signals that must be blocked in every thread of the supervisor before the first thread starts."""
+"""Signals that must be blocked in every thread of the supervisor before the first thread starts; and SIGCHLD must not
+be ignored."""
 
-_WALL = 0x4000_0000
-_WNOTHREAD = 0x2000_0000
-_WAIT_FLAGS = _WALL | _WNOTHREAD | os.WNOHANG
+_PARKED_AT_MOST_S: Final = 0.1
 
 _OPTIONS = (
     requests.PTRACE_O_TRACESYSGOOD
@@ -62,7 +67,6 @@ _OPTIONS = (
     | requests.PTRACE_O_EXITKILL
 )
 _NEW_TASK_EVENTS = (requests.PTRACE_EVENT_FORK, requests.PTRACE_EVENT_VFORK, requests.PTRACE_EVENT_CLONE)
-_SYSCALL_STOP = signal.SIGTRAP | 0x80
 _GROUP_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
@@ -76,12 +80,14 @@ class PtraceDelivery:
     _root: int = attrs.field(init=False, default=0)
     _token: trio.lowlevel.TrioToken = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
-    _tasks: dict[int, Task] = attrs.field(init=False, factory=dict)
-    _parked: dict[int, int] = attrs.field(init=False, factory=dict)
-    _inbox: deque[Callable[[], None]] = attrs.field(init=False, factory=deque)
+    _tree: Tree = attrs.field(init=False, factory=Tree)
+    _stops: Stops = attrs.field(init=False, factory=Stops)
+    _inbox: deque[Callable[[], object]] = attrs.field(init=False, factory=deque)
     _bell_lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
     _thread: int | None = attrs.field(init=False, default=None)
+    _is_over: bool = attrs.field(init=False, default=False)
     _carrier: Carrier = attrs.field(init=False)
+    _lend: Callable[[int, int], int] = attrs.field(init=False, default=borrow.borrow_descriptor)
     _ending: bool = attrs.field(init=False, default=False)
     _told_hidden: bool = attrs.field(init=False, default=False)
 
@@ -93,16 +99,26 @@ class PtraceDelivery:
     # -- Trio's thread ------------------------------------------------------------------------------------------------
 
     async def run(self, child: Launched, events: ProcessEvents) -> None:
-        """See `Delivery.run`. Raises PermissionError when the kernel does not let us trace."""
+        """See `Delivery.run`."""
         self._events = events
         self._root = child.pid
         self._token = trio.lowlevel.current_trio_token()
-        self._carrier = Carrier(self.abi)
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._end_when_cancelled)
-            await trio.to_thread.run_sync(self._trace, child)
-            nursery.cancel_scope.cancel()
+        machine = Machine(self.abi)
+        self._carrier = Carrier(machine)
+        with contextlib.ExitStack() as resources:
+            if borrow.is_permitted():
+                events.explain("descriptors of the process are duplicated with pidfd_getfd(2)")
+            else:
+                events.explain("pidfd_getfd(2) is denied here: the process is made to send its descriptors")
+                lender = Lender(machine, self._stops, self._tree, self._ask, self._forget_call)
+                self._lend = resources.enter_context(contextlib.closing(lender)).lend
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._end_when_cancelled)
+                refused = await trio.to_thread.run_sync(self._trace, child)
+                nursery.cancel_scope.cancel()
+        if refused is not None:
+            raise refused
 
     async def _end_when_cancelled(self) -> None:
         try:
@@ -115,72 +131,125 @@ class PtraceDelivery:
         self._post(self._kill_all)
 
     def process_ids(self) -> frozenset[int]:
-        """A task of every address space of the tree: one of each process. From any thread."""
-        return frozenset({task.space: task.tid for task in self._tasks.copy().values()}.values())
+        """See `Delivery.process_ids`."""
+        return frozenset(self._tree.task_of_each_process())
+
+    def living_tasks(self) -> frozenset[int]:
+        """See `Delivery.living_tasks`."""
+        return frozenset(self._tree.task_of_each_process().values())
 
     async def _answer(self, task: Task, held: Held, answer: Coroutine[Any, Any, Verdict]) -> None:
+        verdict: Verdict
         with held.scope:
             try:
                 verdict = await answer
             except MemoryFault:
                 verdict = Fail(errno.EFAULT)
-            except TaskGone:
-                return
+            except (TaskGone, MemoryHidden):
+                verdict = PASS
+            except OSError as error:
+                verdict = verdict_for(error)
             self._post(lambda: self._decide_held(task, held, verdict))
 
-    def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
+    def _post(self, action: Callable[[], object]) -> bool:
+        """Has the tracer do something. False: it has ended."""
         with self._bell_lock:
+            if self._is_over:
+                return False
+            self._inbox.append(action)
             if self._thread is not None:
                 signal.pthread_kill(self._thread, DOORBELL)
+            return True
+
+    def _ask(self, question: Callable[[], int]) -> int:
+        """What a function gives or raises in the tracer's thread. From any thread: the tracer never waits for others.
+
+        Raises TaskGone when the tracer has ended.
+        """
+        if self._thread == threading.get_ident():
+            return question()
+        answer: Future[int] = Future()
+
+        def put() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:
+                answer.set_exception(error)
+
+        if not self._post(put):
+            raise TaskGone("the whole tree has ended")
+        return answer.result()
 
     # -- the tracer's thread ------------------------------------------------------------------------------------------
 
-    def _trace(self, child: Launched) -> None:
-        requests.seize(child.pid, _OPTIONS)
-        self._tasks[child.pid] = Task(child.pid, AddressSpace.of(child.pid))
+    def _trace(self, child: Launched) -> PermissionError | None:
         with self._bell_lock:
             self._thread = threading.get_ident()
         try:
+            requests.seize(child.pid, _OPTIONS)
+            self._tree.plant(child.pid)
             child.release()
-            while self._tasks or self._parked:
-                self._drain_inbox()
-                if not self._take_stop():
-                    signal.sigwait(BLOCKED_SIGNALS)
+            self._follow()
+        except (TaskGone, PermissionError) as error:
+            if not self._tree:
+                return self._not_seized(error)
+            self._put_down()
+            raise
+        except BaseException:
+            self._put_down()
+            raise
         finally:
             with self._bell_lock:
-                self._thread = None
+                self._is_over, self._thread = True, None
+            self._drain_inbox()
+        return None
+
+    def _not_seized(self, error: TaskGone | PermissionError) -> PermissionError | None:
+        """The kernel says EPERM as well when the child is dead already."""
+        state = os.waitid(os.P_PID, self._root, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if state is None and isinstance(error, PermissionError):
+            return error
+        self._bury(*os.waitpid(self._root, 0))
+        return None
+
+    def _follow(self) -> None:
+        while self._tree:
+            self._drain_inbox()
+            try:
+                news = self._stops.next()
+            except ChildProcessError as error:
+                raise RuntimeError(f"tasks {self._tree.ids()} ended and we were not told") from error
+            if news is not None:
+                self._take(*news)
+            elif not self._tree.has_parked:
+                signal.sigwait(BLOCKED_SIGNALS)
+            elif signal.sigtimedwait(BLOCKED_SIGNALS, _PARKED_AT_MOST_S) is None:
+                self._adopt_parked()
 
     def _drain_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft()()
 
-    def _take_stop(self) -> bool:
-        try:
-            tid, status = os.waitpid(-1, _WAIT_FLAGS)
-        except ChildProcessError:
-            for task in list(self._tasks.values()):
-                self._drop(task)
-            self._parked.clear()
-            return True
-        if tid == 0:
-            return False
-        if os.WIFSTOPPED(status):
-            stopped = self._tasks.get(tid)
-            if stopped is None:
-                self._parked[tid] = status
-            else:
-                with contextlib.suppress(TaskGone):
-                    self._stopped(stopped, status)
-        else:
+    def _take(self, tid: int, status: int) -> None:
+        if not os.WIFSTOPPED(status):
             self._ended(tid, status)
-        return True
+            return
+        task = self._tree.get(tid)
+        if task is not None:
+            self._stopped(task, status)
+            return
+        self._tree.park(tid, status)
+        if self._ending:
+            _kill(tid)
 
     def _stopped(self, task: Task, status: int) -> None:
-        event, stop_signal = status >> 16, os.WSTOPSIG(status)
+        with contextlib.suppress(TaskGone):  # its end will be told
+            self._act_on_stop(task, status >> 16, os.WSTOPSIG(status))
+
+    def _act_on_stop(self, task: Task, event: int, stop_signal: int) -> None:
         if event == requests.PTRACE_EVENT_SECCOMP:
             self._intercepted(task)
-        elif event == 0 and stop_signal == _SYSCALL_STOP:
+        elif event == 0 and stop_signal == requests.SYSCALL_STOP:
             self._call_returned(task)
         elif event == 0:
             self._resume(task, stop_signal)
@@ -191,6 +260,7 @@ class PtraceDelivery:
             self._executed(task)
         elif event == requests.PTRACE_EVENT_STOP and stop_signal in _GROUP_STOPS:
             requests.listen(task.tid)
+            self._interrupt_calls(task.process)
             if task.tid == self._root:
                 self._tell(self._events.root_stopped, stop_signal)
         else:
@@ -206,15 +276,18 @@ class PtraceDelivery:
 
     def _intercepted(self, task: Task) -> None:
         stop = requests.seccomp_stop(task.tid)
-        name = self.abi.names[stop.number]
+        name = self.abi.names.get(stop.number, "")
         task.space.memory.tid = task.tid  # the thread that opened the space may be gone
-        call = Call(task.tid, name, stop.arguments, task.space.memory, self.abi)
-        if name in cloning.CALLS and cloning.escapes(call):
-            self._carrier.keep_traced(task, call)
+        call = Call(task.tid, name, stop.arguments, task.space.memory, self.abi, self._lend)
+        if name in cloning.CALLS:
+            if cloning.escapes(call):
+                self._carrier.keep_traced(task, call)
+            else:
+                requests.resume(task.tid)
             return
         handler = self.handlers.by_name.get(name)
-        if handler is None:
-            requests.resume(task.tid)
+        if handler is None:  # the program's own filter asks for a tracer, and the program has none (seccomp(2))
+            self._carrier.carry_out(task, call, None, Fail(errno.ENOSYS))
             return
         slot = None
         if name in SUBSTITUTED_CALLS:
@@ -229,22 +302,30 @@ class PtraceDelivery:
         except MemoryHidden:
             self._tell_hidden(task)
             answer = PASS
+        except TaskGone:
+            if slot is not None:
+                task.space.give_back(slot)
+            raise
+        except OSError as error:
+            answer = verdict_for(error)
         if isinstance(answer, Coroutine):
             task.phase = held = Held(call, slot, trio.CancelScope())
             self._tell(self._nursery.start_soon, self._answer, task, held, answer)
             return
-        if answer is not PASS:
-            self._carrier.carry_out(task, call, slot, answer)
-            return
-        if slot is not None:
-            task.space.give_back(slot)
-        requests.resume(task.tid)
+        self._carry_out(task, call, slot, answer)
+
+    def _carry_out(self, task: Task, call: Call, slot: int | None, verdict: Verdict) -> None:
+        try:
+            self._carrier.carry_out(task, call, slot, verdict)
+        except MemoryHidden:
+            self._tell_hidden(task)
+            requests.resume(task.tid)
 
     def _decide_held(self, task: Task, held: Held, verdict: Verdict) -> None:
         if task.phase is held:
             task.phase = FREE
             with contextlib.suppress(TaskGone):
-                self._carrier.carry_out(task, held.call, held.slot, verdict)
+                self._carry_out(task, held.call, held.slot, verdict)
 
     def _call_returned(self, task: Task) -> None:
         match task.phase:
@@ -255,52 +336,50 @@ class PtraceDelivery:
             case _:
                 requests.resume(task.tid)
 
+    def _interrupt_calls(self, process: int) -> None:
+        for task in self._tree:
+            if task.process == process and isinstance(task.phase, Held):
+                task.phase.call.interrupted = True
+
     # tasks
 
-    def _made_task(self, parent: Task) -> None:
-        tid = requests.event_message(parent.tid)
-        if tid in self._tasks:
-            return
-        shares = cloning.shares_memory(parent, self.abi)
-        space = parent.space.share() if shares else parent.space.forked(tid)
-        self._adopt(Task(tid, space))
+    def _made_task(self, maker: Task) -> None:
+        tid = requests.event_message(maker.tid)
+        born = self._tree.born(tid, maker, cloning.flags_of_maker(maker, self.abi))
+        if born is not None:
+            self._joined(*born)
 
-    def _adopt(self, task: Task) -> None:
-        self._tasks[task.tid] = task
-        parked = self._parked.pop(task.tid, None)
+    def _adopt_parked(self) -> None:
+        for task, status in self._tree.adopt_parked():
+            self._joined(task, status)
+
+    def _joined(self, task: Task, status: int | None) -> None:
         if self._ending:
             _kill(task.tid)
-        if parked is not None:
-            with contextlib.suppress(TaskGone):
-                self._stopped(task, parked)
+        if status is not None:
+            self._stopped(task, status)
 
     def _executed(self, task: Task) -> None:
-        caller = self._tasks.pop(requests.event_message(task.tid), task)
-        if caller is not task:  # a thread that was not the leader; it has the leader's id now
-            self._drop(caller)
-        self._forget_call(task)
-        self._tasks[task.tid] = task
-        task.space.leave()
-        task.space = AddressSpace.of(task.tid)
+        former = requests.event_message(task.tid)
+        for caller in (self._tree.get(former), task):
+            if caller is not None:
+                self._forget_call(caller)
+        self._tree.executed(task, former)
         complaint = complaint_about(task.tid, requests.architecture(task.tid), self.abi)
         if complaint is not None:
             self._tell(self._events.warn, complaint)
         requests.resume(task.tid)
 
     def _ended(self, tid: int, status: int) -> None:
-        self._parked.pop(tid, None)
-        task = self._tasks.pop(tid, None)
-        if task is not None:
-            self._drop(task)
-        if tid == self._root:
-            self._tell(self._events.root_exited, status)
-        for orphan in list(self._parked):  # whoever made it may have died before it could be told
-            self._adopt(Task(orphan, AddressSpace.of(orphan)))
+        self._bury(tid, status)
+        self._adopt_parked()  # whoever made them may have died before it could be told
 
-    def _drop(self, task: Task) -> None:
-        self._tasks.pop(task.tid, None)
-        self._forget_call(task)
-        task.space.leave()
+    def _bury(self, tid: int, status: int) -> None:
+        for task in self._tree.ended(tid):
+            self._forget_call(task)
+        if tid == self._root:
+            self._root = 0
+            self._tell(self._events.root_exited, status)
 
     def _forget_call(self, task: Task) -> None:
         if isinstance(task.phase, Held):
@@ -309,18 +388,29 @@ class PtraceDelivery:
 
     def _kill_all(self) -> None:
         self._ending = True
-        for tid in (*self._tasks, *self._parked):
+        for tid in self._tree.ids():
             _kill(tid)
+
+    def _put_down(self) -> None:
+        """Something is wrong here: ends the tree without asking anybody."""
+        self._kill_all()
+        while True:
+            try:
+                tid, status = self._stops.wait()
+            except ChildProcessError:
+                return
+            if os.WIFSTOPPED(status):
+                _kill(tid)
+            else:
+                self._bury(tid, status)
 
     # the user
 
     def _tell_hidden(self, task: Task) -> None:
         if not self._told_hidden:
             self._told_hidden = True
-            self._tell(
-                self._events.warn,
-                f"process {task.tid} hides its memory (PR_SET_DUMPABLE): its calls are left as they are; run as root",
-            )
+            who = f"process {task.process} hides its memory (PR_SET_DUMPABLE)"
+            self._tell(self._events.warn, f"{who}: its calls are left as they are; run as root")
 
     def _tell(self, function: Callable[..., object], *arguments: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
