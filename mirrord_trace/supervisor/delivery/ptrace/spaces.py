@@ -2,9 +2,10 @@
 
 Kernel facts. A path or socket address that we substitute must lie in the task's own memory. Below the stack pointer is
 not ours: goroutine stacks are small heap blocks. So the tracer makes the task map a region of its own (`mmap` in place
-of the intercepted call, which is then made again). /proc/PID/mem reads and writes in one call and ignores page
-protection, so the region is read-only to the program. Opened once it stays bound to the address space: it is
-reopened after an exec, and serves when a process hides itself later (PR_SET_DUMPABLE).
+of the intercepted call, which is then made again). The region is writable, for the kernel writes there too, in the
+task's name (sendmmsg(2), the lengths). /proc/PID/mem reads and writes in one call and ignores page protection. Opened
+once it stays bound to the address space: it is reopened after an exec, and serves when a process hides itself later
+(PR_SET_DUMPABLE).
 
 Tasks made with CLONE_VM share the space object. A fork copies it: the region is at the same address in the child, with
 every slot free, for the threads that held slots were not copied.
@@ -23,7 +24,7 @@ PAGE_SIZE = 4096
 SLOT_SIZE = 8192
 """Room for one rewritten call: a path of PATH_MAX bytes, or a batch of messages with their addresses."""
 REGION_SIZE = 16 * SLOT_SIZE
-MAPPING = (0, REGION_SIZE, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+MAPPING = (0, REGION_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
 """The arguments of the mmap(2) that makes a region."""
 
 
