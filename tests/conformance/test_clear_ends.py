@@ -65,7 +65,7 @@ def test_the_tree_and_the_agent_go_with_the_supervisor(family: list[str], how: s
         assert sum("family.py" in command for command in below.values()) >= 4, below
         tool.send_signal(how)
         alive = wait_until_gone([tool.pid, *below], PROMISED_S)
-        assert not alive, [below.get(pid, "the tool") for pid in alive]
+        assert not alive, "still there: " + "\n".join(f"{pid} {below.get(pid, 'the tool')}" for pid in alive)
 
 
 @pytest.mark.parametrize("after_ms", [0, 40, 80, 120, 160, 200, 250, 300, 350, 400, 500, 600])
