@@ -25,8 +25,10 @@ class Tree:
     _tasks: dict[int, Task] = attrs.field(factory=dict)
     _parked: dict[int, int] = attrs.field(factory=dict)
     """The wait status of each parked task's stop."""
+    _adopted: set[int] = attrs.field(factory=set)
+    """Tasks that live and whose beginning nobody has told of."""
     _ended_unborn: set[int] = attrs.field(factory=set)
-    """Tasks whose end was reported before their beginning."""
+    """Tasks whose end was told before their beginning."""
 
     def __bool__(self) -> bool:
         return bool(self._tasks or self._parked)
@@ -70,6 +72,7 @@ class Tree:
             return None
         known = self._tasks.get(tid)
         if known is not None:
+            self._adopted.discard(tid)
             if known.space.is_unused:
                 known.space.leave()
                 known.space = _space_for(tid, maker, flags)
@@ -84,6 +87,7 @@ class Tree:
         for tid, status in self._parked.items():
             task = self._tasks[tid] = Task(tid, _process_of(tid), AddressSpace.of(tid))
             adopted.append((task, status))
+        self._adopted.update(self._parked)
         self._parked.clear()
         return adopted
 
@@ -106,6 +110,9 @@ class Tree:
         for task in gone:
             del self._tasks[task.tid]
             task.space.leave()
+            if task.tid in self._adopted:
+                self._adopted.remove(task.tid)
+                self._ended_unborn.add(task.tid)
         return gone
 
 

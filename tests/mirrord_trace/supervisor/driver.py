@@ -1,0 +1,113 @@
+"""Runs a command under the ptrace delivery with the handlers of a scenario: the supervisor without agent and relays.
+
+`python -m tests.mirrord_trace.supervisor.driver SCENARIO COMMAND [ARG]…`. What the delivery tells stands on stderr, one
+line each, behind "driver: ". The exit code is the command's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from mirrord_syscalls.abi import native_abi
+from mirrord_syscalls.bpf import RET_TRACE, compile_filter
+from mirrord_trace.errors import Failure
+from mirrord_trace.supervisor import launch, signals
+from mirrord_trace.supervisor.delivery.base import Handlers
+from mirrord_trace.supervisor.delivery.ptrace import PtraceDelivery
+from mirrord_trace.supervisor.delivery.ptrace.tracer import BLOCKED_SIGNALS
+from mirrord_trace.supervisor.supervision import Supervision
+from mirrord_trace.supervisor.workspace import workspace
+from tests.mirrord_trace.supervisor import scenarios
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def say(text: str) -> None:
+    os.write(2, f"driver: {text}\n".encode())
+
+
+class Step:
+    def detail(self, text: str) -> None:
+        """Nothing takes long here."""
+
+
+class Lines:
+    """A reporter (see `mirrord_trace.reporting`) for tests to read."""
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[Step]:
+        yield Step()
+
+    def warning(self, text: str) -> None:
+        say(f"warning: {text}")
+
+    def note(self, text: str) -> None:
+        say(f"note: {text}")
+
+    def explain(self, text: str) -> None:
+        say(f"explain: {text}")
+
+    def ready(self) -> None:
+        say("ready")
+
+    def close(self) -> None:
+        """Nothing is drawn."""
+
+
+@attrs.define(eq=False)
+class Told(Supervision):
+    """Says what the delivery tells."""
+
+    def root_stopped(self, number: int) -> None:
+        say(f"stopped by {number}")
+        super().root_stopped(number)
+
+    def root_exited(self, status: int) -> None:
+        say(f"exited with {status}")
+        super().root_exited(status)
+
+
+async def supervise(scenario: str, command: list[str], inherited: launch.ProcessState, arriving: int) -> int:
+    supervision = Told(Lines())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervision.watch_signals, arriving)
+        delivery = PtraceDelivery(Handlers.of(*scenarios.interests(scenario, nursery)), native_abi())
+        say("about to launch")
+        program = launch.find_program(command, os.environb)
+        filter_program = compile_filter(delivery.subscription, native_abi(), RET_TRACE)
+        child = launch.fork(program, filter_program, inherited)
+        await supervision.run(child, delivery)
+        say(f"left: {sorted(delivery.process_ids())}")
+        nursery.cancel_scope.cancel()
+    return supervision.exit_code
+
+
+def main() -> int:
+    scenario, *command = sys.argv[1:]
+    inherited = launch.ProcessState.take_over(BLOCKED_SIGNALS | signals.WATCHED)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with workspace() as directory, signals.signal_descriptor() as arriving:
+        say(f"workspace {directory}")
+        try:
+            return trio.run(supervise, scenario, command, inherited, arriving)
+        except BaseExceptionGroup as group:
+            failure, others = group.split(Failure)
+            if failure is None or others is not None:
+                raise
+            leaf: BaseException = failure
+            while isinstance(leaf, BaseExceptionGroup):
+                leaf = leaf.exceptions[0]
+            assert isinstance(leaf, Failure)
+            say(f"failure: {leaf.message} ({leaf.advice})")
+            return leaf.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Starts the driver with programs of the tests, and waits with bounds."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+TIMEOUT_S = 30
+UNPRIVILEGED = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+"""Runs a command as an ordinary user."""
+
+
+@functools.cache
+def program(name: str) -> str:
+    """A program of programs/NAME.c, compiled, executable by any user."""
+    source = HERE / "programs" / f"{name}.c"
+    directory = Path(tempfile.gettempdir()) / "mirrord-tests-programs"
+    directory.mkdir(mode=0o755, exist_ok=True)
+    binary = directory / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not binary.exists():
+        fresh = binary.with_suffix(f".{os.getpid()}")
+        subprocess.run(["cc", "-O1", "-Wall", "-Werror", "-pthread", "-o", fresh, source], check=True)
+        fresh.replace(binary)
+    return str(binary)
+
+
+@attrs.define(eq=False)
+class Driver:
+    """A running driver. Its stderr is read line by line."""
+
+    process: subprocess.Popen[bytes]
+    said: list[str] = attrs.field(factory=list)
+    _rest: bytes = b""
+
+    def until(self, beginning: str) -> str:
+        """The next line that begins so, without that; fails when it does not come in time."""
+        deadline = time.monotonic() + TIMEOUT_S
+        for line in self._lines(deadline):
+            if line.startswith(beginning):
+                return line.removeprefix(beginning)
+        pytest.fail(f"never said {beginning!r}, but: {self.said}")
+
+    def _lines(self, deadline: float) -> Iterator[str]:
+        assert self.process.stderr is not None
+        descriptor = self.process.stderr.fileno()
+        while True:
+            while b"\n" in self._rest:
+                line, _, self._rest = self._rest.partition(b"\n")
+                self.said.append(line.decode(errors="replace"))
+                yield self.said[-1]
+            if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return
+            data = os.read(descriptor, 65536)
+            if not data:
+                return
+            self._rest += data
+
+    def wait(self) -> int:
+        """The exit code; everything it says until then is in `said`."""
+        deadline = time.monotonic() + TIMEOUT_S
+        for _ in self._lines(deadline):
+            pass
+        return self.process.wait(max(0.1, deadline - time.monotonic()))
+
+    @property
+    def stdout(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode(errors="replace")
+
+
+@contextmanager
+def driver(
+    scenario: str,
+    *command: str,
+    prefix: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    **options: bool,
+) -> Iterator[Driver]:
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "tests.mirrord_trace.supervisor.driver", scenario, *command],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})},
+        **options,
+    )
+    with process:
+        try:
+            yield Driver(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@attrs.frozen
+class Ended:
+    """How a driver ended."""
+
+    exit_code: int
+    stdout: str
+    said: tuple[str, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line.removeprefix("driver: warning: ") for line in self.said if line.startswith("driver: warning: ")]
+
+
+def run(
+    scenario: str, *command: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Ended:
+    """Runs a command to its end."""
+    with driver(scenario, *command, prefix=prefix, environment=environment) as running:
+        exit_code = running.wait()
+        return Ended(exit_code, running.stdout, tuple(running.said))
+
+
+def wait_until_gone(pid: int) -> None:
+    """Fails when a process (not a child of ours) still lives after a while."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], TIMEOUT_S)[0], f"process {pid} still lives"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,209 @@
+"""Handlers for tests, by the name of the scenario that they make.
+
+A number in the environment variable PORT is where connects are sent. The calls that no program of the tests needs for
+itself (getppid, getpriority, …) serve as signs: a program makes one to have something done to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
+from typing import Any
+
+import trio
+
+from mirrord_syscalls.sockaddr import Inet4, SocketAddress, decode_sockaddr
+from mirrord_syscalls.structs import Mmsghdr
+from mirrord_syscalls.subscription import Equals, Rule
+from mirrord_trace.supervisor.delivery.base import (
+    PASS,
+    Call,
+    Fail,
+    Handler,
+    Interest,
+    PresentAddresses,
+    Return,
+    UseAddress,
+    UseAddresses,
+    UsePath,
+    Verdict,
+)
+
+ELSEWHERE = Inet4(IPv4Address("198.18.0.1"), 80)
+"""The address that programs name; PORT of loopback is what they get."""
+_HELD_PRIORITY = 77
+
+
+def here() -> Inet4:
+    return Inet4(IPv4Address("127.0.0.1"), int(os.environ["PORT"]))
+
+
+def on(name: str, handler: Handler) -> Interest:
+    return Interest(Rule(name), handler)
+
+
+def pass_all(_: trio.Nursery) -> list[Interest]:
+    names = ("openat", "getppid", "connect", "sendto", "sendmsg", "socket", "wait4", "pause", "read", "kill")
+    return [on(name, lambda call: PASS) for name in names]
+
+
+def nothing(_: trio.Nursery) -> list[Interest]:
+    return []
+
+
+def verdicts(_: trio.Nursery) -> list[Interest]:
+    """Every kind of verdict."""
+
+    def connect(call: Call) -> Verdict:
+        return UseAddress(here())
+
+    def send_many(call: Call) -> Verdict:
+        raw = call.memory.read(call.arguments[1], call.arguments[2] * Mmsghdr.SIZE)
+        headers = [Mmsghdr.decode(raw, index * Mmsghdr.SIZE).header for index in range(call.arguments[2])]
+        return UseAddresses(tuple(here() if header.name else None for header in headers))
+
+    def show(address: SocketAddress) -> SocketAddress:
+        return ELSEWHERE
+
+    async def later() -> Verdict:
+        await trio.sleep(0)
+        return Return(4343)
+
+    async def fault_later(call: Call) -> Verdict:
+        call.memory.read(8, 8)
+        return PASS
+
+    return [
+        on("getppid", lambda call: Return(4242)),
+        on("getuid", lambda call: Fail(errno.EDOM)),
+        on("getpgrp", lambda call: later()),
+        on("getegid", lambda call: Return(0, ((8, b"nowhere"),))),
+        on("getgid", fault_later),
+        on("uname", lambda call: Return(0, ((call.arguments[0], b"presented\0"),))),
+        on("openat", lambda call: _redirect(call)),
+        on("connect", connect),
+        on("sendto", connect),
+        on("sendmsg", connect),
+        on("sendmmsg", send_many),
+        on("getpeername", lambda call: PresentAddresses(show)),
+        on("recvfrom", lambda call: PresentAddresses(show)),
+        on("recvmsg", lambda call: PresentAddresses(show)),
+    ]
+
+
+def _redirect(call: Call) -> Verdict:
+    path = call.memory.read_string(call.arguments[1])
+    return UsePath(os.environb[b"STAND_IN"]) if path.endswith(b"/presented") else PASS
+
+
+def redirect_paths(_: trio.Nursery) -> list[Interest]:
+    return [on("openat", _redirect)]
+
+
+def hold_reads(nursery: trio.Nursery) -> list[Interest]:
+    """read(2) of descriptor 0 is held until a signal is pending; then it goes on in the kernel.
+
+    getpriority(PRIO_PROCESS, 77) is held for good.
+    """
+
+    async def until_signal(call: Call) -> Verdict:
+        os.write(2, b"driver: holds\n")
+        while not call.has_pending_signal():
+            await trio.sleep(0.001)
+        return PASS
+
+    async def for_good(call: Call) -> Verdict:
+        os.write(2, b"driver: holds for good\n")
+        try:
+            await trio.sleep_forever()
+        finally:
+            os.write(2, b"driver: held no more\n")
+        raise AssertionError
+
+    return [
+        Interest(Rule("read", (Equals(0, 0),)), until_signal),
+        Interest(Rule("getpriority", (Equals(1, _HELD_PRIORITY),)), for_good),
+    ]
+
+
+def errors(_: trio.Nursery) -> list[Interest]:
+    """The priority that is asked for is the errno that the handler raises, or its coroutine when it is negative."""
+
+    def fail(call: Call) -> Verdict | Coroutine[Any, Any, Verdict]:
+        number = call.integer(1)
+        if number < 0:
+            return fail_later(-number)
+        raise OSError(number, os.strerror(number))
+
+    async def fail_later(number: int) -> Verdict:
+        await trio.sleep(0)
+        raise OSError(number, os.strerror(number))
+
+    return [on("getpriority", fail)]
+
+
+def bug(_: trio.Nursery) -> list[Interest]:
+    def fail(call: Call) -> Verdict:
+        raise ZeroDivisionError("a bug in a handler")
+
+    return [on("getppid", fail)]
+
+
+def bug_later(_: trio.Nursery) -> list[Interest]:
+    async def fail(call: Call) -> Verdict:
+        raise ZeroDivisionError("a bug in a coroutine")
+
+    return [on("getppid", fail)]
+
+
+def bug_at_exit(_: trio.Nursery) -> list[Interest]:
+    def fail(result: int) -> int:
+        raise ZeroDivisionError("a bug at a call's end")
+
+    return [on("connect", lambda call: UseAddress(here(), fail))]
+
+
+def borrow(_: trio.Nursery) -> list[Interest]:
+    """fsync(2) of a socket says the port that it is bound to, as seen by us; in the coroutine with fdatasync(2)."""
+
+    def look(call: Call) -> Verdict:
+        with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
+            return Return(borrowed.getsockname()[1])
+
+    async def look_later(call: Call) -> Verdict:
+        await trio.sleep(0)
+        return look(call)
+
+    def look_and_redirect(call: Call) -> Verdict:
+        address = decode_sockaddr(call.memory.read(call.arguments[1], call.integer(2)))
+        assert address == ELSEWHERE
+        with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
+            borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return UseAddress(here())
+
+    return [on("fsync", look), on("fdatasync", look_later), on("connect", look_and_redirect)]
+
+
+SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        pass_all,
+        nothing,
+        verdicts,
+        redirect_paths,
+        hold_reads,
+        errors,
+        bug,
+        bug_later,
+        bug_at_exit,
+        borrow,
+    )
+}
+
+
+def interests(name: str, nursery: trio.Nursery) -> list[Interest]:
+    return SCENARIOS[name](nursery)
+
