@@ -68,3 +68,9 @@ def test_tasks(what: str, expected: list[str], stand_in: str, rights: list[str])
 def test_process_whose_first_thread_has_ended(stand_in: str, rights: list[str]) -> None:
     ended = family("leader_ends", stand_in, rights)
     assert (ended.stdout, ended.exit_code) == ("leader ended: 1\n", 3)
+
+
+def test_process_that_hides_its_memory_runs_without_us(stand_in: str) -> None:
+    ended = family("hides", stand_in, UNPRIVILEGED)
+    assert (ended.stdout, ended.exit_code) == ("hidden: 7\n", 0)
+    assert len([warning for warning in ended.warnings if "hides its memory" in warning]) == 1

@@ -240,11 +240,27 @@ static int limits(void) {
     return 0;
 }
 
+static int hides(void) {
+    int status;
+    if (fork() == 0) {
+        prctl(PR_SET_DUMPABLE, 0);
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(reads() ? 8 : 7);
+        waitpid(pid, &status, 0);
+        _exit(WEXITSTATUS(status));
+    }
+    wait(&status);
+    printf("hidden: %d\n", WEXITSTATUS(status));
+    return 0;
+}
+
 int main(int count, char **arguments) {
     static const struct { const char *name; int (*run)(void); } all[] = {
         {"threads", threads}, {"forks", forks}, {"forking_threads", forking_threads}, {"vforks", vforks},
         {"clones", clones}, {"shared_memory", shared_memory}, {"thread_executes", thread_executes},
         {"leader_ends", leader_ends}, {"unmap", unmap}, {"own_filter", own_filter}, {"limits", limits},
+        {"hides", hides},
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count > 1 && !strcmp(arguments[1], "reads")) {
