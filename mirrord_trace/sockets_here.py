@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 
@@ -28,6 +29,8 @@ from mirrord_syscalls.sock_diag import (
 from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4
 
 _ANSWER_ROOM = 1 << 16
+LOOPBACK4 = IPv4Address("127.0.0.1")
+LOOPBACK6 = IPv6Address("::1")
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -48,17 +51,15 @@ class SocketsHere:
         return None
 
     def bound(self, protocol: Protocol, port: int) -> Iterator[SocketRow]:
-        """TCP listeners, or UDP sockets that are not connected, on a port."""
+        """TCP listeners, or UDP sockets of any kind, on a port."""
         states = TCP_LISTEN if protocol == "tcp" else ANY_STATE
         for family in _FAMILIES:
-            for row in self._dump(dump_request(protocol, family, states, port)):
-                if row.remote.port == 0:
-                    yield row
+            yield from self._dump(dump_request(protocol, family, states, port))
 
-    def is_connecting_to(self, port: int) -> bool:
-        """Whether a TCP socket of this machine is connected, or wants to be, to a port of loopback."""
-        requests = (dump_request("tcp", family, TCP_ESTABLISHED | TCP_SYN_SENT, 0, port) for family in _FAMILIES)
-        return any(True for request in requests for _ in self._dump(request))
+    def connecting(self) -> set[int]:
+        """The inodes of all TCP sockets that are connected or want to be."""
+        requests = (dump_request("tcp", family, TCP_ESTABLISHED | TCP_SYN_SENT) for family in _FAMILIES)
+        return {row.inode for request in requests for row in self._dump(request)}
 
     def inodes(self, protocol: Protocol) -> set[int]:
         """The inodes of all sockets of a protocol."""
@@ -81,15 +82,16 @@ class SocketsHere:
 def takes(row: SocketRow, destination: Inet4 | Inet6) -> bool:
     """Whether a socket bound as `row` says gets what is sent to `destination` on its port.
 
-    An unspecified destination means loopback; a socket bound to `::` is taken for a dual-stack one (ipv6(7)).
+    Linux takes an unspecified destination for 127.0.0.1 or ::1. A socket bound to `::` gets IPv4 too unless it is
+    IPV6_V6ONLY (ipv6(7)).
     """
     wanted = mapped_ipv4(destination) or destination
     bound = mapped_ipv4(row.local) or row.local
     if bound.host.is_unspecified:
-        return isinstance(bound, Inet6) or isinstance(wanted, Inet4)
-    if wanted.host.is_unspecified:
-        return bound.host.is_loopback and type(bound) is type(wanted)
-    return bound.host == wanted.host
+        return type(bound) is type(wanted) or (isinstance(bound, Inet6) and not row.is_ipv6_only)
+    if not wanted.host.is_unspecified:
+        return bound.host == wanted.host
+    return bound.host == (LOOPBACK4 if isinstance(wanted, Inet4) else LOOPBACK6)
 
 
 @attrs.define(eq=False)

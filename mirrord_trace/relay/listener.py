@@ -13,18 +13,16 @@ import ctypes
 import os
 import socket
 import struct
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import attrs
 
 from mirrord_syscalls.bpf import socket_filter_drop_all
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, to_mapped
+from mirrord_trace.sockets_here import LOOPBACK4, LOOPBACK6
 
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
-LOOPBACK4: Final = IPv4Address("127.0.0.1")
-LOOPBACK6: Final = IPv6Address("::1")
 
 
 @attrs.define(eq=False)
@@ -89,6 +87,8 @@ def listen_for_unix() -> Listener:
 def _bound(family: int, host: str) -> socket.socket:
     server = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # Else a port stays taken for a minute after each connection that the far side closed first (TIME_WAIT).
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((host, 0))
         server.listen(1)
         server.setblocking(False)

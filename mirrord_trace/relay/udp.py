@@ -26,9 +26,8 @@ from mirrord_agent.wire.frames import AddressFamily, InetEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, mapped_ipv4, to_mapped
 from mirrord_trace.borrow import borrow_socket
 from mirrord_trace.relay.addresses import address_of_endpoint, address_of_name, inet_endpoint_of
-from mirrord_trace.relay.listener import LOOPBACK4, LOOPBACK6
 from mirrord_trace.session import RemoteDatagrams, Session, SessionLost
-from mirrord_trace.sockets_here import SocketsHere
+from mirrord_trace.sockets_here import LOOPBACK4, LOOPBACK6, SocketsHere
 
 PEERS_PER_SOCKET: Final = 256
 """Ports that one unconnected socket may hold; the one not used for longest goes first."""

@@ -7,6 +7,7 @@ while (the process may still ask for their names), oldest out first.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import Final
 
@@ -61,20 +62,24 @@ class Datagrams:
 
     def translate(self, address: SocketAddress) -> SocketAddress:
         """Whom the address that a datagram came from stands for."""
-        if self.to_others is not None:
-            address = self.to_others.translate(address)
-        return address if self.to_peer is None else self.to_peer.relay.translate(address)
+        for relay in (self.to_others, None if self.to_peer is None else self.to_peer.relay):
+            shown = address if relay is None else relay.translate(address)
+            if shown != address:
+                return shown
+        return address
 
 
-Record = Connecting | Connected | Refused | Datagrams
+StreamRecord = Connecting | Connected | Refused
+Record = StreamRecord | Datagrams
 
 
 @attrs.define(eq=False)
 class SocketTable:
-    """Records by inode."""
+    """Records by inode. From any thread."""
 
     _records: dict[int, Record] = attrs.field(factory=dict)
-    _ended: OrderedDict[int, None] = attrs.field(factory=OrderedDict)
+    _ended: OrderedDict[int, Attempt] = attrs.field(factory=OrderedDict)
+    _writing: threading.Lock = attrs.field(factory=threading.Lock)
 
     def get(self, inode: int) -> Record | None:
         """The record of a socket; None for a socket that is this machine's own."""
@@ -82,17 +87,40 @@ class SocketTable:
 
     def put(self, inode: int, record: Record) -> None:
         """Replaces the record of a socket."""
-        self._ended.pop(inode, None)
-        self._records[inode] = record
+        with self._writing:
+            self._ended.pop(inode, None)
+            self._records[inode] = record
 
     def remove(self, inode: int) -> None:
         """The socket is this machine's own again."""
-        self._records.pop(inode, None)
-        self._ended.pop(inode, None)
+        with self._writing:
+            self._records.pop(inode, None)
+            self._ended.pop(inode, None)
 
-    def ended(self, inode: int) -> None:
-        """Nothing serves the socket any more, but it may still be open in the process."""
-        if inode in self._records:
-            self._ended[inode] = None
-            while len(self._ended) > _ENDED_KEPT:
-                self._records.pop(self._ended.popitem(last=False)[0], None)
+    # An attempt may be told of when its socket is already on its next one: what it says then must change nothing.
+
+    def advance(self, record: StreamRecord) -> None:
+        """Replaces the record of the same attempt, if that is still the socket's."""
+        attempt = record.attempt
+        with self._writing:
+            if self._belongs_to(attempt):
+                self._records[attempt.inode] = record
+
+    def drop(self, attempt: Attempt) -> None:
+        """The socket is this machine's own again, if the attempt is still its."""
+        with self._writing:
+            if self._belongs_to(attempt):
+                self._records.pop(attempt.inode)
+                self._ended.pop(attempt.inode, None)
+
+    def ended(self, attempt: Attempt) -> None:
+        """Nothing serves the attempt's socket any more, but the process may still have it open."""
+        with self._writing:
+            if self._belongs_to(attempt):
+                self._ended[attempt.inode] = attempt
+                while len(self._ended) > _ENDED_KEPT:
+                    self._records.pop(self._ended.popitem(last=False)[0], None)
+
+    def _belongs_to(self, attempt: Attempt) -> bool:
+        record = self._records.get(attempt.inode)
+        return isinstance(record, StreamRecord) and record.attempt is attempt

@@ -23,6 +23,7 @@ TCP_LISTEN: Final = 1 << 10
 ANY_STATE: Final = 0xFFFF_FFFF
 
 _SOCK_DIAG_BY_FAMILY = 20
+_INET_DIAG_SKV6ONLY = 11
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLM_F_REQUEST = 0x1
@@ -41,6 +42,7 @@ _answer_tail = struct.Struct("=IIIII")
 _SOCKID_BYTES = _sockid.size + _sockid_tail.size
 _ANSWER_BYTES = _answer.size + _SOCKID_BYTES + _answer_tail.size
 _error = struct.Struct("=i")
+_nlattr = struct.Struct("=HH")
 
 
 @attrs.frozen
@@ -53,6 +55,8 @@ class SocketRow:
     remote: Inet4 | Inet6
     inode: int
     """The number that readlink(2) shows of /proc/PID/fd/N; 0 for one that no process has open."""
+    is_ipv6_only: bool = False
+    """Whether an AF_INET6 socket that is not connected has IPV6_V6ONLY set (ipv6(7))."""
 
 
 @attrs.frozen
@@ -119,4 +123,16 @@ def _decode_row(body: bytes) -> SocketRow:
         return SocketRow(
             state, Inet4(IPv4Address(local[:4]), local_port), Inet4(IPv4Address(remote[:4]), remote_port), inode
         )
-    return SocketRow(state, Inet6(IPv6Address(local), local_port), Inet6(IPv6Address(remote), remote_port), inode)
+    only = any(kind == _INET_DIAG_SKV6ONLY and any(value) for kind, value in _attributes(body[_ANSWER_BYTES:]))
+    return SocketRow(state, Inet6(IPv6Address(local), local_port), Inet6(IPv6Address(remote), remote_port), inode, only)
+
+
+def _attributes(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """The netlink attributes behind a row (netlink(7)); one that is cut short ends them."""
+    offset = 0
+    while len(raw) - offset >= _nlattr.size:
+        length, kind = _nlattr.unpack_from(raw, offset)
+        if length < _nlattr.size:
+            return
+        yield kind, raw[offset + _nlattr.size : offset + length]
+        offset += (length + 3) & ~3

@@ -70,8 +70,21 @@ def test_a_listening_socket_is_found_by_its_port(family: int) -> None:
         local = own_name(listener)
         rows = rows_of_dump(dump_request("tcp", family, TCP_LISTEN, local_port=local.port))
         nobody = address(("0.0.0.0" if family == socket.AF_INET else "::", 0))
-        assert rows == [SocketRow(LISTEN, local, nobody, inode(listener))]
+        only = family == socket.AF_INET6  # create_server makes it so
+        assert rows == [SocketRow(LISTEN, local, nobody, inode(listener), is_ipv6_only=only)]
         assert rows_of_dump(dump_request("tcp", family, TCP_SYN_SENT, local_port=local.port)) == []
+
+
+@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize(("protocol", "kind"), [("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)])
+def test_a_socket_that_waits_says_whether_it_takes_ipv4_too(protocol: Protocol, kind: int, only: bool) -> None:
+    with socket.socket(socket.AF_INET6, kind) as waiting:
+        waiting.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        waiting.bind(("::", 0))
+        if protocol == "tcp":
+            waiting.listen()
+        rows = rows_of_dump(dump_request(protocol, socket.AF_INET6, local_port=own_name(waiting).port))
+        assert [(row.inode, row.is_ipv6_only) for row in rows] == [(inode(waiting), only)]
 
 
 @families

@@ -4,6 +4,8 @@ Until then the call is held: a blocking one as long as it takes, a non-blocking 
 not outlast a signal (natively it would interrupt it), nor SO_SNDTIMEO. When the answer is not there in time the call is
 let go, to a listener that hears no SYN: the socket is then truly in SYN_SENT, and everything else that can happen to it
 (EINPROGRESS, EALREADY, EINTR, poll, a second connect, close) is the kernel's doing. See `relay.listener`.
+
+No call whose address is the pod's goes on with that address, whatever state we believe the socket to be in.
 """
 
 from __future__ import annotations
@@ -14,28 +16,37 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import attrs
 import trio
 
 from mirrord_agent.wire.frames import Endpoint, InetEndpoint
-from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix
+from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, mapped_ipv4
 from mirrord_trace.policy.outgoing import OutgoingPolicy, Side
 from mirrord_trace.relay.addresses import address_of_endpoint, endpoint_of, wished_source
 from mirrord_trace.relay.listener import Listener, listen_for, listen_for_unix
 from mirrord_trace.relay.tcp import Attempt, Established, Failed, StreamRelay
-from mirrord_trace.sockets_here import TreeListeners
+from mirrord_trace.sockets_here import LOOPBACK4, LOOPBACK6, TreeListeners
 from mirrord_trace.supervisor.delivery.base import PASS, Call, Fail, UseAddress, Verdict
 from mirrord_trace.supervisor.handlers.answer import Answer
-from mirrord_trace.supervisor.socket_table import Connected, Connecting, Refused, SocketTable
+from mirrord_trace.supervisor.socket_table import Connected, Connecting, Refused, SocketTable, StreamRecord
 
 _SIGNAL_CHECK_S: Final = 0.02
 _TCP_CLOSE: Final = 7
 _TCP_FASTOPEN_CONNECT: Final = 30
 _timeval = struct.Struct("=qq")
-_NOT_OVER: Final = (-errno.EINPROGRESS, -errno.EALREADY, -errno.EINTR)
+_NOT_OVER: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR, errno.EISCONN)
+
+
+@attrs.frozen
+class _Patience:
+    """How long a call may be held."""
+
+    limit_s: float
+    is_interruptible: bool
+    """Whether a signal ends it, as it ends a blocking call only."""
 
 
 @attrs.define(eq=False)
@@ -57,55 +68,66 @@ class StreamHandlers:
     def connect_again(self, call: Call, inode: int) -> Answer | None:
         """A connect of a socket that already had one. None: it is the first, or the last one is over."""
         match self.table.get(inode):
-            case Connected(attempt):
-                return UseAddress(attempt.listener.address)  # EISCONN
-            case Connecting(attempt) if attempt.in_kernel and call.is_nonblocking(call.integer(0)):
-                return UseAddress(attempt.listener.address)  # EALREADY
-            case Connecting(attempt):
-                return self._hold(call, attempt, _patience(call, self.hold_s))
-            case Refused(attempt, _):
-                return self._let_go(attempt)  # the kernel tells the error, once
+            case Connecting(attempt) if not attempt.in_kernel:  # another thread's call is held
+                return self._hold(call, attempt, self._patience_of_descriptor(call))
+            case Connecting(attempt) | Connected(attempt) | Refused(attempt):
+                return self._let_go(attempt)  # EISCONN, EALREADY, the error: the kernel's to say
         return None
 
     def connect(self, call: Call, borrowed: socket.socket, inode: int, address: Inet4 | Inet6) -> Answer:
         """Connect of a TCP socket, or a send that connects (MSG_FASTOPEN)."""
         side = self.policy.side("tcp", address)
-        if side is Side.LOCAL or not _is_closed(borrowed) or not _fits(borrowed.family, address):
+        if side is Side.LOCAL or not _fits(borrowed.family, address):
             return PASS
         if side is Side.LISTENER and self.listeners.serves("tcp", address):
             return PASS
+        if mapped_ipv4(address) is not None and borrowed.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            return Fail(errno.ENETUNREACH)
+        if not _is_closed(borrowed):  # EISCONN, EALREADY: the kernel's to say, but never to the address itself
+            return UseAddress(nowhere(borrowed.family))
         with contextlib.suppress(OSError):
             # The connection is made before the call returns, so there is nothing to gain from delaying it.
             borrowed.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 0)
-        family, patience_s = borrowed.family, self._patience_of(borrowed)
+        family, patience = borrowed.family, self._patience_of(borrowed)
+        source = wished_source(borrowed, address)
         return self._begin(
-            call,
-            inode,
-            endpoint_of(address),
-            wished_source(borrowed, address),
-            family,
-            patience_s,
-            lambda: listen_for(address, family),
+            call, inode, endpoint_of(address), source, family, patience, lambda: listen_for(address, family)
         )
 
     def connect_unix(self, call: Call, descriptor: int, inode: int, address: Unix) -> Answer:
-        """Connect of a Unix socket."""
+        """Connect of a Unix socket. A relative path is one of the target's root, for its directories are not ours."""
         side = self.policy.unix_side(address)
         if side is Side.ABSENT:
             return Fail(errno.ENOENT)
-        if side is Side.LOCAL:
+        if side is Side.LOCAL or not address.path:
             return PASS
         again = self.connect_again(call, inode)
         if again is not None:
             return again
         with socket.socket(fileno=call.borrow(descriptor)) as borrowed:
-            if borrowed.type != socket.SOCK_STREAM:
+            if (borrowed.family, borrowed.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
                 return PASS
-            patience_s = self._patience_of(borrowed)
-        return self._begin(call, inode, endpoint_of(address), None, socket.AF_UNIX, patience_s, listen_for_unix)
+            patience = self._patience_of(borrowed)
+        return self._begin(call, inode, endpoint_of(address), None, socket.AF_UNIX, patience, listen_for_unix)
 
-    def _patience_of(self, borrowed: socket.socket) -> float:
-        return _send_timeout_s(borrowed) if os.get_blocking(borrowed.fileno()) else self.hold_s
+    def disconnected(self, inode: int) -> None:
+        """AF_UNSPEC has dissolved what the socket was or wanted to be."""
+        record = self.table.get(inode)
+        if isinstance(record, StreamRecord):
+            self.table.drop(record.attempt)
+            self.token.run_sync_soon(record.attempt.abandon)
+
+    def _patience_of(self, borrowed: socket.socket) -> _Patience:
+        if not os.get_blocking(borrowed.fileno()):
+            return _Patience(self.hold_s, is_interruptible=False)
+        timeout_s = _send_timeout_s(borrowed)
+        if borrowed.family != socket.AF_UNIX and timeout_s < math.inf:
+            timeout_s = min(timeout_s, self.hold_s)  # then the kernel begins to count
+        return _Patience(timeout_s, is_interruptible=True)
+
+    def _patience_of_descriptor(self, call: Call) -> _Patience:
+        with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
+            return self._patience_of(borrowed)
 
     async def _begin(
         self,
@@ -114,75 +136,97 @@ class StreamHandlers:
         remote: Endpoint,
         local: InetEndpoint | None,
         family: int,
-        patience_s: float,
+        patience: _Patience,
         listen: Callable[[], Listener],
     ) -> Verdict:
-        match self.table.get(inode):
-            case Connecting(attempt):  # another thread was faster
-                return await self._hold(call, attempt, patience_s)
+        again = self.connect_again(call, inode)  # another thread may have been faster
+        if again is not None:
+            return await again if isinstance(again, Coroutine) else again
         try:
             listener = listen()
         except OSError as error:
             return Fail(error.errno or errno.ENOBUFS)
-        attempt = Attempt(inode, remote, local, listener, family, self._answered, self._ended)
+        attempt = Attempt(inode, remote, local, listener, family, self._answered, self.table.ended)
         self.table.put(inode, Connecting(attempt))
         self.relay.begin(attempt)
-        return await self._hold(call, attempt, patience_s)
+        return await self._hold(call, attempt, patience)
 
-    async def _hold(self, call: Call, attempt: Attempt, patience_s: float) -> Verdict:
+    async def _hold(self, call: Call, attempt: Attempt, patience: _Patience) -> Verdict:
+        attempt.holders += 1
         try:
-            with trio.move_on_after(patience_s):
-                while True:
-                    with trio.move_on_after(_SIGNAL_CHECK_S):
-                        await attempt.answered.wait()
-                        break
-                    if call.has_pending_signal():
-                        break
-        except trio.Cancelled:
-            if not attempt.in_kernel:
-                attempt.abandon()
-                self.table.remove(attempt.inode)
+            was_interrupted = await _wait(call, attempt, patience)
+        except trio.Cancelled:  # the task is gone
+            if attempt.holders == 1:
+                self._give_up(attempt)
             raise
-        match attempt.outcome:
-            case Failed(number) if not attempt.in_kernel:
-                return Fail(number)
-            case None if not attempt.in_kernel:
-                attempt.listener.silence()
+        finally:
+            attempt.holders -= 1
+        if isinstance(attempt.outcome, Failed) and not attempt.in_kernel:
+            return Fail(attempt.outcome.errno)
+        if attempt.outcome is None and not attempt.in_kernel:
+            if attempt.family == socket.AF_UNIX:  # knows no state between: connect(2), EAGAIN
+                if not attempt.holders:
+                    self._give_up(attempt)
+                return Fail(errno.EINTR if was_interrupted else errno.EAGAIN)
+            attempt.listener.silence()
         return self._let_go(attempt)
 
+    def _give_up(self, attempt: Attempt) -> None:
+        if not attempt.in_kernel:
+            self.table.drop(attempt)
+            attempt.abandon()
+
     def _let_go(self, attempt: Attempt) -> Verdict:
-        """The process's own call goes on, to the listener. Once its socket connects the kernel ignores the address."""
+        """The process's own call goes on, to the listener. Once its socket connects the kernel ignores the address.
+
+        From here on the socket may connect at any time, and the call may be interrupted without our being told.
+        """
+        attempt.in_kernel = True
+        self._record(attempt)
         return UseAddress(attempt.listener.address, lambda result: self._returned(attempt, result))
 
     def _returned(self, attempt: Attempt, result: int) -> int:
-        if result >= 0 or result in _NOT_OVER:
-            attempt.in_kernel = True
-            self._record(attempt)
+        if result >= 0 or -result in _NOT_OVER:
             return result
-        self.table.remove(attempt.inode)
+        self.table.drop(attempt)
+        self.token.run_sync_soon(attempt.abandon)
         match attempt.outcome:
             case Failed(number) if result == -errno.ECONNREFUSED:
                 return -number
-        self.token.run_sync_soon(attempt.abandon)
         return result
 
     def _answered(self, attempt: Attempt) -> None:
         if attempt.in_kernel:
             self._record(attempt)
         elif isinstance(attempt.outcome, Failed):
-            self.table.remove(attempt.inode)
+            self.table.drop(attempt)
 
     def _record(self, attempt: Attempt) -> None:
         """What is known once the process's socket connects in the kernel and the far side has answered."""
         match attempt.outcome:
             case Established(local, peer):
                 shown = (address_of_endpoint(end, attempt.family) for end in (local, peer))
-                self.table.put(attempt.inode, Connected(attempt, *shown))
+                self.table.advance(Connected(attempt, *shown))
             case Failed(number):
-                self.table.put(attempt.inode, Refused(attempt, number))
+                self.table.advance(Refused(attempt, number))
 
-    def _ended(self, attempt: Attempt) -> None:
-        self.table.ended(attempt.inode)
+
+async def _wait(call: Call, attempt: Attempt, patience: _Patience) -> bool:
+    """Waits for the answer, within the patience; whether a signal ended the wait."""
+    with trio.move_on_after(patience.limit_s):
+        if not patience.is_interruptible:
+            await attempt.answered.wait()
+        while not attempt.answered.is_set():
+            with trio.move_on_after(_SIGNAL_CHECK_S):
+                await attempt.answered.wait()
+            if not attempt.answered.is_set() and call.has_pending_signal():
+                return True
+    return False
+
+
+def nowhere(family: int) -> Inet4 | Inet6:
+    """An address at which nobody can listen, for calls in which the kernel ignores the address, or must refuse."""
+    return Inet6(LOOPBACK6, 0) if family == socket.AF_INET6 else Inet4(LOOPBACK4, 0)
 
 
 def _is_closed(borrowed: socket.socket) -> bool:
@@ -202,11 +246,3 @@ def _send_timeout_s(borrowed: socket.socket) -> float:
     """SO_SNDTIMEO, which bounds a blocking connect too (socket(7))."""
     seconds, microseconds = _timeval.unpack(borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval.size))
     return (seconds + microseconds / 1e6) or math.inf
-
-
-def _patience(call: Call, hold_s: float) -> float:
-    try:
-        with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
-            return _send_timeout_s(borrowed) if os.get_blocking(borrowed.fileno()) else hold_s
-    except OSError:
-        return hold_s
