@@ -175,7 +175,7 @@ class _World:
         nursery.start_soon(datagrams.sweep)
         stream_handlers = StreamHandlers(table, policy, listeners, streams, configuration.connect_hold_s)
         datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
-        names = NameHandlers(session.facts.hostname.encode(errors="surrogateescape"), presented)
+        names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name), presented)
         sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
         delivery = PtraceDelivery(Handlers.of(*sockets.interests(), *names.interests(abi.numbers)), abi)
         return cls(delivery, streams)

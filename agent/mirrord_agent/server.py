@@ -65,6 +65,9 @@ async def serve(
             ending = Goodbye(GoodbyeKind.SHUTDOWN, str(gone))
         except ProtocolError as error:
             ending = Goodbye(GoodbyeKind.PROTOCOL, str(error))
+        except Exception as error:
+            ending = Goodbye(GoodbyeKind.FAILURE, f"the agent failed: {error!r}")
+            raise
         finally:
             with trio.move_on_after(GOODBYE_TIMEOUT_S, shield=True):
                 await link.say_goodbye(ending)

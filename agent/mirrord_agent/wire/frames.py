@@ -67,6 +67,7 @@ class GoodbyeKind(enum.Enum):
     PERMISSION = "permission"
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
+    FAILURE = "failure"
 
 
 # The first exchange.

@@ -1,4 +1,4 @@
-"""Names: the host name of uname(2), and the files that a resolver reads.
+"""Names: the host and domain name of uname(2), and the files that a resolver reads.
 
 No resolver library is hooked. The process reads the target's resolv.conf and hosts through redirected paths, and its
 queries then travel like any other datagram. Opening one of these files for writing stays local, as all writes do.
@@ -19,6 +19,9 @@ from mirrord_syscalls.subscription import Rule
 from mirrord_trace.policy.names import LAST_COMPONENTS, presented_path
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PASS, Call, Fail, Interest, Return, UsePath, Verdict
 
+_CAP_SYS_ADMIN = 21
+_NAME_MAXIMUM = 64  # __NEW_UTS_LEN
+_FIELDS_BY_SETTER = {"sethostname": "nodename", "setdomainname": "domainname"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _FLAGS_ARGUMENT = {"open": 1, "openat": 2}
 _READING_CALLS = (
@@ -42,22 +45,38 @@ class NameHandlers:
     """`presented` says where the stand-in of each presented path lies; one that is not in it does not exist."""
 
     hostname: bytes
+    domain_name: bytes
     presented: Mapping[bytes, bytes]
-    _utsname: bytes = attrs.field(init=False)
+    _names: Utsname = attrs.field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._utsname = attrs.evolve(_local_utsname(), nodename=self.hostname).encode()
+    @_names.default
+    def _of_the_target(self) -> Utsname:
+        return attrs.evolve(_local_utsname(), nodename=self.hostname, domainname=self.domain_name)
 
     def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
         readers = (Interest(Rule(name), self.read_path) for name in _READING_CALLS if name in calls)
-        return (Interest(Rule("uname"), self.uname), *readers)
+        setters = (Interest(Rule(name), self.set_name) for name in _FIELDS_BY_SETTER)
+        return (Interest(Rule("uname"), self.uname), *setters, *readers)
 
     def uname(self, call: Call) -> Verdict:
         """uname(2) with the target's host name; a UTS namespace that the process made itself keeps its own."""
         if not call.shares_namespace("uts"):
             return PASS
-        return Return(0, ((call.arguments[0], self._utsname),))
+        return Return(0, ((call.arguments[0], self._names.encode()),))
+
+    def set_name(self, call: Call) -> Verdict:
+        """sethostname(2), setdomainname(2): the process tree sees what it set; nothing is renamed, here or there."""
+        if not call.shares_namespace("uts"):
+            return PASS
+        if not has_capability(call.tid, _CAP_SYS_ADMIN):
+            return Fail(errno.EPERM)
+        length = call.integer(1)
+        if not 0 <= length <= _NAME_MAXIMUM:
+            return Fail(errno.EINVAL)
+        name = call.memory.read(call.arguments[0], length).partition(b"\0")[0]
+        self._names = attrs.evolve(self._names, **{_FIELDS_BY_SETTER[call.name]: name})
+        return Return(0)
 
     def read_path(self, call: Call) -> Verdict:
         """Calls that read a file or its attributes by path."""
@@ -89,6 +108,15 @@ def _sees_our_root(tid: int) -> bool:
     except OSError:
         return False
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def has_capability(tid: int, number: int) -> bool:
+    """Whether a task has a capability in effect (proc_pid_status(5), capabilities(7))."""
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            return any(line.startswith(b"CapEff:") and int(line[7:], 16) >> number & 1 for line in status)
+    except OSError:
+        return False
 
 
 def _local_utsname() -> Utsname:

@@ -85,6 +85,8 @@ class SocketHandlers:
     def getpeername(self, call: Call) -> Verdict:
         """getpeername(2): the real peer, where the kernel says that there is one."""
         match self._record(call):
+            case Datagrams(to_peer=object(peer=Inet4(port=0) | Inet6(port=0))):
+                return Fail(errno.ENOTCONN)  # connected to learn its own address only, says the kernel too
             case Connected(peer=peer) | Datagrams(to_peer=object(peer=peer)):
                 return PresentAddresses(lambda _: peer)
         return PASS
