@@ -207,4 +207,3 @@ SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
 
 def interests(name: str, nursery: trio.Nursery) -> list[Interest]:
     return SCENARIOS[name](nursery)
-
