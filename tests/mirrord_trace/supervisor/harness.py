@@ -45,6 +45,7 @@ class Driver:
     process: subprocess.Popen[bytes]
     said: list[str] = attrs.field(factory=list)
     _rest: bytes = b""
+    _output: bytes = b""
 
     def until(self, beginning: str) -> str:
         """The next line that begins so, without that; fails when it does not come in time."""
@@ -76,6 +77,18 @@ class Driver:
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 
+    def next_line(self) -> str:
+        """The next line of the program's output."""
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        while b"\n" not in self._output:
+            assert select.select([descriptor], [], [], TIMEOUT_S)[0], f"no line, but: {self._output!r}, {self.said}"
+            data = os.read(descriptor, 65536)
+            assert data, f"ended with {self._output!r}"
+            self._output += data
+        line, _, self._output = self._output.partition(b"\n")
+        return line.decode()
+
     @property
     def stdout(self) -> str:
         assert self.process.stdout is not None
@@ -89,7 +102,7 @@ def driver(
     prefix: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
-    **options: bool,
+    own_session: bool = False,
 ) -> Iterator[Driver]:
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "tests.mirrord_trace.supervisor.driver", scenario, *command],
@@ -98,7 +111,7 @@ def driver(
         stderr=subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})},
-        **options,
+        start_new_session=own_session,
     )
     with process:
         try:

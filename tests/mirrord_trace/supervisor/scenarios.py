@@ -69,7 +69,7 @@ def verdicts(_: trio.Nursery) -> list[Interest]:
         return ELSEWHERE
 
     async def later() -> Verdict:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return Return(4343)
 
     async def fault_later(call: Call) -> Verdict:
@@ -111,14 +111,14 @@ def hold_reads(nursery: trio.Nursery) -> list[Interest]:
 
     async def until_signal(call: Call) -> Verdict:
         os.write(2, b"driver: holds\n")
-        while not call.has_pending_signal():
+        while not call.has_pending_signal():  # noqa: ASYNC110 - as handlers ask
             await trio.sleep(0.001)
         return PASS
 
     async def for_good(call: Call) -> Verdict:
         os.write(2, b"driver: holds for good\n")
         try:
-            while not call.interrupted:
+            while not call.interrupted:  # noqa: ASYNC110
                 await trio.sleep(0.001)
         finally:
             os.write(2, b"driver: held no more\n")
@@ -140,7 +140,7 @@ def errors(_: trio.Nursery) -> list[Interest]:
         raise OSError(number, os.strerror(number))
 
     async def fail_later(number: int) -> Verdict:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         raise OSError(number, os.strerror(number))
 
     return [on("getpriority", fail)]
@@ -175,7 +175,7 @@ def borrow(_: trio.Nursery) -> list[Interest]:
             return Return(borrowed.getsockname()[1])
 
     async def look_later(call: Call) -> Verdict:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return look(call)
 
     def look_and_redirect(call: Call) -> Verdict:

@@ -66,11 +66,15 @@ static void see(int number) {
     __atomic_fetch_add(&seen, 1, __ATOMIC_SEQ_CST);
 }
 
+/* Nobody ends before all signals are sent: a thread that ends takes with it what is pending for it. */
+static pthread_barrier_t sent_all;
+
 static void *lend_often(void *unused) {
     int port, fd = bound(&port);
     for (int i = 0; i < 100; i++)
         if (syscall(i % 2 ? SYS_fsync : SYS_fdatasync, fd) == port)
             __atomic_fetch_add(&lent, 1, __ATOMIC_SEQ_CST);
+    pthread_barrier_wait(&sent_all);
     return unused;
 }
 
@@ -81,6 +85,7 @@ static int storm(void) {
     sigaction(SIGRTMIN + 1, &action, NULL);
     pid_t worker = fork();
     if (worker == 0) {
+        pthread_barrier_init(&sent_all, NULL, 5);
         for (int i = 0; i < 4; i++)
             pthread_create(&all[i], NULL, lend_often, NULL);
         for (int i = 0; i < 300; i++) {
@@ -88,6 +93,7 @@ static int storm(void) {
             sent += sigqueue(getpid(), SIGRTMIN + 1, value) == 0;
             sent += pthread_sigqueue(all[i % 4], SIGRTMIN + 1, value) == 0;
         }
+        pthread_barrier_wait(&sent_all);
         for (int i = 0; i < 4; i++)
             pthread_join(all[i], NULL);
         printf("lent: %d of 400\n", lent);
