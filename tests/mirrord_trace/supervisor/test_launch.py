@@ -98,7 +98,8 @@ def test_program_inherits_what_a_program_would_natively() -> None:
     surroundings = ["env", "--ignore-signal=USR2", "--default-signal=PIPE", "--block-signal=RTMAX", "nice", "-n", "3"]
     surroundings += ["sh", "-c", 'umask 027; ulimit -n 333; exec "$@"', "sh"]
     ended = run("nothing", "sh", "-c", script, prefix=surroundings)
-    native = subprocess.run([*surroundings, "sh", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    command = [*surroundings, "sh", "-c", script]
+    native = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL)
     places = ("PYTHONPATH=", "OLDPWD=", "PWD=")
     ours, theirs = (
         sorted(line for line in output.splitlines() if not line.startswith(places))
