@@ -93,9 +93,14 @@ class Call:
         return self.lend(self.tid, descriptor)
 
     def shares_namespace(self, kind: str) -> bool:
-        """Whether the task still lives in the supervisor's namespace of this kind ("net", "uts")."""
+        """Whether the task still lives in the supervisor's namespace of this kind ("net", "uts").
+
+        One that hides itself (PR_SET_DUMPABLE) is taken to live there: what concerns the target is not let through.
+        """
         try:
             return os.stat(f"/proc/{self.tid}/ns/{kind}").st_ino == _own_namespace(kind)
+        except PermissionError:
+            return True
         except OSError:
             return False
 

@@ -37,7 +37,7 @@ def _clone_flags(call: Call) -> int | None:
         return call.arguments[0]
     try:
         flags: int = _flags.unpack(call.memory.read(call.arguments[0], _flags.size))[0]
-    except (MemoryFault, MemoryHidden):
+    except (MemoryFault, MemoryHidden, OSError):
         return None
     return flags
 

@@ -27,6 +27,7 @@ from mirrord_trace.supervisor.delivery.ptrace.spaces import SLOT_SIZE
 
 _socklen = struct.Struct("=I")
 _NAME_ROOM = 128  # sizeof(struct sockaddr_storage)
+
 AtExit = Callable[[int], int]
 """Gets the call's result and returns what the task is to see."""
 
