@@ -61,9 +61,15 @@ class SocketsHere:
         requests = (dump_request("tcp", family, TCP_ESTABLISHED | TCP_SYN_SENT) for family in _FAMILIES)
         return {row.inode for request in requests for row in self._dump(request)}
 
-    def inodes(self, protocol: Protocol) -> set[int]:
-        """The inodes of all sockets of a protocol."""
-        return {row.inode for family in _FAMILIES for row in self._dump(dump_request(protocol, family))}
+    def inodes(self, protocol: Protocol, port: int = 0) -> set[int]:
+        """The inodes of all sockets of a protocol, or of those on a port."""
+        requests = (dump_request(protocol, family, local_port=port) for family in _FAMILIES)
+        return {row.inode for request in requests for row in self._dump(request)}
+
+    def udp_port(self, inode: int) -> int | None:
+        """The port of a UDP socket; None when it has none."""
+        requests = (dump_request("udp", family) for family in _FAMILIES)
+        return next((row.local.port for request in requests for row in self._dump(request) if row.inode == inode), None)
 
     def close(self) -> None:
         """Gives the netlink socket back."""

@@ -38,15 +38,16 @@ def inet_endpoint_of(address: Inet4 | Inet6) -> InetEndpoint:
 def wished_source(process_socket: socket.socket, destination: Inet4 | Inet6) -> InetEndpoint | None:
     """Where the process has bound its socket, as a wish for the agent's; None when it has not.
 
-    A dual-stack socket that sends to an IPv4 address does so from an IPv4 one.
+    A dual-stack socket that sends to an IPv4 address does so from an IPv4 one. Loopback, where a socket may be because
+    a relay is there, is a wish only of who talks to loopback.
     """
     bound = address_of_name(process_socket.getsockname())
     if not bound.port:
         return None
     source, target = mapped_ipv4(bound) or bound, mapped_ipv4(destination) or destination
-    if type(source) is not type(target):
-        return InetEndpoint("0.0.0.0" if isinstance(target, Inet4) else "::", source.port)
-    return inet_endpoint_of(source)
+    if type(source) is type(target) and (target.host.is_loopback or not source.host.is_loopback):
+        return inet_endpoint_of(source)
+    return InetEndpoint("0.0.0.0" if isinstance(target, Inet4) else "::", source.port)
 
 
 def address_of_endpoint(endpoint: Endpoint, family: int) -> SocketAddress:

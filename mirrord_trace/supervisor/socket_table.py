@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -91,11 +92,15 @@ class SocketTable:
             self._ended.pop(inode, None)
             self._records[inode] = record
 
-    def remove(self, inode: int) -> None:
-        """The socket is this machine's own again."""
+    def change(self, inode: int, change: Callable[[Datagrams], Datagrams]) -> None:
+        """Replaces the record of a UDP socket by what `change` makes of it; an empty one stands for none."""
         with self._writing:
-            self._records.pop(inode, None)
-            self._ended.pop(inode, None)
+            before = self._records.get(inode)
+            after = change(before if isinstance(before, Datagrams) else Datagrams())
+            if after.to_peer is None and after.to_others is None:
+                self._records.pop(inode, None)
+            else:
+                self._records[inode] = after
 
     # An attempt may be told of when its socket is already on its next one: what it says then must change nothing.
 
