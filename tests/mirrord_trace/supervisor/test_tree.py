@@ -72,6 +72,18 @@ def test_adopted_task_learns_later_what_it_shares(tree: Tree) -> None:
     assert space(tree, THREAD) is space(tree, ROOT)
 
 
+def test_adopted_task_that_executed_meanwhile_shares_nothing(tree: Tree) -> None:
+    """As a shell's child may: the event of a vfork waits longer to be told than the child to execute."""
+    tree.park(CHILD, A_STOP)
+    ((task, _),) = tree.adopt_parked()
+    tree.executed(task, CHILD)
+    maker = tree.get(ROOT)
+    assert maker is not None
+    assert tree.born(CHILD, maker, CLONE_VM) is None
+    assert space(tree, CHILD) is not space(tree, ROOT)
+    assert space(tree, ROOT).users == 1
+
+
 @pytest.mark.parametrize("parked", [False, True], ids=["unknown", "adopted"])
 def test_end_before_the_event(parked: bool, tree: Tree) -> None:
     if parked:

@@ -25,8 +25,8 @@ class Tree:
     _tasks: dict[int, Task] = attrs.field(factory=dict)
     _parked: dict[int, int] = attrs.field(factory=dict)
     """The wait status of each parked task's stop."""
-    _adopted: set[int] = attrs.field(factory=set)
-    """Tasks that live and whose beginning nobody has told of."""
+    _adopted: dict[int, AddressSpace] = attrs.field(factory=dict)
+    """Tasks that live and whose beginning nobody has told of, and the space that they were given for a start."""
     _ended_unborn: set[int] = attrs.field(factory=set)
     """Tasks whose end was told before their beginning."""
 
@@ -72,8 +72,8 @@ class Tree:
             return None
         known = self._tasks.get(tid)
         if known is not None:
-            self._adopted.discard(tid)
-            if known.space.is_unused:
+            given = self._adopted.pop(tid, None)
+            if given is known.space and given.is_unused:  # it has made no exec since
                 known.space.leave()
                 known.space = _space_for(tid, maker, flags)
             return None
@@ -85,9 +85,9 @@ class Tree:
         """Takes in all who are parked, as if they shared nothing, with the status of the stop of each."""
         adopted = []
         for tid, status in self._parked.items():
-            task = self._tasks[tid] = Task(tid, _process_of(tid), AddressSpace.of(tid))
+            space = self._adopted[tid] = AddressSpace.of(tid)
+            task = self._tasks[tid] = Task(tid, _process_of(tid), space)
             adopted.append((task, status))
-        self._adopted.update(self._parked)
         self._parked.clear()
         return adopted
 
@@ -110,8 +110,7 @@ class Tree:
         for task in gone:
             del self._tasks[task.tid]
             task.space.leave()
-            if task.tid in self._adopted:
-                self._adopted.remove(task.tid)
+            if self._adopted.pop(task.tid, None) is not None:
                 self._ended_unborn.add(task.tid)
         return gone
 
