@@ -107,6 +107,7 @@ async def _run_at(
         filter_program = compile_filter(world.delivery.subscription, abi, RET_TRACE)
         child = launch.fork(program, filter_program, inherited)
         await supervision.run(child, world.delivery)
+        world.datagrams.drain()
         with trio.move_on_after(_HURRIED_S if supervision.was_terminated else _LAST_BYTES_S):
             await world.streams.sent()
         nursery.cancel_scope.cancel()
@@ -151,6 +152,7 @@ class _World:
 
     delivery: PtraceDelivery
     streams: StreamRelay
+    datagrams: DatagramRelays
 
     @classmethod
     def build(
@@ -178,4 +180,4 @@ class _World:
         names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name), presented)
         sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
         delivery = PtraceDelivery(Handlers.of(*sockets.interests(), *names.interests(abi.numbers)), abi)
-        return cls(delivery, streams)
+        return cls(delivery, streams, datagrams)
