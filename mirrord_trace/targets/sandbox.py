@@ -90,14 +90,19 @@ class SandboxPod:
     def start(self) -> None:
         """Make the pod and start its programs, without waiting for these. Raises `Failure`, leaving nothing behind."""
         self._log = tempfile.TemporaryFile(prefix="mirrord-trace-pod-")  # noqa: SIM115 (closed by stop)
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("pod_init.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=self.environment,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(__file__).with_name("pod_init.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log.close()
+            self._log = None
+            raise Failure(f"cannot start a pod: {sys.executable}: {error.strerror}") from error
         assert self._process.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):
