@@ -127,13 +127,12 @@ class Supervision:
 
 
 def _names_of(pids: frozenset[int]) -> list[tuple[int, str]]:
+    """Those that still run, with their names."""
     names = []
     for pid in sorted(pids):
-        try:
-            with open(f"/proc/{pid}/comm") as comm:
-                names.append((pid, comm.read().strip()))
-        except OSError:
-            continue
+        fields = dict(line.partition(":")[::2] for line in _read(f"/proc/{pid}/status").splitlines())
+        if fields and fields["State"].split()[0] not in ("Z", "X"):
+            names.append((pid, fields["Name"].strip()))
     return names
 
 

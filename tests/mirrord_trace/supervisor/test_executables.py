@@ -61,4 +61,4 @@ def test_program_of_another_architecture(place: Path) -> None:
 
 
 def test_ordinary_programs_are_not_complained_of() -> None:
-    assert run("pass_all", program("family"), "clones").warnings == []
+    assert run("pass_all", program("family"), "vforks").warnings == []
