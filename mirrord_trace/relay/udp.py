@@ -202,7 +202,7 @@ class DatagramRelay:
         self._by_address[port.address] = peer
         self._by_address.move_to_end(port.address)
         self._peers[peer] = port
-        self._owner.nursery.start_soon(self._send, port)
+        self._owner.nursery.start_soon(self._send, port, trio.socket.from_stdlib_socket(port.socket))
         while len(self._peers) > PEERS_PER_SOCKET:
             self._retired.append(self._peers.popitem(last=False)[1])
         while len(self._retired) > PEERS_PER_SOCKET:
@@ -213,8 +213,7 @@ class DatagramRelay:
 
     # from the process
 
-    async def _send(self, port: PeerPort) -> None:
-        here = trio.socket.from_stdlib_socket(port.socket)
+    async def _send(self, port: PeerPort, here: trio.socket.SocketType) -> None:
         while True:
             try:
                 data, name = await here.recvfrom(_DATAGRAM_MAXIMUM)
@@ -355,16 +354,24 @@ class DatagramRelays:
             relay.drain()
 
     async def sweep(self) -> None:
-        """Closes the relays of sockets that are gone, again and again."""
-        while True:
-            with trio.move_on_after(_SWEEP_INTERVAL_S):
-                await self._crowded.wait()
-            self._crowded = trio.Event()
-            self._since_sweep = 0
-            if self._relays:
-                present = self.here.inodes("udp")
-                deadline = trio.current_time() - _GRACE_S
-                for relay in list(self._relays):
-                    relay.close_retired()
-                    if relay.handle.inode not in present and (relay.was_used or relay.born < deadline):
-                        self.remove(relay)
+        """Closes the relays of sockets that are gone, again and again; when cancelled, all of them."""
+        try:
+            while True:
+                with trio.move_on_after(_SWEEP_INTERVAL_S):
+                    await self._crowded.wait()
+                self._crowded = trio.Event()
+                self._since_sweep = 0
+                self._close_those_gone()
+        finally:
+            for relay in list(self._relays):
+                self.remove(relay)
+
+    def _close_those_gone(self) -> None:
+        if not self._relays:
+            return
+        present = self.here.inodes("udp")
+        deadline = trio.current_time() - _GRACE_S
+        for relay in list(self._relays):
+            relay.close_retired()
+            if relay.handle.inode not in present and (relay.was_used or relay.born < deadline):
+                self.remove(relay)

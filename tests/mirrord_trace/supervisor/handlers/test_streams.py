@@ -17,7 +17,7 @@ from mirrord_agent.wire.frames import InetEndpoint, UnixEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, Unspecified, encode_sockaddr, to_mapped
 from mirrord_trace.policy.outgoing import OutgoingPolicy
 from mirrord_trace.relay.tcp import Attempt
-from mirrord_trace.supervisor.delivery.base import PASS, Call, Fail, PresentAddresses, Return, UseAddress, Verdict
+from mirrord_trace.supervisor.delivery.base import PASS, Fail, PresentAddresses, Return, UseAddress, Verdict
 from mirrord_trace.supervisor.socket_table import Connected, Connecting, Refused
 from tests.mirrord_agent.support import in_trio
 from tests.mirrord_trace.support import (
@@ -390,8 +390,7 @@ def test_no_record_lets_a_connect_through(record: type, in_kernel: bool) -> None
                     Refused: partial(Refused, attempt, errno.ETIMEDOUT),
                 }[record]()
                 here.table.put(inode_of(mine), made)
-                for make in (connect_call, partial(sendto_call, flags=socket.MSG_FASTOPEN)):
-                    call: Call = make(mine, PEER)
+                for call in (connect_call(mine, PEER), sendto_call(mine, PEER, socket.MSG_FASTOPEN)):
                     handler = getattr(here.sockets, call.name)
                     verdict: Verdict = await here.decide(handler(call))
                     assert verdict == UseAddress(listener.address, verdict.done)  # type: ignore[union-attr]
