@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mirrord_trace.supervisor.harness import HERE, UNPRIVILEGED, program, run
+from tests.mirrord_trace.supervisor.harness import HERE, TIMEOUT_S, UNPRIVILEGED, program, run
 
 DENY = [sys.executable, str(HERE / "deny.py"), "pidfd_getfd"]
 
@@ -64,3 +64,11 @@ def test_denied_it_is() -> None:
         for prefix in ([], DENY)
     ]
     assert outputs == ["True\n", "False\n"]
+
+
+def test_the_tool_works_where_it_is_denied() -> None:
+    ask = "import urllib.request; print(urllib.request.urlopen('http://shop:8080/', timeout=20).status)"
+    command = [*DENY, sys.executable, "-m", "mirrord_trace", "run", "--verbose", "--", sys.executable, "-c", ask]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (ended.returncode, ended.stdout) == (0, "200\n"), ended.stderr
+    assert "the process is made to send its descriptors" in ended.stderr
