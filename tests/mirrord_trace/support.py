@@ -349,7 +349,9 @@ class Machine:
             case Fail(number):
                 return -number
             case UseAddress(other):
-                return of.sendto(data, name_of(other))
+                raw = encode_sockaddr(other)
+                sent: int = _libc.sendto(of.fileno(), data, len(data), 0, raw, len(raw))
+                return -ctypes.get_errno() if sent < 0 else sent
         raise AssertionError("not for the target")
 
 

@@ -7,7 +7,6 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 import trio
@@ -16,6 +15,7 @@ import trio.testing
 from mirrord_agent.wire.frames import InetEndpoint, UnixEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, Unspecified, encode_sockaddr, to_mapped
 from mirrord_trace.policy.outgoing import OutgoingPolicy
+from mirrord_trace.relay.listener import Listener
 from mirrord_trace.relay.tcp import Attempt
 from mirrord_trace.supervisor.delivery.base import PASS, Fail, PresentAddresses, Return, UseAddress, Verdict
 from mirrord_trace.supervisor.socket_table import Connected, Connecting, Refused
@@ -379,17 +379,15 @@ def test_no_record_lets_a_connect_through(record: type, in_kernel: bool) -> None
     async def test() -> None:
         async with machine() as here:
             with stream(blocking=False) as mine, socket.create_server(("127.0.0.1", 0)) as server:
-                from mirrord_trace.relay.listener import Listener
-
                 listener = Listener(Inet4(PEER.host, 1), server)
                 attempt = Attempt(inode_of(mine), InetEndpoint(POD, 1), None, listener, socket.AF_INET, print, print)
                 attempt.in_kernel = in_kernel
-                made = {
-                    Connecting: partial(Connecting, attempt),
-                    Connected: partial(Connected, attempt, PEER, PEER),
-                    Refused: partial(Refused, attempt, errno.ETIMEDOUT),
-                }[record]()
-                here.table.put(inode_of(mine), made)
+                made: dict[type, Connecting | Connected | Refused] = {
+                    Connecting: Connecting(attempt),
+                    Connected: Connected(attempt, PEER, PEER),
+                    Refused: Refused(attempt, errno.ETIMEDOUT),
+                }
+                here.table.put(inode_of(mine), made[record])
                 for call in (connect_call(mine, PEER), sendto_call(mine, PEER, socket.MSG_FASTOPEN)):
                     handler = getattr(here.sockets, call.name)
                     verdict: Verdict = await here.decide(handler(call))
