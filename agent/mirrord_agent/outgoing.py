@@ -163,6 +163,7 @@ class Connection:
         self._queue: deque[bytes | memoryview] = deque()
         """What the socket did not take yet, at most one window."""
         self._client_ended = False
+        self._half_closed = False
         self._closing = False
         self._far_ended = False
         self._write_error: int | None = None
@@ -204,6 +205,8 @@ class Connection:
             self._broken(self._write_error)
         else:
             self._link.put_ordered(Eof(self._stream))
+            if self._half_closed:
+                self._scope.cancel()
 
     async def _write(self) -> None:
         while True:
@@ -213,13 +216,13 @@ class Connection:
             elif self._closing:
                 self._scope.cancel()
                 return
-            elif self._client_ended:
+            elif self._client_ended and not self._half_closed:
+                self._half_closed = True
                 if self._write_error is None:
                     with suppress(OSError):  # ENOTCONN: the far side has reset it, which the reader reports
                         self._socket.shutdown(socket.SHUT_WR)
                 if self._far_ended:
                     self._scope.cancel()
-                return
             else:
                 await self._writer.park()
 

@@ -20,7 +20,7 @@ import trio
 
 from mirrord_trace.errors import Failure
 
-_GRACE_S = 1.0
+_GRACE_S = 0.25
 _LAST_WORDS_S = 0.5
 _LAST_LINES = 10
 _RESETTABLE_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
