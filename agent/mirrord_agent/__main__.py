@@ -104,7 +104,7 @@ async def _run(
 ) -> Goodbye:
     ending = Goodbye(GoodbyeKind.SHUTDOWN, "the agent was told to stop")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        await nursery.start(_stop_on_signal, nursery.cancel_scope)
         if listens:
             ending = await listening.serve_first_client(entrance, target, secret_hash, timeout_s)
         else:
@@ -114,8 +114,11 @@ async def _run(
     return ending
 
 
-async def _stop_on_signal(agent: trio.CancelScope) -> None:
+async def _stop_on_signal(
+    agent: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        task_status.started()
         async for _ in signals:
             agent.cancel()
 
