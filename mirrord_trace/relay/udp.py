@@ -198,6 +198,8 @@ class DatagramRelay:
         self._settled = len(self._retired)
 
     def _add_port(self, peer: Inet4 | Inet6, number: int = 0) -> PeerPort:
+        if self._is_closed:
+            raise OSError(errno.ENETUNREACH, "the relay is closed")
         port = PeerPort.open(peer, number)
         self._by_address[port.address] = peer
         self._by_address.move_to_end(port.address)
@@ -226,6 +228,8 @@ class DatagramRelay:
             self._pass_on(port, data, name)
 
     def _pass_on(self, port: PeerPort, data: bytes, name: tuple[str, int]) -> None:
+        if self._is_closed:
+            return
         flow = self._flows["inet4" if isinstance(port.peer, Inet4) else "inet6"]
         if flow.process != name[:2]:
             if not self._is_the_process(name):
