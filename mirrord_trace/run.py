@@ -38,7 +38,7 @@ from mirrord_trace.supervisor.handlers.names import NameHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
 from mirrord_trace.supervisor.handlers.streams import StreamHandlers
 from mirrord_trace.supervisor.socket_table import SocketTable
-from mirrord_trace.supervisor.supervision import Supervision
+from mirrord_trace.supervisor.supervision import TERM_GRACE_S, Supervision
 from mirrord_trace.supervisor.workspace import workspace
 from mirrord_trace.targets import parse_target
 from mirrord_trace.targets.base import AgentLink
@@ -69,14 +69,21 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
             with trio.CancelScope() as finishing:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(supervision.watch_signals, arriving)
+                    nursery.start_soon(_hurry, supervision, finishing)
                     async with target.open(reporter) as link, _session(link, reporter) as session:
                         await _run_at(link, session, configuration, reporter, supervision, abi, directory, inherited)
-                        patience_s = _HURRIED_S if supervision.was_terminated else _LAST_BYTES_S
-                        finishing.deadline = trio.current_time() + patience_s
+                        finishing.deadline = trio.current_time() + _LAST_BYTES_S
                     nursery.cancel_scope.cancel()
             return supervision.exit_code
 
         return trio.run(main)
+
+
+async def _hurry(supervision: Supervision, finishing: trio.CancelScope) -> None:
+    """Bounds what comes after the end of the process when SIGTERM tells us to end, before it or after."""
+    await supervision.terminated.wait()
+    await trio.sleep(TERM_GRACE_S + _HURRIED_S)
+    finishing.cancel()
 
 
 @asynccontextmanager
@@ -108,7 +115,7 @@ async def _run_at(
         child = launch.fork(program, filter_program, inherited)
         await supervision.run(child, world.delivery)
         world.datagrams.drain()
-        with trio.move_on_after(_HURRIED_S if supervision.was_terminated else _LAST_BYTES_S):
+        with trio.move_on_after(_LAST_BYTES_S):
             await world.streams.sent()
         nursery.cancel_scope.cancel()
 

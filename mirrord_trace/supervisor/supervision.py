@@ -16,7 +16,7 @@ from mirrord_trace.supervisor import signals
 from mirrord_trace.supervisor.delivery.base import Delivery
 from mirrord_trace.supervisor.launch import Child, exit_code_of
 
-_TERM_GRACE_S: Final = 0.5
+TERM_GRACE_S: Final = 0.5
 """How long SIGTERM to us may take to end the tree, and what the process leaves running may take to end itself."""
 
 
@@ -29,7 +29,8 @@ class Supervision:
     _delivery: Delivery | None = None
     _status: int | None = None
     _exited: trio.Event = attrs.field(factory=trio.Event)
-    _terminated: trio.Event = attrs.field(factory=trio.Event)
+    terminated: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when SIGTERM has told us to end."""
     _tree_gone: trio.Event = attrs.field(factory=trio.Event)
 
     async def watch_signals(self, descriptor: int) -> None:
@@ -49,15 +50,10 @@ class Supervision:
         if self._child is not None and self._status is None:
             _kill(self._child.pid, number)
         if number == signal.SIGTERM:
-            self._terminated.set()
+            self.terminated.set()
 
     def _tree(self) -> frozenset[int]:
         return frozenset() if self._delivery is None else self._delivery.process_ids()
-
-    @property
-    def was_terminated(self) -> bool:
-        """Whether SIGTERM to us is what ends the process."""
-        return self._terminated.is_set()
 
     @property
     def exit_code(self) -> int:
@@ -90,8 +86,8 @@ class Supervision:
 
     async def _hurry(self, everything: trio.CancelScope) -> None:
         """After SIGTERM the tree has a moment to end in good order."""
-        await self._terminated.wait()
-        await trio.sleep(_TERM_GRACE_S)
+        await self.terminated.wait()
+        await trio.sleep(TERM_GRACE_S)
         everything.cancel()
 
     async def _end_leftovers(self, delivery: Delivery) -> None:
@@ -102,7 +98,7 @@ class Supervision:
         self.reporter.warning(f"the command ended and left {len(left)} running, ended with it: {shown}")
         for pid, _ in left:
             _kill(pid, signal.SIGTERM)
-        with trio.move_on_after(_TERM_GRACE_S):
+        with trio.move_on_after(TERM_GRACE_S):
             await self._tree_gone.wait()
 
     # what the delivery tells
@@ -114,7 +110,7 @@ class Supervision:
 
     def root_stopped(self, number: int) -> None:
         """See `ProcessEvents`."""
-        if number in signals.JOB_CONTROL:
+        if number in signals.JOB_CONTROL and self._child is not None and _is_stopped(self._child.pid):
             signals.stop_ourselves(number)
 
     def warn(self, text: str) -> None:
@@ -124,6 +120,15 @@ class Supervision:
     def explain(self, text: str) -> None:
         """See `ProcessEvents`."""
         self.reporter.explain(text)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is stopped still; SIGCONT may have come while we were told that it was (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(") ")[2][0] in "Tt"
+    except OSError:
+        return False
 
 
 def _names_of(pids: frozenset[int]) -> list[tuple[int, str]]:
