@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import socket
+import stat
 
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _PIDFD_THREAD = os.O_EXCL
@@ -54,7 +55,8 @@ def borrow_socket(tid: int, descriptor: int, inode: int) -> socket.socket | None
         borrowed = borrow_descriptor(tid, descriptor)
     except OSError:
         return None
-    if os.fstat(borrowed).st_ino != inode:
+    found = os.fstat(borrowed)
+    if not stat.S_ISSOCK(found.st_mode) or found.st_ino != inode:
         os.close(borrowed)
         return None
     return socket.socket(fileno=borrowed)
