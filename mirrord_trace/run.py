@@ -131,7 +131,7 @@ async def _read_target(
         target.update(await session.environment())
 
     async def read_names() -> None:
-        presented.update(await names_files.bring(session, directory))
+        presented.update(await names_files.bring(session, directory, with_resolver=configuration.outgoing_udp))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read_names)

@@ -14,7 +14,7 @@ from mirrord_trace.cli.run import run
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="mirrord-trace %(version)s")
 def commands() -> None:
-    r"""Run a local process inside a pod's world.
+    """Run a local process inside a pod's world.
 
     The process stays on this machine, unmodified; its environment variables, name lookups and network connections are
     the pod's. Nothing is loaded into it, so static and stripped binaries work as well as scripts.
@@ -22,7 +22,7 @@ def commands() -> None:
     \b
     Try it, no cluster needed:
         mirrord-trace run -- bash
-    """
+    """  # noqa: D301 (click wants the character, not the two that stand for it)
 
 
 @commands.command()

@@ -46,9 +46,13 @@ def _regex(text: str) -> re.Pattern[str]:
     "one that otherwise stays local, such as PATH, takes it as well. Repeatable.",
 )
 @click.option(
-    "-s", "--exclude-env", multiple=True, metavar="NAME", help="Take all variables of the target but these. Repeatable."
+    "-s",
+    "--exclude-env",
+    multiple=True,
+    metavar="NAME",
+    help="Take all variables of the target but these; written as for -x, which it excludes.",
 )
-@click.option("--no-outgoing", is_flag=True, help="All connections leave from this machine.")
+@click.option("--no-outgoing", is_flag=True, help="TCP connections and datagrams leave from this machine.")
 @click.option("--no-tcp-outgoing", is_flag=True, help="TCP connections leave from this machine.")
 @click.option("--no-udp-outgoing", is_flag=True, help="Datagrams, name lookups included, leave from this machine.")
 @click.option("--ignore-localhost", is_flag=True, help="Connections to localhost stay on this machine.")
@@ -75,7 +79,7 @@ def _regex(text: str) -> re.Pattern[str]:
     show_default=True,
     help="How system calls are intercepted.",
 )
-@click.option("--sudo", is_flag=True, help="Start the agent through sudo; the command itself never is.")
+@click.option("--sudo", is_flag=True, help="For pid/PID: start the agent through sudo. The command itself never is.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 def run(
     *,
@@ -95,7 +99,7 @@ def run(
     sudo: bool,
     command: tuple[str, ...],
 ) -> int:
-    r"""Run COMMAND on this machine as if it were inside TARGET.
+    """Run COMMAND on this machine as if it were inside TARGET.
 
     It gets the target's environment variables, resolves the target's names and talks from the target's network; so do
     all processes that it starts. Its files, its terminal and its user stay yours. Signals, Ctrl-C and Ctrl-Z included,
@@ -112,7 +116,7 @@ def run(
 
     The exit code is COMMAND's, or 128 plus the number of the signal that ended it; 127 if it is not found, 126 if it
     cannot be executed, 2 for a mistake in the options and 1 when mirrord-trace cannot do what it is asked to.
-    """
+    """  # noqa: D301 (click wants the character, not the two that stand for it)
     from mirrord_trace.cli.progress import open_stderr, reporter_for
     from mirrord_trace.config import EnvironmentConfiguration, RunConfiguration
 

@@ -6,7 +6,8 @@ import os.path
 
 NSSWITCH = b"/etc/nsswitch.conf"
 HOSTNAME_IN_PROC = b"/proc/sys/kernel/hostname"
-TARGET_FILES = (b"/etc/resolv.conf", b"/etc/hosts", b"/etc/hostname")
+RESOLV_CONF = b"/etc/resolv.conf"
+TARGET_FILES = (RESOLV_CONF, b"/etc/hosts", b"/etc/hostname")
 """Read from the target as they are."""
 PRESENTED = frozenset((*TARGET_FILES, NSSWITCH, HOSTNAME_IN_PROC))
 """Every path that is presented to the process."""

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -258,7 +258,7 @@ class DatagramRelay:
                 try:
                     data, source = await flow.remote.receive()
                 except SessionLost:
-                    self._owner.remove(self)
+                    self._end_with_an_error()
                     return
                 except OSError as error:
                     self._report(error.errno or errno.ECONNREFUSED)
@@ -285,17 +285,37 @@ class DatagramRelay:
         number = self._owner.here.udp_port(self.handle.inode)
         return None if number is None else (str(port.address.host), number)
 
+    def _end_with_an_error(self) -> None:
+        """Nothing is answered any more: whoever waits on a connected socket is told."""
+        ports = list(self._peers.values()) if self.connected else []
+        self._owner.remove(self)
+        for port in ports:
+            with self._borrow_if_connected_to(port) as borrowed:
+                if borrowed is not None:
+                    _provoke_refusal(borrowed)
+
+    @contextlib.contextmanager
+    def _borrow_if_connected_to(self, port: PeerPort) -> Iterator[socket.socket | None]:
+        """The process's socket; None when it cannot be had, or is connected elsewhere by now."""
+        borrowed = borrow_socket(self.handle.tid, self.handle.descriptor, self.handle.inode)
+        if borrowed is None:
+            yield None
+            return
+        with borrowed:
+            try:
+                is_connected = _plain(address_of_name(borrowed.getpeername())) == port.address
+            except OSError:
+                is_connected = False
+            yield borrowed if is_connected else None
+
     def _report(self, error: int) -> None:
         if not self.connected or error != errno.ECONNREFUSED or not self._peers:
             return  # only connected sockets are told of ICMP errors (udp(7)), and of the others we can make none here
         port = next(iter(self._peers.values()))
-        borrowed = borrow_socket(self.handle.tid, self.handle.descriptor, self.handle.inode)
-        if borrowed is None:
-            return
-        with borrowed:
+        with self._borrow_if_connected_to(port) as borrowed:
+            if borrowed is None:
+                return
             try:
-                if _plain(address_of_name(borrowed.getpeername())) != port.address:
-                    return  # connected elsewhere by now
                 port.close()
                 _provoke_refusal(borrowed)
                 self._reopen(port, borrowed)

@@ -9,18 +9,21 @@ from pathlib import Path
 import trio
 
 from mirrord_trace.errors import Failure
-from mirrord_trace.policy.names import HOSTNAME_IN_PROC, NSSWITCH, TARGET_FILES, adapted_nsswitch
+from mirrord_trace.policy.names import HOSTNAME_IN_PROC, NSSWITCH, RESOLV_CONF, TARGET_FILES, adapted_nsswitch
 from mirrord_trace.session import RemoteFile, Session
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
-async def bring(session: Session, directory: Path) -> dict[bytes, bytes]:
+async def bring(session: Session, directory: Path, *, with_resolver: bool = True) -> dict[bytes, bytes]:
     """Where the stand-in of each presented path lies; a file that the target does not have is not in it.
 
+    Without the resolver, for queries that leave from this machine, resolv.conf stands in for itself.
     Raises Failure when the target does not let its files be read.
     """
     presented: dict[bytes, bytes] = {}
+    if not with_resolver:
+        presented[RESOLV_CONF] = RESOLV_CONF
 
     async def fetch(path: bytes) -> None:
         try:
@@ -31,6 +34,8 @@ async def bring(session: Session, directory: Path) -> dict[bytes, bytes]:
 
     async with trio.open_nursery() as nursery:
         for path in TARGET_FILES:
+            if path in presented:
+                continue
             nursery.start_soon(fetch, path)
     presented[NSSWITCH] = _write(directory, NSSWITCH, _local(adapted_nsswitch(_local_nsswitch())))
     presented[HOSTNAME_IN_PROC] = _write(directory, HOSTNAME_IN_PROC, _local(session.facts.hostname + "\n"))

@@ -185,6 +185,15 @@ def test_version(console: Console, capfd: pytest.CaptureFixture[str], arguments:
     assert capfd.readouterr().out == f"mirrord-trace {__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_help_shows_each_example_on_a_line_of_its_own(arguments: list[str]) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "mirrord_trace", *arguments], capture_output=True, text=True, check=True
+    ).stdout
+    assert "mirrord-trace run -- bash" in [line.strip() for line in shown.splitlines()]
+    assert "\\b" not in shown
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--nonsense"]])
 def test_help_loads_no_layer_below(arguments: list[str]) -> None:
     """Which is what makes it fast; the time itself depends on the machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -35,6 +36,12 @@ class Files:
 
 def bring(directory: Path, files: dict[bytes, RemoteFile | int]) -> dict[bytes, bytes]:
     return trio.run(names_files.bring, cast(Session, Files(files)), directory)
+
+
+def test_resolver_stays_here_when_its_queries_do(tmp_path: Path) -> None:
+    files = Files({b"/etc/resolv.conf": errno.EACCES})
+    presented = trio.run(partial(names_files.bring, cast(Session, files), tmp_path, with_resolver=False))
+    assert presented[b"/etc/resolv.conf"] == b"/etc/resolv.conf"
 
 
 def test_stand_in_is_like_the_targets_file(tmp_path: Path) -> None:

@@ -301,7 +301,8 @@ class PtraceDelivery:
             answer = PASS  # the kernel will find the same fault, or not read there at all
         except MemoryHidden:
             self._tell_hidden(task)
-            answer = PASS
+            # What may be meant for the target must not go out from here.
+            answer = Fail(errno.EPERM) if name in SUBSTITUTED_CALLS else PASS
         except TaskGone:
             if slot is not None:
                 task.space.give_back(slot)
@@ -410,7 +411,7 @@ class PtraceDelivery:
         if not self._told_hidden:
             self._told_hidden = True
             who = f"process {task.process} hides its memory (PR_SET_DUMPABLE)"
-            self._tell(self._events.warn, f"{who}: its calls are left as they are; run as root")
+            self._tell(self._events.warn, f"{who}: its connects and sends fail (EPERM); run as root")
 
     def _tell(self, function: Callable[..., object], *arguments: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
