@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -368,16 +368,18 @@ async def machine(
     target = Target()
     table, wanted = SocketTable(), policy or OutgoingPolicy()
     listeners = TreeListeners(lambda: tree)
-    async with trio.open_nursery() as nursery:
-        relay = StreamRelay(cast(Session, target), nursery)
-        relays = DatagramRelays(cast(Session, target), nursery)
-        nursery.start_soon(relays.sweep)
-        handlers = SocketHandlers(
-            table,
-            StreamHandlers(table, wanted, listeners, relay, hold_s),
-            DatagramHandlers(table, wanted, listeners, relays),
-        )
-        yield Machine(target, nursery, table, relay, relays, handlers)
-        nursery.cancel_scope.cancel()
-    for here in (relay.here, relays.here, listeners._here):
-        here.close()
+    with ExitStack() as owned:
+        owned.callback(listeners._here.close)
+        async with trio.open_nursery() as nursery:
+            relay = StreamRelay(cast(Session, target), nursery)
+            relays = DatagramRelays(cast(Session, target), nursery)
+            owned.callback(relay.here.close)
+            owned.callback(relays.here.close)
+            nursery.start_soon(relays.sweep)
+            handlers = SocketHandlers(
+                table,
+                StreamHandlers(table, wanted, listeners, relay, hold_s),
+                DatagramHandlers(table, wanted, listeners, relays),
+            )
+            yield Machine(target, nursery, table, relay, relays, handlers)
+            nursery.cancel_scope.cancel()
