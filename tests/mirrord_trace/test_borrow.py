@@ -11,7 +11,8 @@ pytestmark = pytest.mark.skipif(not is_permitted(), reason="pidfd_getfd(2) is de
 
 
 def test_a_childs_socket_is_borrowed_under_its_number() -> None:
-    with socket.socket() as ours, subprocess.Popen(["cat"], stdin=ours.fileno(), stdout=subprocess.DEVNULL) as child:
+    ours, theirs = socket.socketpair()  # connected, so that the child waits for input
+    with ours, theirs, subprocess.Popen(["cat"], stdin=ours.fileno(), stdout=subprocess.DEVNULL) as child:
         borrowed = borrow_socket(child.pid, 0, inode_of(ours))
         assert borrowed is not None
         with borrowed:
