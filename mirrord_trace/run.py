@@ -128,7 +128,10 @@ async def _read_target(
     presented: dict[bytes, bytes] = {}
 
     async def read_environment() -> None:
-        target.update(await session.environment())
+        try:
+            target.update(await session.environment())
+        except OSError as error:
+            raise Failure(f"cannot read the target's environment: {error.strerror}") from error
 
     async def read_names() -> None:
         presented.update(await names_files.bring(session, directory, with_resolver=configuration.outgoing_udp))
