@@ -50,7 +50,6 @@ int main(int argc, char **argv) {
     }
     waitpid(child, NULL, 0);
     shutdown(copy, SHUT_WR);
-    printf("peer after shutdown: %s\n", peer_of(copy));
     printf("service: %s\n", receive_line(copy));
     printf("end: %s\n", receive_line(copy));
     printf("peer after both ended: %s\n", peer_of(copy));
