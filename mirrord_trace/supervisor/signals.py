@@ -55,7 +55,11 @@ async def arriving(descriptor: int) -> AsyncIterator[SignalfdSiginfo]:
     """Signals as they come."""
     while True:
         await trio.lowlevel.wait_readable(descriptor)
-        yield SignalfdSiginfo.decode(os.read(descriptor, SignalfdSiginfo.SIZE))
+        try:
+            info = SignalfdSiginfo.decode(os.read(descriptor, SignalfdSiginfo.SIZE))
+        except BlockingIOError:
+            continue  # it was job control's, and `stop_ourselves` has taken it
+        yield info
 
 
 def is_to_be_passed_on(info: SignalfdSiginfo, tree: frozenset[int]) -> bool:
