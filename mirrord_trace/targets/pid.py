@@ -8,15 +8,14 @@ was tried.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from mirrord_agent.wire import handshake
 from mirrord_agent.wire.frames import GoodbyeKind
 from mirrord_trace.errors import Failure
 from mirrord_trace.session import AgentRefused, SessionLost
@@ -61,8 +60,8 @@ def living_process_name(pid: int) -> str:
 @contextlib.asynccontextmanager
 async def agent_for(pid: int, name: str, reporter: Reporter, *, sudo: bool = False) -> AsyncIterator[AgentLink]:
     """Run an agent on this machine that serves process `pid`; `name` is the target's for people."""
-    secret = secrets.token_bytes(32)
-    command = agent_command(pid, hashlib.sha256(secret).hexdigest())
+    secret = handshake.new_secret()
+    command = agent_command(pid, handshake.hash_secret(secret))
     if sudo:
         command = await through_sudo(command)
     async with contextlib.AsyncExitStack() as resources:

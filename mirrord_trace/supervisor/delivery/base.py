@@ -74,17 +74,6 @@ class Call:
             return None
         return int(link[8:-1]) if link.startswith("socket:[") else None
 
-    def is_nonblocking(self, descriptor: int) -> bool:
-        """Whether O_NONBLOCK is set on the open file description (/proc/PID/fdinfo, proc_pid_fdinfo(5))."""
-        try:
-            with open(f"/proc/{self.tid}/fdinfo/{descriptor}", "rb") as info:
-                for line in info:
-                    if line.startswith(b"flags:"):
-                        return bool(int(line[6:], 8) & os.O_NONBLOCK)
-        except OSError:
-            pass
-        return False
-
     def borrow(self, descriptor: int) -> int:
         """A duplicate of the task's descriptor in this process, for the caller to close.
 
