@@ -30,6 +30,10 @@ class MemoryFault(Exception):
     """The task's memory is not readable (or writable) at that address; the kernel would say EFAULT."""
 
 
+class MemoryHidden(Exception):
+    """The kernel does not let us look into this process (it is not dumpable, and we are not privileged)."""
+
+
 class TaskGone(Exception):
     """The task died while its call was being handled; nobody waits for a verdict any more."""
 

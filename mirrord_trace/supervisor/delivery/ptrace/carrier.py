@@ -14,6 +14,7 @@ from mirrord_trace.supervisor.delivery.base import (
     Call,
     Fail,
     MemoryFault,
+    MemoryHidden,
     Pass,
     PresentAddresses,
     Return,
@@ -26,7 +27,7 @@ from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
 from mirrord_trace.supervisor.delivery.ptrace.lowering import AtExit, plan, presenter
 from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
 from mirrord_trace.supervisor.delivery.ptrace.requests import Registers
-from mirrord_trace.supervisor.delivery.ptrace.spaces import MAPPING, MemoryHidden
+from mirrord_trace.supervisor.delivery.ptrace.spaces import MAPPING
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, InCall, Mapping, Task
 
 _WILL_RESTART = range(-516, -511)

@@ -11,9 +11,8 @@ from typing import Final
 
 from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.subscription import AnyBit, Rule, Subscription
-from mirrord_trace.supervisor.delivery.base import Call, MemoryFault
+from mirrord_trace.supervisor.delivery.base import Call, MemoryFault, MemoryHidden
 from mirrord_trace.supervisor.delivery.ptrace import requests
-from mirrord_trace.supervisor.delivery.ptrace.spaces import MemoryHidden
 from mirrord_trace.supervisor.delivery.ptrace.tasks import Task
 
 CLONE_VM: Final = 0x100

@@ -18,7 +18,7 @@ import os
 
 import attrs
 
-from mirrord_trace.supervisor.delivery.base import PATH_MAX, MemoryFault, TaskGone
+from mirrord_trace.supervisor.delivery.base import PATH_MAX, MemoryFault, MemoryHidden, TaskGone
 
 PAGE_SIZE = 4096
 SLOT_SIZE = 8192
@@ -26,10 +26,6 @@ SLOT_SIZE = 8192
 REGION_SIZE = 16 * SLOT_SIZE
 MAPPING = (0, REGION_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
 """The arguments of the mmap(2) that makes a region."""
-
-
-class MemoryHidden(Exception):
-    """The kernel lets nobody but the tracer look into this process (it is not dumpable, and we are not privileged)."""
 
 
 @attrs.define(eq=False)

@@ -35,6 +35,7 @@ from mirrord_trace.supervisor.delivery.base import (
     Handlers,
     Launched,
     MemoryFault,
+    MemoryHidden,
     ProcessEvents,
     TaskGone,
     Verdict,
@@ -44,7 +45,6 @@ from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
 from mirrord_trace.supervisor.delivery.ptrace.carrier import SUBSTITUTED_CALLS, Carrier
 from mirrord_trace.supervisor.delivery.ptrace.lending import Lender
 from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
-from mirrord_trace.supervisor.delivery.ptrace.spaces import MemoryHidden
 from mirrord_trace.supervisor.delivery.ptrace.stops import Stops
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, Held, InCall, Mapping, Task
 from mirrord_trace.supervisor.delivery.ptrace.tree import Tree

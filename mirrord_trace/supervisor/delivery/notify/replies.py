@@ -1,0 +1,60 @@
+"""What the kernel is told about a notified call, and the call itself as a handler and a lowering see it.
+
+A notified call cannot be rewritten. It is answered with a result, with a descriptor that is put into the task, or it is
+let go on (CONTINUE); then the kernel reads the arguments again, from memory that other threads may have changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from mirrord_trace.supervisor.delivery.base import Call
+
+
+@attrs.frozen
+class Continue:
+    """The kernel makes the call as it stands (SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5)."""
+
+
+CONTINUE = Continue()
+
+
+@attrs.frozen
+class Result:
+    """The call is not made; the task sees this value, a negative errno on failure."""
+
+    value: int
+
+
+@attrs.frozen
+class Descriptor:
+    """The call returns a duplicate of our descriptor `number` in the task (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14).
+
+    Ours is closed when the answer has been given, or could not be.
+    """
+
+    number: int
+    close_on_exec: bool
+
+
+Reply = Continue | Result | Descriptor
+
+
+def _nothing_to_check() -> None:
+    """For calls that no listener has brought."""
+
+
+@attrs.define(eq=False)
+class NotifiedCall(Call):
+    """A call that waits for its answer."""
+
+    check: Callable[[], None] = _nothing_to_check
+    """Raises TaskGone when nobody waits for the answer any more. What was read from the task before is void then."""
+    is_interrupted: Callable[[], bool] | None = None
+    """Whether a signal waits for this task; None: ask as `Call` does."""
+
+    def has_pending_signal(self) -> bool:
+        """See `Call.has_pending_signal`."""
+        return super().has_pending_signal() if self.is_interrupted is None else self.is_interrupted()
