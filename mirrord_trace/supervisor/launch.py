@@ -1,9 +1,11 @@
-"""Starts the user's program: fork, wait until somebody traces, filter, exec.
+"""Starts the user's program: fork, wait for the word, filter, exec.
 
 The child is a copy of this process and must do as little as possible: no Trio, no locks, only system calls on what was
-prepared before the fork. It waits on a pipe until the delivery has seized it, installs the filter and executes; what
+prepared before the fork. It waits on a pipe until the delivery is ready for it, installs the filter and executes; what
 goes wrong comes back through a close-on-exec pipe. It stays in our process group, so the terminal treats it as it would
 without us; its signal mask and dispositions are those that we were started with.
+
+A delivery that needs a listener gets it from a child that installs its filter before it waits: see `guardian`.
 
 The filter needs no_new_privs or CAP_SYS_ADMIN (seccomp(2)): the latter is tried first, so that set-user-ID programs
 keep working for root.
@@ -24,11 +26,14 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from mirrord_syscalls.abi import native_abi
+from mirrord_syscalls.structs.notification import FILTER_NEW_LISTENER, FILTER_WAIT_KILLABLE
 from mirrord_trace.errors import Failure
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_SET_MODE_FILTER: Final = 1
 _report = struct.Struct("=ii")
+_number = struct.Struct("=i")
 _STEP_FILTER, _STEP_EXEC = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,7 +82,7 @@ class Child:
     _program: Program
 
     def release(self) -> None:
-        """Lets it install the filter and execute."""
+        """Lets it go on."""
         with contextlib.suppress(BrokenPipeError):  # it was killed; whoever waits for it is told
             os.write(self._gate, b"\n")
         os.close(self._gate)
@@ -95,18 +100,23 @@ class Child:
         if self._gate >= 0:
             os.close(self._gate)
             self._gate = -1
-            with contextlib.suppress(ChildProcessError):
+            with contextlib.suppress(ChildProcessError):  # a guardian's child is not ours to wait for
                 os.waitpid(self.pid, 0)
         if self._outcome >= 0:
             os.close(self._outcome)
             self._outcome = -1
 
 
+def filter_failure(error: int) -> Failure:
+    """What to tell the user when seccomp(2) says no."""
+    advice = "the kernel needs CONFIG_SECCOMP_FILTER, and a container may forbid seccomp(2): try outside of it"
+    return Failure(f"cannot install the seccomp filter: {os.strerror(error)}", advice)
+
+
 def _start_failure(program: Program, step: int, error: int) -> Failure:
     shown = os.fsdecode(program.path)
     if step == _STEP_FILTER:
-        advice = "the kernel needs CONFIG_SECCOMP_FILTER, and a container may forbid seccomp(2): try outside of it"
-        return Failure(f"cannot install the seccomp filter: {os.strerror(error)}", advice)
+        return filter_failure(error)
     if error == errno.ENOENT:
         advice = "the interpreter that its first line or its ELF header names is missing"
         return Failure(f"cannot execute {shown!r}: {os.strerror(error)}", advice, exit_code=127)
@@ -140,41 +150,85 @@ def fork(program: Program, filter_program: bytes, inherited: ProcessState) -> Ch
     """Forks a child that will become the program. Call it in the main thread."""
     gate_read, gate_write = os.pipe()
     outcome_read, outcome_write = os.pipe()
-    filter_buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
-    sock_fprog = struct.pack("=H6xQ", len(filter_program) // 8, ctypes.addressof(filter_buffer))
-    number = _seccomp_number()
+    filtering = Filtering.of(filter_program)
     pid = os.fork()
     if pid == 0:
-        _become(program, sock_fprog, number, inherited, gate_read, gate_write, outcome_write)
+        os.close(gate_write)
+        become(program, filtering, inherited, gate_read, outcome_write)
     os.close(gate_read)
     os.close(outcome_write)
     return Child(pid, gate_write, outcome_read, program)
 
 
-def _seccomp_number() -> int:
-    from mirrord_syscalls.abi import native_abi
+@attrs.frozen
+class Filtering:
+    """A seccomp program, ready to be installed by a child that can do little."""
 
-    return native_abi().numbers["seccomp"]
+    _number: int
+    _sock_fprog: bytes
+    _program: object
+
+    @classmethod
+    def of(cls, filter_program: bytes) -> Filtering:
+        """For an array of struct sock_filter, as `compile_filter` makes it. Raises LookupError on a strange machine."""
+        buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
+        sock_fprog = struct.pack("=H6xQ", len(filter_program) // 8, ctypes.addressof(buffer))
+        return cls(native_abi().numbers["seccomp"], sock_fprog, buffer)
+
+    def install(self, flags: int = 0) -> int:
+        """Filters this thread from now on; what seccomp(2) returns: a listener, say. Raises OSError.
+
+        Without the right to do it (CAP_SYS_ADMIN) the thread first gives up all hope of new privileges.
+        """
+        result = self._try(flags)
+        if result == -errno.EACCES:
+            if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+            result = self._try(flags)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result), "seccomp")
+        return result
+
+    def install_with_listener(self) -> int:
+        """As `install`; the listener. It asks for WAIT_KILLABLE_RECV where the kernel has that."""
+        try:
+            return self.install(FILTER_NEW_LISTENER | FILTER_WAIT_KILLABLE)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return self.install(FILTER_NEW_LISTENER)
+
+    def _try(self, flags: int) -> int:
+        result: int = _libc.syscall(self._number, _SECCOMP_SET_MODE_FILTER, flags, self._sock_fprog)
+        return -ctypes.get_errno() if result < 0 else result
 
 
-def _become(
+def become(
     program: Program,
-    sock_fprog: bytes,
-    seccomp_number: int,
+    filtering: Filtering,
     inherited: ProcessState,
     gate: int,
-    our_gate: int,
     outcome: int,
+    listener: int | None = None,
 ) -> NoReturn:
+    """In the forked child: waits at the gate and becomes the program.
+
+    With `listener`, a descriptor, the filter is installed before the wait, and the number of its own listener written
+    there (or a negative errno). Otherwise after it: then a tracer is there already.
+    """
     try:
-        os.close(our_gate)
+        if listener is not None:
+            _restore(inherited)
+            os.write(listener, _number.pack(_installed(filtering)))
+            os.close(listener)
         if not os.read(gate, 1):
             os._exit(1)
-        _restore_signals(inherited)
-        resource.setrlimit(resource.RLIMIT_NOFILE, inherited.open_files)
-        error = _install_filter(sock_fprog, seccomp_number)
-        if error:
-            os.write(outcome, _report.pack(_STEP_FILTER, error))
+        try:
+            if listener is None:
+                _restore(inherited)
+                filtering.install()
+        except OSError as failure:
+            os.write(outcome, _report.pack(_STEP_FILTER, failure.errno or 0))
             os._exit(1)
         try:
             _execute(program)
@@ -182,6 +236,13 @@ def _become(
             os.write(outcome, _report.pack(_STEP_EXEC, failure.errno or 0))
     finally:
         os._exit(1)
+
+
+def _installed(filtering: Filtering) -> int:
+    try:
+        return filtering.install_with_listener()
+    except OSError as failure:
+        return -(failure.errno or errno.EINVAL)
 
 
 def _restore_signals(inherited: ProcessState) -> None:
@@ -192,16 +253,6 @@ def _restore_signals(inherited: ProcessState) -> None:
     if inherited.ignores_children:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, inherited.signal_mask)
-
-
-def _install_filter(sock_fprog: bytes, number: int) -> int:
-    if _libc.syscall(number, _SECCOMP_SET_MODE_FILTER, 0, sock_fprog) == 0:
-        return 0
-    if ctypes.get_errno() != errno.EACCES:
-        return ctypes.get_errno()
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return ctypes.get_errno()
-    return 0 if _libc.syscall(number, _SECCOMP_SET_MODE_FILTER, 0, sock_fprog) == 0 else ctypes.get_errno()
 
 
 def _execute(program: Program) -> None:

@@ -23,7 +23,7 @@ import trio
 from mirrord_syscalls.structs import SignalfdSiginfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 FORWARDED: Final = frozenset(
     {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
@@ -39,9 +39,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def signal_descriptor() -> Iterator[int]:
-    """A descriptor to read WATCHED from. Signals that are ignored (nohup(1)) stay ignored."""
-    mask = sum(1 << (number - 1) for number in WATCHED)
+def signal_descriptor(numbers: Collection[signal.Signals] = WATCHED) -> Iterator[int]:
+    """A descriptor to read blocked signals from. Signals that are ignored (nohup(1)) stay ignored."""
+    mask = sum(1 << (number - 1) for number in numbers)
     descriptor = _libc.signalfd(-1, struct.pack("=Q", mask) + bytes(120), os.O_CLOEXEC | os.O_NONBLOCK)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "signalfd")
