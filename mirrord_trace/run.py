@@ -2,8 +2,8 @@
 
 Resources are opened from the outside in (signals, workspace, agent, session, relays, process) and closed in reverse,
 so that whatever fails or is cancelled leaves nothing behind. What a kill -9 of this process leaves is cleaned up by
-others: the kernel ends the traced tree (PTRACE_O_EXITKILL), the agent sees its stream end, the guardian removes the
-workspace.
+others: the tree's guardian (or the kernel, PTRACE_O_EXITKILL) ends the tree, the agent sees its stream end, the
+workspace's guardian removes the workspace.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Final
 import attrs
 import trio
 
-from mirrord_syscalls.abi import Abi, native_abi
-from mirrord_syscalls.bpf import RET_TRACE, compile_filter
+from mirrord_syscalls.abi import native_abi
 from mirrord_trace.config import RunConfiguration
 from mirrord_trace.errors import Failure
 from mirrord_trace.policy.environment import process_environment
@@ -30,9 +29,8 @@ from mirrord_trace.reporting import Reporter
 from mirrord_trace.session import Session, open_session
 from mirrord_trace.sockets_here import TreeListeners
 from mirrord_trace.supervisor import launch, names_files, signals
-from mirrord_trace.supervisor.delivery.base import Handlers
-from mirrord_trace.supervisor.delivery.ptrace import PtraceDelivery
-from mirrord_trace.supervisor.delivery.ptrace.tracer import BLOCKED_SIGNALS
+from mirrord_trace.supervisor.delivery import choice
+from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
 from mirrord_trace.supervisor.handlers.names import NameHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
@@ -60,8 +58,9 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
         abi = native_abi()
     except LookupError as error:
         raise Failure(str(error.args[0])) from error
-    inherited = launch.ProcessState.take_over(BLOCKED_SIGNALS | signals.WATCHED)
+    inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    make_delivery = choice.choose(configuration.delivery, abi, reporter.explain)
     with workspace() as directory, signals.signal_descriptor() as arriving:
 
         async def main() -> int:
@@ -71,7 +70,9 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
                     nursery.start_soon(supervision.watch_signals, arriving)
                     nursery.start_soon(_hurry, supervision, finishing)
                     async with target.open(reporter) as link, _session(link, reporter) as session:
-                        await _run_at(link, session, configuration, reporter, supervision, abi, directory, inherited)
+                        await _run_at(
+                            link, session, configuration, reporter, supervision, make_delivery, directory, inherited
+                        )
                         finishing.deadline = trio.current_time() + _LAST_BYTES_S
                     nursery.cancel_scope.cancel()
             return supervision.exit_code
@@ -100,7 +101,7 @@ async def _run_at(
     configuration: RunConfiguration,
     reporter: Reporter,
     supervision: Supervision,
-    abi: Abi,
+    make_delivery: choice.MakeDelivery,
     directory: Path,
     inherited: launch.ProcessState,
 ) -> None:
@@ -110,9 +111,8 @@ async def _run_at(
     program = launch.find_program(configuration.command, environment)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tell_of_loss, session, link, reporter)
-        world = _World.build(configuration, session, nursery, presented, abi)
-        filter_program = compile_filter(world.delivery.subscription, abi, RET_TRACE)
-        child = launch.fork(program, filter_program, inherited)
+        world = _World.build(configuration, session, nursery, presented, make_delivery)
+        child = world.delivery.launch(program, inherited)
         await supervision.run(child, world.delivery)
         world.datagrams.drain()
         with trio.move_on_after(_LAST_BYTES_S):
@@ -160,7 +160,7 @@ async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter) -
 class _World:
     """What the process's calls meet."""
 
-    delivery: PtraceDelivery
+    delivery: Delivery
     streams: StreamRelay
     datagrams: DatagramRelays
 
@@ -171,7 +171,7 @@ class _World:
         session: Session,
         nursery: trio.Nursery,
         presented: Mapping[bytes, bytes],
-        abi: Abi,
+        make_delivery: choice.MakeDelivery,
     ) -> _World:
         """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
         table = SocketTable()
@@ -189,5 +189,5 @@ class _World:
         datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
         names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name), presented)
         sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
-        delivery = PtraceDelivery(Handlers.of(*sockets.interests(), *names.interests(abi.numbers)), abi)
+        delivery = make_delivery(Handlers.of(*sockets.interests(), *names.interests(native_abi().numbers)))
         return cls(delivery, streams, datagrams)

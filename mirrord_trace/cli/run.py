@@ -74,10 +74,11 @@ def _regex(text: str) -> re.Pattern[str]:
 )
 @click.option(
     "--delivery",
-    type=click.Choice(["auto", "ptrace"]),
+    type=click.Choice(["auto", "notify", "ptrace"]),
     default="auto",
     show_default=True,
-    help="How system calls are intercepted.",
+    help="How system calls are intercepted: notify is several times faster and lets debuggers work in the command; "
+    "ptrace works on older kernels and in more containers. auto tries whether notify works.",
 )
 @click.option("--sudo", is_flag=True, help="For pid/PID: start the agent through sudo. The command itself never is.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-Delivery = Literal["auto", "ptrace"]
+Delivery = Literal["auto", "notify", "ptrace"]
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What a program that was just started cannot have under a tracer, said in words for the user.
+"""What a program cannot have under a supervisor, said in words for the user.
 
 execve(2): the set-user-ID bits have no effect under no_new_privs, nor under a tracer without CAP_SYS_PTRACE. Programs
 of another architecture (32-bit ones) make other system calls than those we intercept; the filter refuses them with
@@ -9,26 +9,63 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+from typing import Final
 
 from mirrord_syscalls.abi import Abi
 
+_elf = struct.Struct("<4sB13xH")
+"""The magic number, the class, and (behind the type) the machine: elf(5)."""
+_ELF_64: Final = 2
+_AUDIT_MACHINE_MASK: Final = 0xFFFF  # AUDIT_ARCH_* is EM_* with flags above: linux/audit.h
+
 
 def complaint_about(tid: int, architecture: int, abi: Abi) -> str | None:
-    """A warning about the program that task `tid` just became, or None. `architecture` is its AUDIT_ARCH_*."""
+    """A warning about the program that a traced task just became, or None. `architecture` is its AUDIT_ARCH_*."""
     try:
         path = os.readlink(f"/proc/{tid}/exe")
         if architecture != abi.audit_arch:
-            return f"{path} is not a {abi.name} program: it cannot run here, its system calls fail with ENOSYS"
-        program = os.stat(f"/proc/{tid}/exe")
-        if not program.st_mode & (stat.S_ISUID | stat.S_ISGID):
-            return None
-        with open(f"/proc/{tid}/status", "rb") as status:
-            fields = dict(line.split(b":", 1) for line in status if line.startswith((b"Uid", b"Gid")))
-        user, group = (int(fields[name].split()[1]) for name in (b"Uid", b"Gid"))
+            return _foreign(path, abi)
+        return _about_privileges(tid, path, os.stat(f"/proc/{tid}/exe"))
     except OSError:
         return None
+
+
+def complaint_about_program(tid: int, program: bytes, shown: str, abi: Abi) -> str | None:
+    """A warning about the program that task `tid`, which nobody traces, is about to become; None when it is fine."""
+    try:
+        found = os.stat(program)
+        if found.st_mode & (stat.S_ISUID | stat.S_ISGID) and _status(tid)[b"NoNewPrivs"].strip() == b"1":
+            return _about_privileges(tid, shown, found)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        with open(program, "rb", buffering=0) as file:
+            raw = file.read(_elf.size)
+    except (OSError, KeyError):
+        return None
+    if len(raw) < _elf.size or not raw.startswith(b"\x7fELF"):
+        return None
+    _, width, machine = _elf.unpack(raw)
+    is_ours = width == _ELF_64 and machine == abi.audit_arch & _AUDIT_MACHINE_MASK
+    return None if is_ours else _foreign(shown, abi)
+
+
+def _foreign(path: str, abi: Abi) -> str:
+    return f"{path} is not a {abi.name} program: it cannot run here, its system calls fail with ENOSYS"
+
+
+def _about_privileges(tid: int, path: str, program: os.stat_result) -> str | None:
+    if not program.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return None
+    status = _status(tid)
+    user, group = (int(status[name].split()[1]) for name in (b"Uid", b"Gid"))
     if program.st_mode & stat.S_ISUID and program.st_uid != user:
-        return f"{path} is set-user-ID, but a traced program gets no new privileges: it runs as uid {user}"
+        return f"{path} is set-user-ID, but the command gets no new privileges: it runs as uid {user}"
     if program.st_mode & stat.S_ISGID and program.st_gid != group:
-        return f"{path} is set-group-ID, but a traced program gets no new privileges: it runs as gid {group}"
+        return f"{path} is set-group-ID, but the command gets no new privileges: it runs as gid {group}"
     return None
+
+
+def _status(tid: int) -> dict[bytes, bytes]:
+    with open(f"/proc/{tid}/status", "rb") as status:
+        return dict(line.split(b":", 1) for line in status)

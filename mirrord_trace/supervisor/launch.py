@@ -218,14 +218,14 @@ def become(
     """
     try:
         if listener is not None:
-            _restore(inherited)
             os.write(listener, _number.pack(_installed(filtering)))
             os.close(listener)
         if not os.read(gate, 1):
             os._exit(1)
+        _restore_signals(inherited)
+        resource.setrlimit(resource.RLIMIT_NOFILE, inherited.open_files)
         try:
             if listener is None:
-                _restore(inherited)
                 filtering.install()
         except OSError as failure:
             os.write(outcome, _report.pack(_STEP_FILTER, failure.errno or 0))

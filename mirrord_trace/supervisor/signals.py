@@ -34,6 +34,11 @@ WATCHED: Final = FORWARDED | JOB_CONTROL
 ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 """Those that end us while there is no process yet."""
 
+DOORBELL: Final = signal.SIGRTMIN
+"""Calls a delivery's thread out of a wait for the kernel."""
+CHILD_AND_DOORBELL: Final = frozenset({signal.SIGCHLD, DOORBELL})
+"""Must be blocked in every thread before the first thread starts; and SIGCHLD must not be ignored."""
+
 _SI_KERNEL = 0x80
 _libc = ctypes.CDLL(None, use_errno=True)
 

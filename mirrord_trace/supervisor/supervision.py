@@ -13,8 +13,8 @@ import trio
 from mirrord_trace.errors import Failure
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.supervisor import signals
-from mirrord_trace.supervisor.delivery.base import Delivery
-from mirrord_trace.supervisor.launch import Child, exit_code_of
+from mirrord_trace.supervisor.delivery.base import Delivery, Launched
+from mirrord_trace.supervisor.launch import exit_code_of
 
 TERM_GRACE_S: Final = 0.5
 """How long SIGTERM to us may take to end the tree, and what the process leaves running may take to end itself."""
@@ -25,7 +25,7 @@ class Supervision:
     """One process and what it started. Tells the delivery's events to the user (see `base.ProcessEvents`)."""
 
     reporter: Reporter
-    _child: Child | None = None
+    _child: Launched | None = None
     _delivery: Delivery | None = None
     _status: int | None = None
     _exited: trio.Event = attrs.field(factory=trio.Event)
@@ -61,7 +61,7 @@ class Supervision:
         assert self._status is not None, "the delivery tells how the process ended before it ends itself"
         return exit_code_of(self._status)
 
-    async def run(self, child: Child, delivery: Delivery) -> None:
+    async def run(self, child: Launched, delivery: Delivery) -> None:
         """Runs the child as the user's process. Returns when it has ended and nothing of it is left.
 
         Raises Failure when it cannot be traced or executed.
@@ -77,7 +77,7 @@ class Supervision:
                 await self._end_leftovers(delivery)
                 nursery.cancel_scope.cancel()
 
-    async def _deliver(self, child: Child, delivery: Delivery) -> None:
+    async def _deliver(self, child: Launched, delivery: Delivery) -> None:
         try:
             await delivery.run(child, self)
         except PermissionError as error:

@@ -31,7 +31,7 @@ from tests.conformance.pods import ConformancePod
 
 PR_SET_CHILD_SUBREAPER = 36
 NATIVE = "native"
-DELIVERIES = ("ptrace",)
+DELIVERIES = ("notify", "ptrace")
 """Each runs every case; `--delivery` of the tool takes these names."""
 
 GONE_WITHIN_S = 2.0

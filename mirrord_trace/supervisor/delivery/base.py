@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -21,6 +21,7 @@ from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.sockaddr import SocketAddress
 from mirrord_syscalls.subscription import Rule, Subscription
 from mirrord_trace.borrow import borrow_descriptor
+from mirrord_trace.supervisor.launch import ProcessState, Program
 
 PATH_MAX = 4096
 AT_FDCWD = -100
@@ -45,7 +46,7 @@ class Memory(Protocol):
         """Exactly `length` bytes; raises MemoryFault or TaskGone."""
 
     def write(self, address: int, data: bytes) -> None:
-        """Writes all of `data`, into read-only private pages too; raises MemoryFault or TaskGone."""
+        """Writes all of `data`; raises MemoryFault or TaskGone."""
 
     def read_string(self, address: int, limit: int = PATH_MAX) -> bytes:
         """The bytes up to (without) the first NUL; never reads past the page that holds it. Raises MemoryFault."""
@@ -217,6 +218,20 @@ ours and ends the whole tree.
 """
 
 
+SENDING_CALLS: Final = frozenset({"connect", "sendto", "sendmsg", "sendmmsg"})
+"""Calls that reach out to an address: what may be meant for the target must not go out from here unseen."""
+
+
+def verdict_for_hidden(call: str) -> Verdict:
+    """What becomes of a call whose arguments the kernel does not let us see."""
+    return Fail(errno.EPERM) if call in SENDING_CALLS else PASS
+
+
+def hidden_warning(pid: int) -> str:
+    """What to tell the user then, once."""
+    return f"process {pid} hides its memory (PR_SET_DUMPABLE): its connects and sends fail (EPERM); run as root"
+
+
 def verdict_for(error: OSError) -> Verdict:
     """What becomes of a call whose handler could not look at it: see `Handler`."""
     if error.errno in (errno.EBADF, errno.ESRCH, errno.ENOENT):
@@ -255,16 +270,26 @@ class Launched(Protocol):
     pid: int
 
     def release(self) -> None:
-        """Lets the child go on to install the filter and exec."""
+        """Lets the child go on to exec."""
+
+    async def executed(self) -> None:
+        """Returns when the program runs; raises Failure when it could not be started."""
+
+    def close(self) -> None:
+        """Gives what belongs to the start back; a child that was never released ends by that."""
 
 
 class Delivery(Protocol):
     """Brings stopped calls to the handlers and carries their verdicts out, for one process tree."""
 
-    async def run(self, child: Launched, events: ProcessEvents) -> None:
-        """Releases `child` and follows its tree until its last task is gone. When cancelled it ends the tree first.
+    def launch(self, program: Program, inherited: ProcessState) -> Launched:
+        """Forks the child that will become the program. Call it in the main thread; raises Failure."""
 
-        Raises PermissionError when the kernel does not let us follow it; it is not released then.
+    async def run(self, child: Launched, events: ProcessEvents) -> None:
+        """Releases the child that `launch` made and follows its tree until the last task is gone.
+
+        When cancelled it ends the tree first. Raises PermissionError when the kernel does not let us follow the child;
+        it is not released then.
         """
 
     def process_ids(self) -> frozenset[int]:

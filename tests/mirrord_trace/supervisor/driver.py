@@ -1,7 +1,7 @@
-"""Runs a command under the ptrace delivery with the handlers of a scenario: the supervisor without agent and relays.
+"""Runs a command under a delivery with the handlers of a scenario: the supervisor without agent and relays.
 
-`python -m tests.mirrord_trace.supervisor.driver SCENARIO COMMAND [ARG]…`. What the delivery tells stands on stderr, one
-line each, behind "driver: ". The exit code is the command's.
+`python -m tests.mirrord_trace.supervisor.driver DELIVERY SCENARIO COMMAND [ARG]…`. What the delivery tells stands on
+stderr, one line each, behind "driver: ". The exit code is the command's.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import attrs
 import trio
 
 from mirrord_syscalls.abi import native_abi
-from mirrord_syscalls.bpf import RET_TRACE, compile_filter
+from mirrord_trace.config.model import Delivery
 from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor import launch, signals
+from mirrord_trace.supervisor.delivery import choice
 from mirrord_trace.supervisor.delivery.base import Handlers
-from mirrord_trace.supervisor.delivery.ptrace import PtraceDelivery
-from mirrord_trace.supervisor.delivery.ptrace.tracer import BLOCKED_SIGNALS
 from mirrord_trace.supervisor.supervision import Supervision
 from mirrord_trace.supervisor.workspace import workspace
 from tests.mirrord_trace.supervisor import scenarios
@@ -74,15 +73,20 @@ class Told(Supervision):
         super().root_exited(status)
 
 
-async def supervise(scenario: str, command: list[str], inherited: launch.ProcessState, arriving: int) -> int:
+async def supervise(
+    scenario: str,
+    command: list[str],
+    make_delivery: choice.MakeDelivery,
+    inherited: launch.ProcessState,
+    arriving: int,
+) -> int:
     supervision = Told(Lines())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervision.watch_signals, arriving)
-        delivery = PtraceDelivery(Handlers.of(*scenarios.interests(scenario, nursery)), native_abi())
+        delivery = make_delivery(Handlers.of(*scenarios.interests(scenario, nursery)))
         say("about to launch")
         program = launch.find_program(command, os.environb)
-        filter_program = compile_filter(delivery.subscription, native_abi(), RET_TRACE)
-        child = launch.fork(program, filter_program, inherited)
+        child = delivery.launch(program, inherited)
         await supervision.run(child, delivery)
         say(f"left: {sorted(delivery.process_ids())}")
         nursery.cancel_scope.cancel()
@@ -90,13 +94,15 @@ async def supervise(scenario: str, command: list[str], inherited: launch.Process
 
 
 def main() -> int:
-    scenario, *command = sys.argv[1:]
-    inherited = launch.ProcessState.take_over(BLOCKED_SIGNALS | signals.WATCHED)
+    delivery, scenario, *command = sys.argv[1:]
+    wanted: Delivery = "ptrace" if delivery == "ptrace" else "notify"
+    inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    make_delivery = choice.choose(wanted, native_abi(), lambda text: say(f"explain: {text}"))
     with workspace() as directory, signals.signal_descriptor() as arriving:
         say(f"workspace {directory}")
         try:
-            return trio.run(supervise, scenario, command, inherited, arriving)
+            return trio.run(supervise, scenario, command, make_delivery, inherited, arriving)
         except BaseExceptionGroup as group:
             failure, others = group.split(Failure)
             if failure is None or others is not None:

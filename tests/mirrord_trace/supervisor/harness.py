@@ -47,6 +47,11 @@ def program(name: str) -> str:
     return str(binary)
 
 
+def delivery() -> str:
+    """The delivery that drivers start with: see the fixture of that name."""
+    return os.environ.get("DELIVERY", "ptrace")
+
+
 @attrs.define(eq=False)
 class Driver:
     """A running driver. Its stderr is read line by line."""
@@ -114,7 +119,7 @@ def driver(
     own_session: bool = False,
 ) -> Iterator[Driver]:
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "tests.mirrord_trace.supervisor.driver", scenario, *command],
+        [*prefix, sys.executable, "-m", "tests.mirrord_trace.supervisor.driver", delivery(), scenario, *command],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

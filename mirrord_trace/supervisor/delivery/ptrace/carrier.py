@@ -32,9 +32,6 @@ from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, InCall, Mapping
 
 _WILL_RESTART = range(-516, -511)
 
-SUBSTITUTED_CALLS = frozenset({"connect", "sendto", "sendmsg", "sendmmsg"})
-"""Calls for which room is there before they are handled, for handling them twice has effects: a connection, say."""
-
 
 @attrs.frozen
 class Carrier:

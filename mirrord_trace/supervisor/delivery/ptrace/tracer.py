@@ -26,10 +26,12 @@ import attrs
 import trio
 
 from mirrord_syscalls.abi import Abi
+from mirrord_syscalls.bpf import RET_TRACE, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace import borrow
 from mirrord_trace.supervisor.delivery.base import (
     PASS,
+    SENDING_CALLS,
     Call,
     Fail,
     Handlers,
@@ -39,21 +41,20 @@ from mirrord_trace.supervisor.delivery.base import (
     ProcessEvents,
     TaskGone,
     Verdict,
+    hidden_warning,
     verdict_for,
+    verdict_for_hidden,
 )
 from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
-from mirrord_trace.supervisor.delivery.ptrace.carrier import SUBSTITUTED_CALLS, Carrier
+from mirrord_trace.supervisor.delivery.ptrace.carrier import Carrier
 from mirrord_trace.supervisor.delivery.ptrace.lending import Lender
 from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
 from mirrord_trace.supervisor.delivery.ptrace.stops import Stops
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, Held, InCall, Mapping, Task
 from mirrord_trace.supervisor.delivery.ptrace.tree import Tree
 from mirrord_trace.supervisor.executables import complaint_about
-
-DOORBELL = signal.SIGRTMIN
-BLOCKED_SIGNALS = frozenset({signal.SIGCHLD, DOORBELL})
-"""Signals that must be blocked in every thread of the supervisor before the first thread starts; and SIGCHLD must not
-be ignored."""
+from mirrord_trace.supervisor.launch import Child, ProcessState, Program, fork
+from mirrord_trace.supervisor.signals import CHILD_AND_DOORBELL, DOORBELL
 
 _PARKED_AT_MOST_S: Final = 0.1
 
@@ -95,6 +96,10 @@ class PtraceDelivery:
     def subscription(self) -> Subscription:
         """What the seccomp program must stop for: the handlers' calls, and those that could leave the tracer behind."""
         return self.handlers.subscription.union(cloning.SUBSCRIPTION)
+
+    def launch(self, program: Program, inherited: ProcessState) -> Child:
+        """See `Delivery.launch`."""
+        return fork(program, compile_filter(self.subscription, self.abi, RET_TRACE), inherited)
 
     # -- Trio's thread ------------------------------------------------------------------------------------------------
 
@@ -222,8 +227,8 @@ class PtraceDelivery:
             if news is not None:
                 self._take(*news)
             elif not self._tree.has_parked:
-                signal.sigwait(BLOCKED_SIGNALS)
-            elif signal.sigtimedwait(BLOCKED_SIGNALS, _PARKED_AT_MOST_S) is None:
+                signal.sigwait(CHILD_AND_DOORBELL)
+            elif signal.sigtimedwait(CHILD_AND_DOORBELL, _PARKED_AT_MOST_S) is None:
                 self._adopt_parked()
 
     def _drain_inbox(self) -> None:
@@ -290,7 +295,7 @@ class PtraceDelivery:
             self._carrier.carry_out(task, call, None, Fail(errno.ENOSYS))
             return
         slot = None
-        if name in SUBSTITUTED_CALLS:
+        if name in SENDING_CALLS:
             slot = task.space.take_slot()
             if slot is None:
                 self._carrier.map_region(task)
@@ -301,8 +306,7 @@ class PtraceDelivery:
             answer = PASS  # the kernel will find the same fault, or not read there at all
         except MemoryHidden:
             self._tell_hidden(task)
-            # What may be meant for the target must not go out from here.
-            answer = Fail(errno.EPERM) if name in SUBSTITUTED_CALLS else PASS
+            answer = verdict_for_hidden(name)
         except TaskGone:
             if slot is not None:
                 task.space.give_back(slot)
@@ -410,8 +414,7 @@ class PtraceDelivery:
     def _tell_hidden(self, task: Task) -> None:
         if not self._told_hidden:
             self._told_hidden = True
-            who = f"process {task.process} hides its memory (PR_SET_DUMPABLE)"
-            self._tell(self._events.warn, f"{who}: its connects and sends fail (EPERM); run as root")
+            self._tell(self._events.warn, hidden_warning(task.process))
 
     def _tell(self, function: Callable[..., object], *arguments: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
