@@ -14,14 +14,21 @@ from mirrord_trace.supervisor.delivery.base import PresentAddresses, UseAddress,
 from mirrord_trace.supervisor.delivery.notify.lowering.connects import lower_connect
 from mirrord_trace.supervisor.delivery.notify.lowering.names import lower_names
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lower_path
+from mirrord_trace.supervisor.delivery.notify.lowering.receives import lower_receive
+from mirrord_trace.supervisor.delivery.notify.lowering.sends import lower_send, lower_sends
 from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall, Reply
 
 _WITH_ADDRESS: Final[Mapping[str, Callable[[NotifiedCall, UseAddress], Reply | Coroutine[Any, Any, Reply]]]] = {
     "connect": lower_connect,
+    "sendto": lower_send,
+    "sendmsg": lower_send,
 }
 _PRESENTING: Final[Mapping[str, Callable[[NotifiedCall, PresentAddresses], Reply | Coroutine[Any, Any, Reply]]]] = {
     "getsockname": lower_names,
     "getpeername": lower_names,
+    "recvfrom": lower_receive,
+    "recvmsg": lower_receive,
+    "recvmmsg": lower_receive,
 }
 
 
@@ -40,4 +47,4 @@ def lower(
         case PresentAddresses():
             return _PRESENTING[call.name](call, verdict)
         case UseAddresses():
-            raise NotImplementedError(call.name)
+            return lower_sends(call, verdict)

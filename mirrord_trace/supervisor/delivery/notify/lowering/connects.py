@@ -24,11 +24,11 @@ from mirrord_syscalls.sockaddr import Unspecified, encode_sockaddr
 from mirrord_trace.supervisor.delivery.base import MemoryFault, MemoryHidden, UseAddress
 from mirrord_trace.supervisor.delivery.notify.lowering import kernel
 from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan
-from mirrord_trace.supervisor.delivery.notify.lowering.waiting import Outcome, wait_for
+from mirrord_trace.supervisor.delivery.notify.lowering.waiting import RETRY_S, Ended, patiently
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, NotifiedCall, Reply, Result
 
-_UNDER_WAY: Final = (-errno.EINPROGRESS, -errno.EALREADY)
-_RETRY_S: Final = 0.005
+UNDER_WAY: Final = (-errno.EINPROGRESS, -errno.EALREADY)
+"""What a connect says that has not come to its end."""
 _flags = threading.Lock()
 """Held while a socket's O_NONBLOCK may not be what its process made it."""
 
@@ -84,10 +84,10 @@ def connect_at_once(number: int, name: bytes) -> tuple[int, bool]:
             result = kernel.connect(number, name)
             if result == -errno.EINPROGRESS:
                 now = kernel.connect(number, name)
-                result = result if now in _UNDER_WAY else now
+                result = result if now in UNDER_WAY else now
         finally:
             fcntl.fcntl(number, fcntl.F_SETFL, flags)
-    return result, result in _UNDER_WAY or result == -errno.EAGAIN
+    return result, result in UNDER_WAY or result == -errno.EAGAIN
 
 
 async def connect_patiently(call: NotifiedCall, number: int, name: bytes, first_result: int) -> int | None:
@@ -95,21 +95,24 @@ async def connect_patiently(call: NotifiedCall, number: int, name: bytes, first_
 
     Raises OSError or TaskGone.
     """
-    deadline = trio.current_time() + kernel.timeout_s(number, socket.SO_SNDTIMEO)
     is_unix = first_result == -errno.EAGAIN
-    while True:
-        if is_unix:  # the listener's backlog is full, and nothing tells when it is not
-            outcome = await wait_for(call, deadline, trio.sleep, _RETRY_S)
-        else:
-            outcome = await wait_for(call, deadline, trio.lowlevel.wait_writable, number)
-        call.check()
+    deadline = trio.current_time() + kernel.timeout_s(number, socket.SO_SNDTIMEO)
+
+    def attempt() -> int | None:
         result, is_waiting = connect_at_once(number, name)
-        if not is_waiting:
-            return result
-        if outcome is Outcome.TIMEOUT:
+        return None if is_waiting else result
+
+    if is_unix:  # the listener's backlog is full, and nothing tells when it is not
+        result = await patiently(attempt, call, deadline, trio.sleep, RETRY_S)
+    else:
+        result = await patiently(attempt, call, deadline, trio.lowlevel.wait_writable, number)
+    match result:
+        case Ended.TIMEOUT:
             return first_result
-        if outcome is Outcome.SIGNAL:
+        case Ended.SIGNAL:
             return -errno.EINTR if is_unix else None
+        case _:
+            return result
 
 
 def failed(verdict: UseAddress, error: OSError | MemoryFault | MemoryHidden) -> Reply:

@@ -15,12 +15,16 @@ import math
 import os
 import socket
 import struct
+import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
+from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.sockaddr import SOCKADDR_STORAGE_BYTES
+from mirrord_syscalls.structs import Iovec, Msghdr
 
 _patient = ctypes.CDLL(None, use_errno=True)
 _brief = ctypes.PyDLL(None, use_errno=True)
@@ -33,7 +37,25 @@ for _function in _names.values():
 _getsockopt = _brief.getsockopt
 _getsockopt.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
+_sendto, _sendmsg = _brief.sendto, _brief.sendmsg
+_sendto.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_stream_sendmsg = _patient.sendmsg
+_recvmsg = _brief.recvmsg
+for _function in (_sendmsg, _stream_sendmsg, _recvmsg):
+    _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+for _function in (_sendto, _sendmsg, _stream_sendmsg, _recvmsg):
+    _function.restype = ctypes.c_ssize_t
+
+_syscall = _brief.syscall
+_syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_syscall.restype = ctypes.c_long
+
+DATAGRAM_ROOM: Final = 1 << 16
+"""More bytes than any UDP datagram takes (udp(7), RFC 768)."""
+CONTROL_ROOM: Final = 1 << 16
+
 _timeval = struct.Struct("=qq")
+_iovec = struct.Struct("=QQ")
 
 
 @attrs.define(eq=False)
@@ -80,6 +102,15 @@ def option(number: int, option: int) -> int:
     return value.value
 
 
+def is_udp(number: int) -> bool:
+    """Whether this is a UDP socket. Raises OSError (ENOTSOCK)."""
+    return (
+        option(number, socket.SO_PROTOCOL) == socket.IPPROTO_UDP
+        and option(number, socket.SO_TYPE) == socket.SOCK_DGRAM
+        and option(number, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
+    )
+
+
 def timeout_s(number: int, option: int) -> float:
     """SO_SNDTIMEO or SO_RCVTIMEO, in seconds; inf where there is none. Raises OSError."""
     room, length = ctypes.create_string_buffer(_timeval.size), ctypes.c_uint(_timeval.size)
@@ -94,3 +125,104 @@ def _get_option(
     if _getsockopt(number, socket.SOL_SOCKET, option, ctypes.addressof(value), ctypes.addressof(length)) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), f"option {option} of descriptor {number}")
+
+
+def send_datagram(number: int, data: bytes, flags: int, name: bytes | None, control: bytes) -> int:
+    """sendmsg(2) on a UDP socket; never blocks, never raises a signal."""
+    flags |= socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    if control:
+        result = _send_message(_sendmsg, number, data, flags, name, control)
+    else:
+        result = _sendto(number, data, len(data), flags, name, len(name or b""))
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def send_stream(number: int, data: bytes, flags: int, name: bytes | None, control: bytes) -> int:
+    """sendmsg(2) on a stream socket; never blocks, never raises a signal."""
+    flags |= socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    result = _send_message(_stream_sendmsg, number, data, flags, name, control)
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def _send_message(
+    send: Callable[..., int], number: int, data: bytes, flags: int, name: bytes | None, control: bytes
+) -> int:
+    iovec = Iovec(_address(data), len(data)).encode()
+    name, name_length = name or b"", len(name or b"")
+    header = Msghdr(
+        _address(name) if name else 0,
+        name_length,
+        _address(iovec),
+        1,
+        _address(control) if control else 0,
+        len(control),
+        0,
+    ).encode()
+    return send(number, _address(header), flags)
+
+
+def _address(data: bytes) -> int:
+    """Where the bytes lie, for as long as the caller keeps them."""
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+
+class _Room(threading.local):
+    """Where a message is received, for each thread. The structures that point there are filled once."""
+
+    def __init__(self) -> None:
+        self.data, self.name, self.control = (
+            bytearray(length) for length in (DATAGRAM_ROOM, SOCKADDR_STORAGE_BYTES, CONTROL_ROOM)
+        )
+        self.iovec, self.header = bytearray(Iovec.SIZE), bytearray(Msghdr.SIZE)
+        self._pins = [
+            (ctypes.c_char * len(room)).from_buffer(room)
+            for room in (self.data, self.name, self.control, self.iovec, self.header)
+        ]
+        self.places = [ctypes.addressof(pin) for pin in self._pins]
+
+
+_room = _Room()
+
+
+@attrs.define(eq=False)
+class Received:
+    """A message, as recvmsg(2) hands it out."""
+
+    result: int
+    """Its length, which with MSG_TRUNC may be greater than that of `data`; or a negative errno."""
+    data: bytes = b""
+    name: bytes = b""
+    control: bytes = b""
+    flags: int = 0
+
+
+def receive_datagram(number: int, flags: int, room: int, control_room: int) -> Received:
+    """recvmsg(2) on a UDP socket, of up to `room` bytes of data; never blocks."""
+    here = _room
+    data, name, control, iovec, header = here.places
+    _iovec.pack_into(here.iovec, 0, data, min(room, DATAGRAM_ROOM))
+    control_room = min(control_room, CONTROL_ROOM)
+    here.header[:] = Msghdr(
+        name, SOCKADDR_STORAGE_BYTES, iovec, 1, control if control_room else 0, control_room, 0
+    ).encode()
+    result = _recvmsg(number, header, flags | socket.MSG_DONTWAIT)
+    if result < 0:
+        return Received(-ctypes.get_errno())
+    after = Msghdr.decode(here.header)
+    return Received(
+        result,
+        bytes(memoryview(here.data)[: min(result, room)]),
+        bytes(here.name[: after.name_length]),
+        bytes(memoryview(here.control)[: after.control_length]),
+        after.flags,
+    )
+
+
+def signal_task(abi: Abi, tid: int, number: int) -> None:
+    """Sends a signal to one task: tgkill(2). Nothing happens where it is gone."""
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            group = next(int(line[5:]) for line in status if line.startswith(b"Tgid:"))
+    except OSError:
+        return
+    _syscall(abi.numbers["tgkill"], group, tid, number)

@@ -3,6 +3,9 @@
 Only SIGKILL reaches a task whose call we hold; so we look whether a signal waits that natively would end the wait, and
 let the call go then. A signal of a whole process may be there for a moment only, until another thread takes it: it
 must be seen twice.
+
+A descriptor may be called ready by epoll(7), for an entry in its error queue, and a call would block nevertheless. It
+is tried again a moment later then.
 """
 
 from __future__ import annotations
@@ -13,38 +16,60 @@ from typing import Final, TypeVar
 
 import trio
 
-from mirrord_trace.supervisor.delivery.base import Call
+from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall
 
+RETRY_S: Final = 0.005
 _FIRST_LOOK_S: Final = 0.005
 _LAST_LOOK_S: Final = 0.05
 _SECOND_LOOK_S: Final = 0.001
 
 Argument = TypeVar("Argument")
+Outcome = TypeVar("Outcome")
 
 
-class Outcome(enum.Enum):
-    """What ended a wait."""
+class Ended(enum.Enum):
+    """Why nothing is waited for any more."""
 
-    READY = enum.auto()
     SIGNAL = enum.auto()
     TIMEOUT = enum.auto()
 
 
-async def wait_for(
-    call: Call, deadline: float, event: Callable[[Argument], Awaitable[None]], argument: Argument
-) -> Outcome:
-    """Waits until `event(argument)` is over, a signal waits for the task, or Trio's clock says `deadline` (seconds)."""
+async def patiently(
+    attempt: Callable[[], Outcome | None],
+    call: NotifiedCall,
+    deadline: float,
+    event: Callable[[Argument], Awaitable[None]],
+    argument: Argument,
+) -> Outcome | Ended:
+    """What `attempt` gives, made after each `event(argument)` until it is not None.
+
+    Or why the wait ended: at `deadline` (on Trio's clock), or for a signal; after a last attempt. Raises TaskGone.
+    """
+    while True:
+        ended = await _wait_for(call, deadline, event, argument)
+        call.check()
+        outcome = attempt()
+        if outcome is not None:
+            return outcome
+        ended = ended or await _wait_for(call, deadline, trio.sleep, RETRY_S)
+        if ended is not None:
+            return ended
+
+
+async def _wait_for(
+    call: NotifiedCall, deadline: float, event: Callable[[Argument], Awaitable[None]], argument: Argument
+) -> Ended | None:
     pause = _FIRST_LOOK_S
     was_pending = False
     while True:
         look_at = trio.current_time() + pause
         with trio.move_on_at(min(look_at, deadline)):
             await event(argument)
-            return Outcome.READY
+            return None
         if look_at >= deadline:
-            return Outcome.TIMEOUT
+            return Ended.TIMEOUT
         is_pending = call.has_pending_signal()
         if is_pending and was_pending:
-            return Outcome.SIGNAL
+            return Ended.SIGNAL
         was_pending = is_pending
         pause = _SECOND_LOOK_S if is_pending else min(2 * max(pause, _FIRST_LOOK_S), _LAST_LOOK_S)
