@@ -23,25 +23,26 @@ def choose(wanted: Wanted, abi: Abi, explain: Callable[[str], None]) -> MakeDeli
 
     Raises Failure when notify is wanted and cannot be had.
     """
-    if wanted == "ptrace":
-        explain("delivery: ptrace, as asked for")
-        return _ptrace(abi)
     try:
         probe(abi)
     except Unavailable as reason:
         if wanted == "notify":
             advice = "use --delivery ptrace, or auto, which takes it where notify is not to be had"
             raise Failure(f"system calls cannot be notified here: {reason}", advice) from reason
-        explain(f"delivery: ptrace, because notify is not to be had here: {reason}")
-        return _ptrace(abi)
+        because = "as asked for" if wanted == "ptrace" else f"because notify is not to be had here: {reason}"
+        explain(f"delivery: ptrace, {because}")
+        return _ptrace(abi, str(reason))
+    if wanted == "ptrace":
+        explain("delivery: ptrace, as asked for")
+        return _ptrace(abi, None)
     explain("delivery: notify, as asked for" if wanted == "notify" else "delivery: notify, which was tried and works")
     return _notify(abi)
 
 
-def _ptrace(abi: Abi) -> MakeDelivery:
+def _ptrace(abi: Abi, notify_is_missing: str | None) -> MakeDelivery:
     from mirrord_trace.supervisor.delivery.ptrace import PtraceDelivery
 
-    return partial(PtraceDelivery, abi=abi)
+    return partial(PtraceDelivery, abi=abi, notify_is_missing=notify_is_missing)
 
 
 def _notify(abi: Abi) -> MakeDelivery:

@@ -45,7 +45,7 @@ from mirrord_trace.supervisor.delivery.base import (
     verdict_for,
     verdict_for_hidden,
 )
-from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
+from mirrord_trace.supervisor.delivery.ptrace import cloning, nesting, requests
 from mirrord_trace.supervisor.delivery.ptrace.carrier import Carrier
 from mirrord_trace.supervisor.delivery.ptrace.lending import Lender
 from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
@@ -77,6 +77,8 @@ class PtraceDelivery:
 
     handlers: Handlers
     abi: Abi
+    notify_is_missing: str | None = None
+    """Why the notify delivery cannot be had here, in words for the user; None: it can."""
     _events: ProcessEvents = attrs.field(init=False)
     _root: int = attrs.field(init=False, default=0)
     _token: trio.lowlevel.TrioToken = attrs.field(init=False)
@@ -91,11 +93,12 @@ class PtraceDelivery:
     _lend: Callable[[int, int], int] = attrs.field(init=False, default=borrow.borrow_descriptor)
     _ending: bool = attrs.field(init=False, default=False)
     _told_hidden: bool = attrs.field(init=False, default=False)
+    _told_nested: bool = attrs.field(init=False, default=False)
 
     @property
     def subscription(self) -> Subscription:
-        """What the seccomp program must stop for: the handlers' calls, and those that could leave the tracer behind."""
-        return self.handlers.subscription.union(cloning.SUBSCRIPTION)
+        """What the seccomp program must stop for: the handlers' calls, and those that concern the tracer itself."""
+        return self.handlers.subscription | cloning.SUBSCRIPTION | nesting.SUBSCRIPTION
 
     def launch(self, program: Program, inherited: ProcessState) -> Child:
         """See `Delivery.launch`."""
@@ -290,6 +293,10 @@ class PtraceDelivery:
             else:
                 requests.resume(task.tid)
             return
+        if name in nesting.CALLS:
+            self._tell_nested(call)
+            requests.resume(task.tid)
+            return
         handler = self.handlers.by_name.get(name)
         if handler is None:  # the program's own filter asks for a tracer, and the program has none (seccomp(2))
             self._carrier.carry_out(task, call, None, Fail(errno.ENOSYS))
@@ -415,6 +422,11 @@ class PtraceDelivery:
         if not self._told_hidden:
             self._told_hidden = True
             self._tell(self._events.warn, hidden_warning(task.process))
+
+    def _tell_nested(self, call: Call) -> None:
+        if not self._told_nested and nesting.is_refused(call, self._tree.ids()):
+            self._told_nested = True
+            self._tell(self._events.warn, nesting.warning(call, self.notify_is_missing))
 
     def _tell(self, function: Callable[..., object], *arguments: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
