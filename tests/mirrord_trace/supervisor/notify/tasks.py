@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -63,8 +64,13 @@ class FakeTask:
         self.on_check()
 
 
+def int_of(raw: bytes) -> int:
+    """A C int."""
+    return int.from_bytes(raw, sys.byteorder, signed=True)
+
+
 async def settled(reply: Reply | Coroutine[Any, Any, Reply]) -> Reply:
     return await reply if isinstance(reply, Coroutine) else reply
 
 
-__all__ = ["NOWHERE", "FakeTask", "lower", "open_descriptors", "settled"]
+__all__ = ["NOWHERE", "FakeTask", "lower", "int_of", "open_descriptors", "settled"]
