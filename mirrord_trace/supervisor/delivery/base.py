@@ -245,6 +245,11 @@ class Interest:
 
     rule: Rule
     handler: Handler
+    concerns: Callable[[bytes], bool] | None = None
+    """Of a call that names a path: whether the handler wants to see it at all, by the path's bytes alone.
+
+    A delivery may ask this first, and let go of a call without building a `Call`: most paths are nobody's concern.
+    """
 
 
 @attrs.frozen
@@ -253,6 +258,8 @@ class Handlers:
 
     subscription: Subscription
     by_name: Mapping[str, Handler]
+    concerns: Mapping[str, Callable[[bytes], bool]] = attrs.field(factory=dict)
+    """For calls by name, see `Interest.concerns`."""
 
     @classmethod
     def of(cls, *interests: Interest) -> Handlers:
@@ -261,7 +268,8 @@ class Handlers:
         for interest in interests:
             if by_name.setdefault(interest.rule.call, interest.handler) != interest.handler:
                 raise ValueError(f"two handlers for {interest.rule.call}")
-        return cls(Subscription.of(interest.rule for interest in interests), by_name)
+        concerns = {interest.rule.call: interest.concerns for interest in interests if interest.concerns is not None}
+        return cls(Subscription.of(interest.rule for interest in interests), by_name, concerns)
 
 
 class Launched(Protocol):

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from mirrord_syscalls.abi import ArgumentKind
+from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind
 from mirrord_syscalls.structs import OpenHow, Utsname
 from mirrord_syscalls.subscription import Rule
-from mirrord_trace.policy.names import LAST_COMPONENTS, presented_path
+from mirrord_trace.policy.names import may_be_presented, presented_path
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PASS, Call, Fail, Interest, Return, UsePath, Verdict
 
 _CAP_SYS_ADMIN = 21
@@ -40,6 +40,9 @@ _READING_CALLS = (
 )
 
 
+_PATH_ARGUMENT = {name: ARGUMENTS[name].index(ArgumentKind.PATH) for name in _READING_CALLS}
+
+
 @attrs.define(eq=False)
 class NameHandlers:
     """`presented` says where the stand-in of each presented path lies; one that is not in it does not exist."""
@@ -55,7 +58,7 @@ class NameHandlers:
 
     def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
-        readers = (Interest(Rule(name), self.read_path) for name in _READING_CALLS if name in calls)
+        readers = (Interest(Rule(name), self.read_path, may_be_presented) for name in _READING_CALLS if name in calls)
         setters = (Interest(Rule(name), self.set_name) for name in _FIELDS_BY_SETTER)
         return (Interest(Rule("uname"), self.uname), *setters, *readers)
 
@@ -80,10 +83,9 @@ class NameHandlers:
 
     def read_path(self, call: Call) -> Verdict:
         """Calls that read a file or its attributes by path."""
-        kinds = call.abi.arguments[call.name]
-        index = kinds.index(ArgumentKind.PATH)
+        index = _PATH_ARGUMENT[call.name]
         path = call.memory.read_string(call.arguments[index])
-        if not path.endswith(LAST_COMPONENTS):
+        if not may_be_presented(path):
             return PASS
         descriptor = call.integer(index - 1) if index else AT_FDCWD
         directory = b"/" if path.startswith(b"/") else call.directory(descriptor)

@@ -1,8 +1,8 @@
 """The delivery: one thread that receives, handles and answers; Trio's for what takes longer.
 
 The thread does what can be decided at once from beginning to end: one wake-up, the handler, the answer. A handler's
-coroutine runs in Trio's thread and answers from there, so the listener's thread never waits for anything but the kernel.
-A call that waits so is *held*: its task may be killed meanwhile, which only asking the listener tells.
+coroutine runs in Trio's thread and answers from there, so the listener's thread waits for nothing but the kernel. A
+call that waits so is *held*: its task may be killed meanwhile, which only asking the listener tells.
 
 Nobody traces. The tree belongs to the guardian, which tells of its end; when we die it ends the tree (see `guardian`).
 Whatever fails in the thread ends the tree before it is passed on: a call without an answer would wait for ever.
@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mirrord_syscalls.abi import Abi
+from mirrord_syscalls.abi import ARGUMENTS, Abi, ArgumentKind
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace.borrow import borrow_descriptor
@@ -60,6 +60,24 @@ _LIFE_CHECK_S: Final = 0.02
 _LIFE_CHECK_EACH_S: Final = 0.00005
 _DOORBELL_EVERY_S: Final = 0.01
 _MEMORIES_KEPT: Final = 4096
+_NUMBER: Final = 3
+_ARGUMENTS: Final = 6
+"""Fields of `notification.NOTIFICATION`."""
+
+
+@attrs.frozen
+class _Served:
+    """One call's name, who handles it, and who says of its path (a field of the notification) whether to ask him."""
+
+    name: str
+    handler: Handler
+    concerns: Callable[[bytes], bool] | None
+    path: int
+
+
+def _place_of_path(call: str) -> int:
+    kinds = ARGUMENTS.get(call, ())
+    return _ARGUMENTS + kinds.index(ArgumentKind.PATH) if ArgumentKind.PATH in kinds else 0
 
 
 @attrs.define(eq=False)
@@ -68,7 +86,7 @@ class NotifyDelivery:
 
     handlers: Handlers
     abi: Abi
-    _handlers_by_number: dict[int, tuple[str, Handler]] = attrs.field(init=False)
+    _served: dict[int, _Served] = attrs.field(init=False)
     _events: ProcessEvents = attrs.field(init=False)
     _child: guardian.GuardedChild | None = attrs.field(init=False, default=None)
     _listener: Listener = attrs.field(init=False)
@@ -82,11 +100,15 @@ class NotifyDelivery:
     _thread_ended: trio.Event = attrs.field(init=False, factory=trio.Event)
     _told_hidden: bool = attrs.field(init=False, default=False)
 
-    @_handlers_by_number.default
-    def _by_number(self) -> dict[int, tuple[str, Handler]]:
-        numbers = self.abi.numbers
+    @_served.default
+    def _by_number(self) -> dict[int, _Served]:
         handlers = {**self.handlers.by_name, **dict.fromkeys(EXECUTING_CALLS, self._executes)}
-        return {numbers[name]: (name, handler) for name, handler in handlers.items() if name in numbers}
+        numbers, concerns = self.abi.numbers, self.handlers.concerns
+        return {
+            numbers[name]: _Served(name, handler, concerns.get(name), _place_of_path(name))
+            for name, handler in handlers.items()
+            if name in numbers
+        }
 
     @property
     def subscription(self) -> Subscription:
@@ -213,26 +235,31 @@ class NotifyDelivery:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DOORBELL})
         self._thread = threading.get_ident()
         try:
-            receive, take = self._listener.receive, self._take
+            receive = self._listener.receive
             while not self._is_over:
                 notified = receive()
                 if notified is not None:
-                    take(notified)
+                    self._take(notified)
         finally:
             self._thread = None
             signal.pthread_sigmask(signal.SIG_BLOCK, {DOORBELL})
 
     def _take(self, notified: tuple[int, ...]) -> None:
-        identity, tid, _, number, _, _, *arguments = notified
-        name, handler = self._handlers_by_number[number]
-        memory = self._memories.get(tid)
-        if memory is None:
-            memory = self._remember(tid)
-        call = NotifiedCall(
-            tid, name, tuple(arguments), memory, self.abi, borrow_descriptor, False, partial(self._check, identity)
-        )
+        identity, tid = notified[0], notified[1]
+        served = self._served[notified[_NUMBER]]
+        memory = self._memories.get(tid) or self._remember(tid)
+        if served.concerns is not None:
+            try:
+                if not served.concerns(memory.read_string(notified[served.path])):
+                    self._listener.let_go(identity)
+                    return
+            except (MemoryFault, MemoryHidden, TaskGone):
+                pass  # the handler is told in its turn
+        arguments = notified[_ARGUMENTS:]
+        check = partial(self._check, identity)
+        call = NotifiedCall(tid, served.name, arguments, memory, self.abi, borrow_descriptor, False, check)
         try:
-            answer = handler(call)
+            answer = served.handler(call)
         except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
             answer = self._verdict_for(call, error, is_held=False)
         if answer is PASS:

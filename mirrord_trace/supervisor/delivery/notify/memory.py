@@ -5,13 +5,15 @@ id may be another task's by the time it is used; who writes asks the listener fi
 (`NotifiedCall.check`). Unlike a tracer's writes these respect page protection: a read-only buffer is EFAULT, as
 natively.
 
-The functions are called without letting go of the interpreter's lock: they are shorter than getting it back.
+The functions are called without letting go of the interpreter's lock: they are shorter than getting it back. Their
+arguments are prepared once for each thread: turning Python's numbers into C's costs as much as the call.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 import threading
 from typing import Final
 
@@ -24,45 +26,59 @@ _MOST_PATHS: Final = 256
 """Bytes that are read at first where a string is looked for."""
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-_transfer_types = (
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_ulong,
-    ctypes.c_void_p,
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-)
 _readv, _writev = _libc.process_vm_readv, _libc.process_vm_writev
-for _function in (_readv, _writev):
-    _function.argtypes = _transfer_types
-    _function.restype = ctypes.c_ssize_t
+_readv.restype = _writev.restype = ctypes.c_ssize_t
+_ONE: Final = ctypes.c_ulong(1)
+_NO_FLAGS: Final = ctypes.c_ulong(0)
 
 
-class _Scratch(threading.local):
-    """Room for one transfer, for each thread."""
+_transfer = struct.Struct("=QQQ")
+_OUR_LENGTH: Final = 8
+_THEIRS: Final = 16
+
+
+class _Scratch:
+    """Room for one transfer, and its two struct iovec (ours, then the task's): see iovec(3type)."""
+
+    __slots__ = ("_pins", "iovecs", "ours", "room", "theirs")
 
     def __init__(self) -> None:
         self.room = bytearray(_PAGE)
-        self._pin = (ctypes.c_char * _PAGE).from_buffer(self.room)
-        self.address = ctypes.addressof(self._pin)
-        self.vectors = (ctypes.c_uint64 * 4)()
-        """Our struct iovec, then the task's."""
-        self.ours = ctypes.addressof(self.vectors)
-        self.theirs = self.ours + 16
+        self.iovecs = bytearray(32)
+        room = (ctypes.c_char * _PAGE).from_buffer(self.room)
+        iovecs = (ctypes.c_char * 32).from_buffer(self.iovecs)
+        self._pins = (room, iovecs)
+        place = ctypes.addressof(iovecs)
+        self.ours = ctypes.c_void_p(place)
+        self.theirs = ctypes.c_void_p(place + _THEIRS)
+        struct.pack_into("=Q", self.iovecs, 0, ctypes.addressof(room))
 
 
-_scratch = _Scratch()
+class _Scratches(threading.local):
+    """One for each thread."""
+
+    def __init__(self) -> None:
+        self.own = _Scratch()
 
 
-def _check(done: int, length: int, tid: int, what: str, address: int) -> None:
-    if done == length:
-        return
+_scratches = _Scratches()
+
+
+def _transfer_much(function: ctypes._FuncPointer, tid: int, ours: int, theirs: int, length: int) -> int:
+    iovecs = (ctypes.c_uint64 * 4)(ours, length, theirs, length)
+    place = ctypes.addressof(iovecs)
+    their_place = ctypes.c_void_p(place + _THEIRS)
+    done: int = function(tid, ctypes.c_void_p(place), _ONE, their_place, _ONE, _NO_FLAGS)
+    return done
+
+
+def _failure(done: int, length: int, tid: int, what: str, address: int) -> Exception:
     error = ctypes.get_errno() if done < 0 else errno.EFAULT
     if error == errno.ESRCH:
-        raise TaskGone(f"task {tid} is gone")
+        return TaskGone(f"task {tid} is gone")
     if error in (errno.EPERM, errno.EACCES):
-        raise MemoryHidden(f"memory of task {tid}")
-    raise MemoryFault(f"cannot {what} {length} bytes at {address:#x} of task {tid}")
+        return MemoryHidden(f"memory of task {tid}")
+    return MemoryFault(f"cannot {what} {length} bytes at {address:#x} of task {tid}")
 
 
 @attrs.frozen
@@ -74,43 +90,50 @@ class TaskMemory:
     def read(self, address: int, length: int) -> bytes:
         """See `Memory.read`."""
         if length > _PAGE:
-            room = bytearray(length)
-            pin = (ctypes.c_char * length).from_buffer(room)
-            self._transfer(_readv, ctypes.addressof(pin), address, length, "read")
-            del pin
-            return bytes(room)
-        scratch = _scratch
-        self._transfer(_readv, scratch.address, address, length, "read")
-        return bytes(memoryview(scratch.room)[:length])
+            return self._read_much(address, length)
+        scratch = _scratches.own
+        self._fill(scratch, address, length)
+        return bytes(scratch.room[:length])
 
     def write(self, address: int, data: bytes) -> None:
         """See `Memory.write`."""
-        if data:
+        length = len(data)
+        if length:
             pin = ctypes.c_char_p(data)
             ours = ctypes.cast(pin, ctypes.c_void_p).value
             assert ours is not None
-            self._transfer(_writev, ours, address, len(data), "write")
+            done = _transfer_much(_writev, self.tid, ours, address, length)
+            if done != length:
+                raise _failure(done, length, self.tid, "write", address)
 
     def read_string(self, address: int, limit: int = PATH_MAX) -> bytes:
         """See `Memory.read_string`. Stops at `limit` bytes when there is no NUL before."""
-        scratch = _scratch
+        scratch = _scratches.own
+        room = scratch.room
         parts = b""
         wanted = _MOST_PATHS
         while limit > 0:
             length = min(_PAGE - address % _PAGE, wanted, limit)
-            self._transfer(_readv, scratch.address, address, length, "read")
-            end = scratch.room.find(0, 0, length)
+            self._fill(scratch, address, length)
+            end = room.find(0, 0, length)
             if end >= 0:
-                return parts + bytes(memoryview(scratch.room)[:end])
-            parts += bytes(memoryview(scratch.room)[:length])
+                return parts + room[:end]
+            parts += room[:length]
             address += length
             limit -= length
             wanted = _PAGE
         return parts
 
-    def _transfer(self, function: ctypes._FuncPointer, ours: int, theirs: int, length: int, what: str) -> None:
-        scratch = _scratch
-        scratch.vectors[:] = [ours, length, theirs, length]
-        done = function(self.tid, scratch.ours, 1, scratch.theirs, 1, 0)
+    def _fill(self, scratch: _Scratch, address: int, length: int) -> None:
+        _transfer.pack_into(scratch.iovecs, _OUR_LENGTH, length, address, length)
+        done = _readv(self.tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
         if done != length:
-            _check(done, length, self.tid, what, theirs)
+            raise _failure(done, length, self.tid, "read", address)
+
+    def _read_much(self, address: int, length: int) -> bytes:
+        room = bytearray(length)
+        pin = (ctypes.c_char * length).from_buffer(room)
+        done = _transfer_much(_readv, self.tid, ctypes.addressof(pin), address, length)
+        if done != length:
+            raise _failure(done, length, self.tid, "read", address)
+        return bytes(room)
