@@ -184,7 +184,7 @@ def test_send_timeout_bounds_the_wait(
         begin = trio.current_time()
         expected = -errno.EALREADY if was_begun else -errno.EINPROGRESS
         assert await settled(connect.to(listener.address)) == Result(expected)
-        assert math.isclose(trio.current_time() - begin, 7.5, abs_tol=0.001)
+        assert math.isclose(trio.current_time() - begin, 7.5, abs_tol=0.02)
 
     trio.run(wait, clock=trio.testing.MockClock(autojump_threshold=0))
     assert os.get_blocking(stream.fileno())
