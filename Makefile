@@ -1,4 +1,4 @@
-# All one needs: `make demo`, `make test`, `make check`. Each installs what it lacks, and does so once.
+# All one needs: `make demo`, `make test`, `make check`, `make bench`. Each installs what it lacks, and does so once.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -56,6 +56,10 @@ check: venv .ci/test-packages  ## everything that continuous integration checks
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+.PHONY: bench
+bench: venv .ci/bench-packages  ## what interception costs, into benchmarks/results (12 minutes; an idle machine)
+	$(BIN)/python -m benchmarks $(BENCH)
+
 .PHONY: venv
 venv: $(VENV)/installed  ## the virtual environment in .venv, with mirrord-trace installed from this directory
 
@@ -77,6 +81,18 @@ build/demo/shop-client: $(wildcard examples/shop-client/*) | venv
 .PHONY: .ci/test-packages
 .ci/test-packages:
 	@.ci/system-packages tests
+
+.PHONY: .ci/bench-packages
+.ci/bench-packages:
+	@.ci/system-packages bench
+	@test -x /usr/sbin/sshd || $(MAKE) --no-print-directory build/benchmarks/openssh-server
+
+# The program alone, of what Debian packages as a service.
+build/benchmarks/openssh-server:
+	@echo 'Unpacking sshd ...'
+	@mkdir -p $(@D)
+	@cd $(@D) && rm -rf $(@F).unfinished && apt-get download --quiet=2 openssh-server && \
+		dpkg-deb --extract openssh-server_*.deb $(@F).unfinished && rm openssh-server_*.deb && mv $(@F).unfinished $(@F)
 
 .PHONY: clean
 clean:  ## remove what make made

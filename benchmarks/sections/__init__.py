@@ -1,0 +1,28 @@
+"""The sections, in the order in which they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
+from benchmarks.sections import calls, growth, network, startup
+
+
+@attrs.frozen
+class Section:
+    """One part of the benchmark."""
+
+    title: str
+    measure: Callable[[Bench], Sequence[Figure]]
+
+
+SECTIONS: Final[Mapping[str, Section]] = {
+    "calls": Section("System calls", calls.measure),
+    "startup": Section("Start-up", startup.measure),
+    "network": Section("Network", network.measure),
+    "growth": Section("Growth", growth.measure),
+}

@@ -1,0 +1,58 @@
+"""Numbers as people read them: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+_TIMES: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+_DECIMAL: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_BINARY: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+
+
+def shown(value: float, unit: str) -> str:
+    """With a suitable prefix and three significant digits. Units: ns, s, B, B/s, 1/s."""
+    number, suffix = scaled(value, unit)
+    return f"{significant(number)} {suffix}".rstrip()
+
+
+def spread(values: Sequence[float], unit: str) -> str:
+    """Several values of one magnitude, the unit said once: "1.2 to 1.4 µs", as the last one is written."""
+    divisor, suffix = _scale(max(values, key=abs), unit)
+    return f"{' to '.join(significant(value / divisor) for value in values)} {suffix}".rstrip()
+
+
+def scaled(value: float, unit: str) -> tuple[float, str]:
+    """The number and the unit that it is best written in."""
+    divisor, suffix = _scale(value, unit)
+    return value / divisor, suffix
+
+
+def _scale(value: float, unit: str) -> tuple[float, str]:
+    if unit in ("ns", "s"):
+        in_ns = 1e9 if unit == "s" else 1.0
+        factor, suffix = next((step for step in _TIMES if abs(value) * in_ns >= step[0]), _TIMES[-1])
+        return factor / in_ns, suffix
+    if unit == "B":
+        factor, suffix = next((step for step in _BINARY if abs(value) >= step[0]), _BINARY[-1])
+        return factor, suffix
+    factor, prefix = next((step for step in _DECIMAL if abs(value) >= step[0]), _DECIMAL[-1])
+    return factor, f"{prefix}{unit}" if unit != "1/s" else f"{prefix}/s"
+
+
+def size(count: float) -> str:
+    """A message's size: "1 B", "64 KiB"."""
+    return shown(count, "B")
+
+
+def significant(number: float) -> str:
+    """Three significant digits, no exponent: 0.0123, 1.23, 12.3, 123, 1234."""
+    if number == 0:
+        return "0"
+    digits = 0
+    magnitude = abs(number)
+    while magnitude < 100 and digits < 6:
+        magnitude *= 10
+        digits += 1
+    text = f"{number:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
