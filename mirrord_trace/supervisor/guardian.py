@@ -24,7 +24,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final, NoReturn
 
 import attrs
@@ -162,8 +162,11 @@ def _started(ours: socket.socket) -> tuple[int, int]:
     return number, descriptors[0]
 
 
-def end_children(spared: Collection[int] = frozenset()) -> None:
-    """Kills the children of this process and all that becomes one thereby; returns when they are reaped."""
+def end_children(spared: Collection[int] = frozenset(), reaped: Callable[[int, int], None] | None = None) -> None:
+    """Kills the children of this process and all that becomes one thereby; returns when they are reaped.
+
+    `reaped` is told of each, with its wait status.
+    """
     while True:
         doomed = [child for child in children_of(os.getpid()) if child not in spared]
         if not doomed:
@@ -173,7 +176,9 @@ def end_children(spared: Collection[int] = frozenset()) -> None:
                 os.kill(child, signal.SIGKILL)
         for child in doomed:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(child, 0)
+                _, status = os.waitpid(child, 0)
+                if reaped is not None:
+                    reaped(child, status)
 
 
 # -- the guardian's side ----------------------------------------------------------------------------------------------
@@ -208,9 +213,10 @@ def _guard(
         else:
             theirs.send(_message.pack(_NOT_STARTED, -listener))
     finally:
-        end_children()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # nobody may be there to be told
+            end_children(reaped=lambda pid, status: _tell_end(theirs, status) if pid == child else None)
             theirs.send(_message.pack(_EMPTY, 0))
+        end_children()
         os._exit(0)
 
 
@@ -256,6 +262,11 @@ def _reap(theirs: socket.socket, child: int) -> bool:
             return False
         if pid == 0:
             return True
-        if pid == child:
-            is_stop = os.WIFSTOPPED(status)
-            theirs.send(_message.pack(_STOPPED, os.WSTOPSIG(status)) if is_stop else _message.pack(_EXITED, status))
+        if pid == child and os.WIFSTOPPED(status):
+            theirs.send(_message.pack(_STOPPED, os.WSTOPSIG(status)))
+        elif pid == child:
+            _tell_end(theirs, status)
+
+
+def _tell_end(theirs: socket.socket, status: int) -> None:
+    theirs.send(_message.pack(_EXITED, status))

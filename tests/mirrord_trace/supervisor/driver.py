@@ -98,21 +98,27 @@ def main() -> int:
     wanted: Delivery = "ptrace" if delivery == "ptrace" else "notify"
     inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    make_delivery = choice.choose(wanted, native_abi(), lambda text: say(f"explain: {text}"))
     with workspace() as directory, signals.signal_descriptor() as arriving:
         say(f"workspace {directory}")
         try:
+            make_delivery = choice.choose(wanted, native_abi(), lambda text: say(f"explain: {text}"))
             return trio.run(supervise, scenario, command, make_delivery, inherited, arriving)
+        except Failure as failure:
+            return tell(failure)
         except BaseExceptionGroup as group:
-            failure, others = group.split(Failure)
-            if failure is None or others is not None:
+            failures, others = group.split(Failure)
+            if failures is None or others is not None:
                 raise
-            leaf: BaseException = failure
+            leaf: BaseException = failures
             while isinstance(leaf, BaseExceptionGroup):
                 leaf = leaf.exceptions[0]
             assert isinstance(leaf, Failure)
-            say(f"failure: {leaf.message} ({leaf.advice})")
-            return leaf.exit_code
+            return tell(leaf)
+
+
+def tell(failure: Failure) -> int:
+    say(f"failure: {failure.message} ({failure.advice})")
+    return failure.exit_code
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from mirrord_trace.supervisor.delivery.base import (
     UsePath,
     Verdict,
 )
+from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall
 
 ELSEWHERE = Inet4(IPv4Address("198.18.0.1"), 80)
 """The address that programs name; PORT of loopback is what they get."""
@@ -109,6 +110,10 @@ def hold_reads(nursery: trio.Nursery) -> list[Interest]:
     getpriority(PRIO_PROCESS, 77) is held for good, unless the process is stopped.
     """
 
+    def is_stopped(call: Call) -> bool:
+        # A tracer is told of stops; of a notified call one asks, and a signal that is pending looks the same.
+        return call.has_pending_signal() if isinstance(call, NotifiedCall) else call.interrupted
+
     async def until_signal(call: Call) -> Verdict:
         os.write(2, b"driver: holds\n")
         while not call.has_pending_signal():  # noqa: ASYNC110 - as handlers ask
@@ -118,7 +123,7 @@ def hold_reads(nursery: trio.Nursery) -> list[Interest]:
     async def for_good(call: Call) -> Verdict:
         os.write(2, b"driver: holds for good\n")
         try:
-            while not call.interrupted:  # noqa: ASYNC110
+            while not is_stopped(call):  # noqa: ASYNC110
                 await trio.sleep(0.001)
         finally:
             os.write(2, b"driver: held no more\n")

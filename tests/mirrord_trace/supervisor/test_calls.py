@@ -12,6 +12,8 @@ import pytest
 
 from tests.mirrord_trace.supervisor.harness import driver, program, run, wait_until_gone
 
+pytestmark = pytest.mark.usefixtures("delivery")
+
 
 def test_signal_interrupts_a_held_call() -> None:
     with driver("hold_reads", program("calls"), "interrupt", stdin=subprocess.PIPE) as running:
@@ -53,7 +55,7 @@ def test_held_call_of_a_thread_is_cancelled_when_another_executes() -> None:
         running.process.stdin.write(b"go")
         running.process.stdin.close()
         running.process.stdin = None
-        os.kill(pid, signal.SIGWINCH)
+        os.kill(pid, signal.SIGUSR2)
         assert running.wait() == 0
         assert "driver: held no more" in running.said
         assert running.stdout == "executed\n"

@@ -11,6 +11,8 @@ import pytest
 
 from tests.mirrord_trace.supervisor.harness import UNPRIVILEGED, program, run
 
+pytestmark = pytest.mark.usefixtures("delivery")
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:

@@ -17,6 +17,8 @@ import pytest
 
 from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, driver, program
 
+pytestmark = pytest.mark.usefixtures("delivery")
+
 
 @attrs.define(eq=False)
 class Terminal:
@@ -69,9 +71,10 @@ SHELL = """if 1:
 
 
 @pytest.fixture
-def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+def terminal(request: pytest.FixtureRequest, delivery: str) -> Iterator[Terminal]:
     """Runs the program `job` with the arguments that the test is parametrised with."""
-    command = [sys.executable, "-m", "tests.mirrord_trace.supervisor.driver", "pass_all", program("job")]
+    command = [sys.executable, "-m", "tests.mirrord_trace.supervisor.driver", delivery, "pass_all"]
+    command.append(program("job"))
     command += getattr(request, "param", [])
     pid, controller = os.forkpty()
     if pid == 0:

@@ -70,6 +70,7 @@ def test_command_that_cannot_be_executed(tmp_path: Path, kind: str, reason: str)
         assert failed.value.exit_code == 126
 
 
+@pytest.mark.usefixtures("delivery")
 @pytest.mark.parametrize("rights", [[], UNPRIVILEGED], ids=["root", "user"])
 @pytest.mark.parametrize(
     ("text", "exit_code", "words"),
@@ -92,6 +93,7 @@ def test_what_execve_says(rights: list[str], text: str, exit_code: int, words: s
     assert not any("Traceback" in line for line in ended.said)
 
 
+@pytest.mark.usefixtures("delivery")
 def test_program_inherits_what_a_program_would_natively() -> None:
     """Signal mask and dispositions, limits, descriptors, umask, niceness, environment."""
     script = "grep -E '^(Sig(Blk|Ign|Cgt)|Umask)' /proc/self/status; ulimit -a; ls /proc/self/fd; nice; env"

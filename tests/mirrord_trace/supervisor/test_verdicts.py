@@ -1,4 +1,4 @@
-"""Every verdict of the ptrace delivery on a real process, whose registers must come back as they were."""
+"""Every verdict of each delivery on a real process, whose registers must come back as they were."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.mirrord_trace.supervisor.harness import UNPRIVILEGED, program, run
+
+pytestmark = pytest.mark.usefixtures("delivery")
 
 
 @pytest.fixture
