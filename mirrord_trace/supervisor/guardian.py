@@ -33,7 +33,7 @@ import trio
 from mirrord_trace.borrow import borrow_descriptor
 from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor import launch, signals
-from mirrord_trace.supervisor.family import children_of
+from mirrord_trace.supervisor.descent import children_of
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NAME: Final = 15

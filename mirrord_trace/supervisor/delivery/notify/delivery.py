@@ -51,7 +51,7 @@ from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
 from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, Continue, Descriptor, NotifiedCall, Reply, Result
-from mirrord_trace.supervisor.family import descendants_of, living_task_of
+from mirrord_trace.supervisor.descent import descendants_of, living_task_of
 from mirrord_trace.supervisor.launch import ProcessState, Program
 from mirrord_trace.supervisor.signals import DOORBELL
 
