@@ -68,17 +68,17 @@ async def _connect_later(call: NotifiedCall, verdict: UseAddress, loan: Loan, na
 
 
 def is_blocking(number: int) -> bool:
-    """Whether the process left O_NONBLOCK unset on a socket. Raises OSError."""
+    """Whether the process left O_NONBLOCK unset on a socket, which may be a stream socket. Raises OSError."""
     with _flags:
         return os.get_blocking(number)
 
 
 def connect_at_once(number: int, name: bytes) -> tuple[int, bool]:
     """One attempt: what connect(2) says, and whether a call of the process would wait on. Raises OSError."""
+    if not is_blocking(number) or kernel.option(number, socket.SO_TYPE) != socket.SOCK_STREAM:
+        return kernel.connect(number, name), False
     with _flags:
         flags = fcntl.fcntl(number, fcntl.F_GETFL)
-        if flags & os.O_NONBLOCK or kernel.option(number, socket.SO_TYPE) != socket.SOCK_STREAM:
-            return kernel.connect(number, name), False
         fcntl.fcntl(number, fcntl.F_SETFL, flags | os.O_NONBLOCK)
         try:
             result = kernel.connect(number, name)

@@ -15,6 +15,7 @@ import math
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -43,7 +44,16 @@ _stream_sendmsg = _patient.sendmsg
 _recvmsg = _brief.recvmsg
 for _function in (_sendmsg, _stream_sendmsg, _recvmsg):
     _function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
-for _function in (_sendto, _sendmsg, _stream_sendmsg, _recvmsg):
+_recvfrom = _brief.recvfrom
+_recvfrom.argtypes = (
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+)
+for _function in (_sendto, _sendmsg, _stream_sendmsg, _recvmsg, _recvfrom):
     _function.restype = ctypes.c_ssize_t
 
 _syscall = _brief.syscall
@@ -55,7 +65,8 @@ DATAGRAM_ROOM: Final = 1 << 16
 CONTROL_ROOM: Final = 1 << 16
 
 _timeval = struct.Struct("=qq")
-_iovec = struct.Struct("=QQ")
+_int_bytes: Final = ctypes.sizeof(ctypes.c_int)
+_UDP_ENCAP: Final = 100  # linux/udp.h
 
 
 @attrs.define(eq=False)
@@ -95,36 +106,44 @@ def name_of(call: str, number: int) -> tuple[int, bytes]:
     return 0, room.raw[: length.value]
 
 
+class _Option(threading.local):
+    """Where an option's value is handed out, for each thread."""
+
+    def __init__(self) -> None:
+        self.room = ctypes.create_string_buffer(_timeval.size)
+        self.length = ctypes.c_uint()
+        self.room_address, self.length_address = ctypes.addressof(self.room), ctypes.addressof(self.length)
+
+
+_option = _Option()
+
+
 def option(number: int, option: int) -> int:
     """An integer option of the level SOL_SOCKET. Raises OSError (ENOTSOCK)."""
-    value, length = ctypes.c_int(), ctypes.c_uint(ctypes.sizeof(ctypes.c_int))
-    _get_option(number, option, value, length)
-    return value.value
-
-
-def is_udp(number: int) -> bool:
-    """Whether this is a UDP socket. Raises OSError (ENOTSOCK)."""
-    return (
-        option(number, socket.SO_PROTOCOL) == socket.IPPROTO_UDP
-        and option(number, socket.SO_TYPE) == socket.SOCK_DGRAM
-        and option(number, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6)
-    )
+    return int.from_bytes(_raw_option(number, option, _int_bytes), sys.byteorder, signed=True)
 
 
 def timeout_s(number: int, option: int) -> float:
     """SO_SNDTIMEO or SO_RCVTIMEO, in seconds; inf where there is none. Raises OSError."""
-    room, length = ctypes.create_string_buffer(_timeval.size), ctypes.c_uint(_timeval.size)
-    _get_option(number, option, room, length)
-    seconds, microseconds = _timeval.unpack(room.raw)
+    seconds, microseconds = _timeval.unpack(_raw_option(number, option, _timeval.size))
     return (seconds + microseconds / 1e6) or math.inf
 
 
-def _get_option(
-    number: int, option: int, value: ctypes.c_int | ctypes.Array[ctypes.c_char], length: ctypes.c_uint
-) -> None:
-    if _getsockopt(number, socket.SOL_SOCKET, option, ctypes.addressof(value), ctypes.addressof(length)) < 0:
+def _raw_option(number: int, option: int, length: int) -> bytes:
+    here = _option
+    here.length.value = length
+    if _getsockopt(number, socket.SOL_SOCKET, option, here.room_address, here.length_address) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), f"option {option} of descriptor {number}")
+    return here.room.raw[:length]
+
+
+def is_udp(number: int) -> bool:
+    """Whether this is a UDP socket: no other knows UDP's options (checked on Linux 6.18), and one call tells."""
+    here = _option
+    here.length.value = _int_bytes
+    found: int = _getsockopt(number, socket.IPPROTO_UDP, _UDP_ENCAP, here.room_address, here.length_address)
+    return found == 0
 
 
 def send_datagram(number: int, data: bytes, flags: int, name: bytes | None, control: bytes) -> int:
@@ -179,6 +198,8 @@ class _Room(threading.local):
             for room in (self.data, self.name, self.control, self.iovec, self.header)
         ]
         self.places = [ctypes.addressof(pin) for pin in self._pins]
+        self.name_length = ctypes.c_uint()
+        self.name_length_address = ctypes.addressof(self.name_length)
 
 
 _room = _Room()
@@ -196,11 +217,26 @@ class Received:
     flags: int = 0
 
 
-def receive_datagram(number: int, flags: int, room: int, control_room: int) -> Received:
+def receive_from(number: int, flags: int, room: int) -> Received:
+    """recvfrom(2) on a UDP socket, of up to `room` bytes; never blocks."""
+    here = _room
+    here.name_length.value = SOCKADDR_STORAGE_BYTES
+    data, name, *_ = here.places
+    result = _recvfrom(
+        number, data, min(room, DATAGRAM_ROOM), flags | socket.MSG_DONTWAIT, name, here.name_length_address
+    )
+    if result < 0:
+        return Received(-ctypes.get_errno())
+    return Received(
+        result, bytes(memoryview(here.data)[: min(result, room)]), bytes(here.name[: here.name_length.value])
+    )
+
+
+def receive_message(number: int, flags: int, room: int, control_room: int) -> Received:
     """recvmsg(2) on a UDP socket, of up to `room` bytes of data; never blocks."""
     here = _room
     data, name, control, iovec, header = here.places
-    _iovec.pack_into(here.iovec, 0, data, min(room, DATAGRAM_ROOM))
+    here.iovec[:] = Iovec(data, min(room, DATAGRAM_ROOM)).encode()
     control_room = min(control_room, CONTROL_ROOM)
     here.header[:] = Msghdr(
         name, SOCKADDR_STORAGE_BYTES, iovec, 1, control if control_room else 0, control_room, 0

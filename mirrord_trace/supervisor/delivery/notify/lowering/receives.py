@@ -8,20 +8,20 @@ task's own call finds the signal.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import attrs
 import trio
 
-from mirrord_syscalls.structs import Iovec, Mmsghdr, Msghdr
+from mirrord_syscalls.structs import Mmsghdr, Msghdr
 from mirrord_trace.supervisor.delivery.base import MemoryFault, PresentAddresses
 from mirrord_trace.supervisor.delivery.notify.lowering import kernel, messages
-from mirrord_trace.supervisor.delivery.notify.lowering.connects import is_blocking
-from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan, Received
+from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan
 from mirrord_trace.supervisor.delivery.notify.lowering.messages import MESSAGES_MAXIMUM
 from mirrord_trace.supervisor.delivery.notify.lowering.names import shown, write_name
 from mirrord_trace.supervisor.delivery.notify.lowering.waiting import Ended, patiently
@@ -93,16 +93,14 @@ class _Receiver:
         """What the call returns when it ends with this error. Raises MemoryFault, MemoryHidden, TaskGone."""
         return result
 
-    def _take(self, segments: Sequence[Iovec], flags: int, control_room: int) -> Received:
-        self.call.check()
-        return kernel.receive_datagram(self.number, flags, messages.length_of(segments), control_room)
-
     def _take_message(self, place: int, flags: int) -> int:
         """Receives into the header at `place`, as ____sys_recvmsg (net/socket.c) does."""
         call = self.call
         header = messages.read_header(call, place)
         segments = messages.read_segments(call, header)
-        got = self._take(segments, flags, header.control_length if header.control else 0)
+        room, control_room = messages.length_of(segments), header.control_length if header.control else 0
+        call.check()
+        got = kernel.receive_message(self.number, flags, room, control_room)
         if got.result < 0:
             return got.result
         call.check()
@@ -132,7 +130,7 @@ class _Receiver:
         return (
             result == -errno.EAGAIN
             and not flags & (socket.MSG_DONTWAIT | socket.MSG_ERRQUEUE)
-            and is_blocking(self.number)
+            and os.get_blocking(self.number)
         )
 
 
@@ -147,17 +145,19 @@ class _Message(_Receiver):
             result = self._take_message(call.arguments[1], flags)
         else:
             flags = call.integer(3)
-            result = self._take_plain((Iovec(call.arguments[1], call.arguments[2]),), flags)
+            result = self._take_plain(flags)
         return None if self._must_wait(result, flags) else result
 
-    def _take_plain(self, segments: Sequence[Iovec], flags: int) -> int:
+    def _take_plain(self, flags: int) -> int:
         call = self.call
-        got = self._take(segments, flags, 0)
+        _, data_place, room, _, place, length_place = call.arguments
+        call.check()
+        got = kernel.receive_from(self.number, flags, room)
         if got.result < 0:
             return got.result
         call.check()
-        messages.scatter(call, segments, got.data)
-        place, length_place = call.arguments[4:6]
+        if got.data:
+            call.memory.write(data_place, got.data)
         if not place:
             return got.result
         return write_name(call, place, length_place, shown(got.name, self.verdict.translate)) or got.result

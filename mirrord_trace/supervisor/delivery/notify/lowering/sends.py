@@ -8,6 +8,7 @@ for it would go to its own address.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,7 +21,7 @@ from mirrord_syscalls.sockaddr import encode_sockaddr
 from mirrord_syscalls.structs import Iovec, Mmsghdr
 from mirrord_trace.supervisor.delivery.base import MemoryFault, MemoryHidden, UseAddress, UseAddresses
 from mirrord_trace.supervisor.delivery.notify.lowering import kernel, messages
-from mirrord_trace.supervisor.delivery.notify.lowering.connects import failed, is_blocking
+from mirrord_trace.supervisor.delivery.notify.lowering.connects import failed
 from mirrord_trace.supervisor.delivery.notify.lowering.fast_open import lower_fast_open
 from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan
 from mirrord_trace.supervisor.delivery.notify.lowering.messages import MESSAGES_MAXIMUM
@@ -176,4 +177,4 @@ def _datagram(call: NotifiedCall, segments: Sequence[Iovec]) -> bytes:
 
 
 def _may_wait(number: int, flags: int) -> bool:
-    return not flags & socket.MSG_DONTWAIT and is_blocking(number)
+    return not flags & socket.MSG_DONTWAIT and os.get_blocking(number)
