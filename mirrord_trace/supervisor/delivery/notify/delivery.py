@@ -49,7 +49,7 @@ from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS,
 from mirrord_trace.supervisor.delivery.notify.held import Held
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
+from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory, path_reader
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, Continue, Descriptor, NotifiedCall, Reply, Result
 from mirrord_trace.supervisor.descent import descendants_of, living_task_of
 from mirrord_trace.supervisor.launch import ProcessState, Program
@@ -60,6 +60,8 @@ _LIFE_CHECK_S: Final = 0.02
 _LIFE_CHECK_EACH_S: Final = 0.00005
 _DOORBELL_EVERY_S: Final = 0.01
 _MEMORIES_KEPT: Final = 4096
+_IDENTITY: Final = 0
+_TID: Final = 1
 _NUMBER: Final = 3
 _ARGUMENTS: Final = 6
 """Fields of `notification.NOTIFICATION`."""
@@ -235,26 +237,28 @@ class NotifyDelivery:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DOORBELL})
         self._thread = threading.get_ident()
         try:
-            receive = self._listener.receive
+            receive, let_go, read_path = self._listener.receive, self._listener.continuer(), path_reader()
             while not self._is_over:
                 notified = receive()
-                if notified is not None:
-                    self._take(notified)
+                if notified is None:
+                    continue
+                served = self._served[notified[_NUMBER]]
+                if served.concerns is not None:
+                    try:
+                        concerns = served.concerns(read_path(notified[_TID], notified[served.path]))
+                    except (MemoryFault, MemoryHidden, TaskGone):
+                        concerns = True  # the handler is told in its turn
+                    if not concerns:
+                        let_go(notified[_IDENTITY])
+                        continue
+                self._take(notified, served)
         finally:
             self._thread = None
             signal.pthread_sigmask(signal.SIG_BLOCK, {DOORBELL})
 
-    def _take(self, notified: tuple[int, ...]) -> None:
-        identity, tid = notified[0], notified[1]
-        served = self._served[notified[_NUMBER]]
+    def _take(self, notified: tuple[int, ...], served: _Served) -> None:
+        identity, tid = notified[_IDENTITY], notified[_TID]
         memory = self._memories.get(tid) or self._remember(tid)
-        if served.concerns is not None:
-            try:
-                if not served.concerns(memory.read_string(notified[served.path])):
-                    self._listener.let_go(identity)
-                    return
-            except (MemoryFault, MemoryHidden, TaskGone):
-                pass  # the handler is told in its turn
         arguments = notified[_ARGUMENTS:]
         check = partial(self._check, identity)
         call = NotifiedCall(tid, served.name, arguments, memory, self.abi, borrow_descriptor, False, check)

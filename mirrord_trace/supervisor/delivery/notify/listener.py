@@ -14,7 +14,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -29,6 +31,7 @@ _RECEIVE: Final = ctypes.c_ulong(notification.RECEIVE)
 _SEND: Final = ctypes.c_ulong(notification.SEND)
 _ID_VALID: Final = ctypes.c_ulong(notification.ID_VALID)
 _ADDFD: Final = ctypes.c_ulong(notification.ADDFD)
+_pack_identity = struct.Struct("=Q").pack_into
 _SET_FLAGS: Final = ctypes.c_ulong(notification.SET_FLAGS)
 
 
@@ -111,6 +114,19 @@ class Listener:
             if error != errno.ENOENT:
                 self.answer(identity, -error)
 
+    def continuer(self) -> Callable[[int], None]:
+        """`let_go` for one thread that does it often."""
+        room = _Room(notification.RESPONSE_BYTES)
+        notification.RESPONSE.pack_into(room.buffer, 0, 0, 0, 0, notification.FLAG_CONTINUE)
+        buffer, address, number = room.buffer, room.address, self._number
+
+        def let_go(identity: int, _room: _Room = room) -> None:
+            _pack_identity(buffer, 0, identity)
+            if _answering(number, _SEND, address) != 0:
+                _check_sent()
+
+        return let_go
+
     def close(self) -> None:
         """Gives the descriptor back. Every call that is intercepted after the last duplicate is closed gets ENOSYS."""
         os.close(self.descriptor)
@@ -118,8 +134,11 @@ class Listener:
     def _send(self, identity: int, value: int, error: int, flags: int) -> None:
         room = _rooms.response
         notification.RESPONSE.pack_into(room.buffer, 0, identity, value, error, flags)
-        if _answering(self._number, _SEND, room.address) == 0:
-            return
-        failure = ctypes.get_errno()
-        if failure not in (errno.ENOENT, errno.EINPROGRESS):  # gone, or answered already
-            raise OSError(failure, os.strerror(failure), "seccomp listener")
+        if _answering(self._number, _SEND, room.address) != 0:
+            _check_sent()
+
+
+def _check_sent() -> None:
+    failure = ctypes.get_errno()
+    if failure not in (errno.ENOENT, errno.EINPROGRESS):  # gone, or answered already
+        raise OSError(failure, os.strerror(failure), "seccomp listener")

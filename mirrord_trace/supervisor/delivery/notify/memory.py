@@ -15,6 +15,7 @@ import ctypes
 import errno
 import struct
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -32,7 +33,7 @@ _ONE: Final = ctypes.c_ulong(1)
 _NO_FLAGS: Final = ctypes.c_ulong(0)
 
 
-_transfer = struct.Struct("=QQQ")
+_pack_transfer = struct.Struct("=QQQ").pack_into
 _OUR_LENGTH: Final = 8
 _THEIRS: Final = 16
 
@@ -92,7 +93,7 @@ class TaskMemory:
         if length > _PAGE:
             return self._read_much(address, length)
         scratch = _scratches.own
-        self._fill(scratch, address, length)
+        _fill(scratch, self.tid, address, length)
         return bytes(scratch.room[:length])
 
     def write(self, address: int, data: bytes) -> None:
@@ -108,27 +109,7 @@ class TaskMemory:
 
     def read_string(self, address: int, limit: int = PATH_MAX) -> bytes:
         """See `Memory.read_string`. Stops at `limit` bytes when there is no NUL before."""
-        scratch = _scratches.own
-        room = scratch.room
-        parts = b""
-        wanted = _MOST_PATHS
-        while limit > 0:
-            length = min(_PAGE - address % _PAGE, wanted, limit)
-            self._fill(scratch, address, length)
-            end = room.find(0, 0, length)
-            if end >= 0:
-                return parts + room[:end]
-            parts += room[:length]
-            address += length
-            limit -= length
-            wanted = _PAGE
-        return parts
-
-    def _fill(self, scratch: _Scratch, address: int, length: int) -> None:
-        _transfer.pack_into(scratch.iovecs, _OUR_LENGTH, length, address, length)
-        done = _readv(self.tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
-        if done != length:
-            raise _failure(done, length, self.tid, "read", address)
+        return _read_string(_scratches.own, self.tid, address, limit)
 
     def _read_much(self, address: int, length: int) -> bytes:
         room = bytearray(length)
@@ -137,3 +118,49 @@ class TaskMemory:
         if done != length:
             raise _failure(done, length, self.tid, "read", address)
         return bytes(room)
+
+
+def path_reader() -> Callable[[int, int], bytes]:
+    """What reads a path of a task (its id, the address): `read_string` for one thread that does it often.
+
+    The rare path that is longer than a buffer, or crosses a page, costs it more. Raises as `TaskMemory.read_string`.
+    """
+    scratch = _Scratch()
+    room, iovecs, ours, theirs = scratch.room, scratch.iovecs, scratch.ours, scratch.theirs
+
+    def read(tid: int, address: int) -> bytes:
+        length = _PAGE - address % _PAGE
+        if length > _MOST_PATHS:
+            length = _MOST_PATHS
+        _pack_transfer(iovecs, _OUR_LENGTH, length, address, length)
+        done = _readv(tid, ours, _ONE, theirs, _ONE, _NO_FLAGS)
+        if done != length:
+            raise _failure(done, length, tid, "read", address)
+        end = room.find(0, 0, length)
+        return bytes(room[:end]) if end >= 0 else _read_string(scratch, tid, address, PATH_MAX)
+
+    return read
+
+
+def _read_string(scratch: _Scratch, tid: int, address: int, limit: int) -> bytes:
+    room = scratch.room
+    parts = b""
+    wanted = _MOST_PATHS
+    while limit > 0:
+        length = min(_PAGE - address % _PAGE, wanted, limit)
+        _fill(scratch, tid, address, length)
+        end = room.find(0, 0, length)
+        if end >= 0:
+            return parts + room[:end]
+        parts += room[:length]
+        address += length
+        limit -= length
+        wanted = _PAGE
+    return parts
+
+
+def _fill(scratch: _Scratch, tid: int, address: int, length: int) -> None:
+    _pack_transfer(scratch.iovecs, _OUR_LENGTH, length, address, length)
+    done = _readv(tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
+    if done != length:
+        raise _failure(done, length, tid, "read", address)
