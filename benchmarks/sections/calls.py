@@ -14,7 +14,6 @@ from benchmarks import building, processes, world
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 from benchmarks.processes import Command
-from benchmarks.rounds import alternate
 from benchmarks.ways import ALL, Way
 
 SECTION: Final = "calls"
@@ -34,7 +33,7 @@ def measure(bench: Bench) -> list[Figure]:
         return processes.numbers(processes.run(way.command(program), _TIMEOUT_S))
 
     ways = bench.ways.some(*ALL)
-    samples = alternate({way.name: partial(run, way) for way in ways}, bench.rounds + 2, bench.progress)
+    samples = bench.alternate({way.name: partial(run, way) for way in ways}, bench.rounds + 2)
     missing = {**bench.ways.missing_of(*ALL), **samples.missing}
     return [
         Figure(SECTION, name, "ns", samples.of(f"{name} {threads}"), {"threads": threads}, missing)

@@ -17,7 +17,6 @@ from benchmarks.bench import Bench
 from benchmarks.errors import MeasurementFailed
 from benchmarks.figures import NATIVE, Figure
 from benchmarks.processes import Command
-from benchmarks.rounds import alternate
 from benchmarks.ways import DELIVERIES, FLOOR
 
 SECTION: Final = "growth"
@@ -59,7 +58,7 @@ def _measure(bench: Bench, kind: str, count: int) -> list[Figure]:
     runners = {way.name: runner(way.name, way.command(program)) for way in bench.ways.some(*names)}
     runners[NATIVE] = runner(NATIVE, bench.world.in_pod(program))
     rounds = 1 if bench.quick else min(bench.rounds, _MOST_ROUNDS)
-    samples = alternate(runners, rounds, bench.progress)
+    samples = bench.alternate(runners, rounds)
     missing = {**bench.ways.missing_of(*names), **samples.missing}
     return [
         Figure(SECTION, f"{kind}: {key}", UNITS.get(key, "B"), samples.of(key), {"count": count}, missing)

@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.errors import Unavailable
 from benchmarks.figures import NATIVE, Figure
 from benchmarks.processes import Command
-from benchmarks.rounds import Samples, alternate
+from benchmarks.rounds import Samples
 from benchmarks.ways import DELIVERIES, SSH
 from benchmarks.world import ADDRESS, PORT
 
@@ -104,4 +104,4 @@ def _measure(bench: Bench, proxy: int | None) -> Samples[str]:
         runners[way.name] = runner(way.command(program(everything)))
     if proxy is not None:
         runners[SSH] = runner(program(_stream_cells(), proxy))
-    return alternate(runners, min(bench.rounds, _MOST_ROUNDS), bench.progress)
+    return bench.alternate(runners, min(bench.rounds, _MOST_ROUNDS))

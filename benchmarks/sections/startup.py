@@ -19,7 +19,6 @@ from benchmarks.bench import Bench
 from benchmarks.errors import Unavailable
 from benchmarks.figures import NATIVE, Figure
 from benchmarks.processes import Command
-from benchmarks.rounds import alternate
 from benchmarks.ways import ALL, Way
 
 SECTION: Final = "startup"
@@ -62,7 +61,7 @@ def measure(bench: Bench) -> list[Figure]:
         return found
 
     ways = bench.ways.some(*ALL)
-    samples = alternate({way.name: partial(run, way) for way in ways}, bench.rounds, bench.progress)
+    samples = bench.alternate({way.name: partial(run, way) for way in ways}, bench.rounds)
     missing = {**bench.ways.missing_of(*ALL), **samples.missing}
     figures = []
     for name in makers:
