@@ -99,11 +99,13 @@ class TaskMemory:
     def write(self, address: int, data: bytes) -> None:
         """See `Memory.write`."""
         length = len(data)
-        if length:
-            pin = ctypes.c_char_p(data)
-            ours = ctypes.cast(pin, ctypes.c_void_p).value
-            assert ours is not None
-            done = _transfer_much(_writev, self.tid, ours, address, length)
+        if length > _PAGE:
+            self._write_much(address, data)
+        elif length:
+            scratch = _scratches.own
+            scratch.room[:length] = data
+            _pack_transfer(scratch.iovecs, _OUR_LENGTH, length, address, length)
+            done = _writev(self.tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
             if done != length:
                 raise _failure(done, length, self.tid, "write", address)
 
@@ -118,6 +120,14 @@ class TaskMemory:
         if done != length:
             raise _failure(done, length, self.tid, "read", address)
         return bytes(room)
+
+    def _write_much(self, address: int, data: bytes) -> None:
+        pin = ctypes.c_char_p(data)
+        ours = ctypes.cast(pin, ctypes.c_void_p).value
+        assert ours is not None
+        done = _transfer_much(_writev, self.tid, ours, address, len(data))
+        if done != len(data):
+            raise _failure(done, len(data), self.tid, "write", address)
 
 
 def path_reader() -> Callable[[int, int], bytes]:
