@@ -40,29 +40,32 @@ class Held:
 
     def is_interrupted(self) -> bool:
         """Whether natively the call would end now."""
-        task = _Status.of(self.call.tid)
+        task = Status.of(self.call.tid)
         if task is None:
             return False
         if self._tracer is None:
             self._tracer = task.tracer
-        return task.tracer not in (0, self._tracer) or _has_signal(task)
+        leader = None if task.process == task.tid else Status.of(task.process)
+        return task.tracer not in (0, self._tracer) or acts_on_signal(task, leader)
 
 
-def _has_signal(task: _Status) -> bool:
+def acts_on_signal(task: Status, leader: Status | None) -> bool:
+    """Whether a signal waits that `task` would act on. `leader` is its process's first thread: None if that is itself.
+
+    A signal for the whole process is the first thread's if that does not block it. A thread that is stopped already
+    shows that the whole process is to stop.
+    """
     acted_on = ~(task.blocked | task.ignored)
     if task.pending & acted_on:
         return True
     shared = task.shared_pending & acted_on
-    if task.process == task.tid:
-        return bool(shared)
-    leader = _Status.of(task.process)
     if leader is None or leader.state in "ZX":
         return bool(shared)
     return leader.state in "Tt" or bool(shared & leader.blocked)
 
 
 @attrs.frozen
-class _Status:
+class Status:
     """What /proc/TID/status says (proc_pid_status(5)); signals are bit sets."""
 
     tid: int
@@ -75,7 +78,7 @@ class _Status:
     ignored: int
 
     @classmethod
-    def of(cls, tid: int) -> _Status | None:
+    def of(cls, tid: int) -> Status | None:
         """None when the task is gone."""
         try:
             with open(f"/proc/{tid}/status", "rb") as status:

@@ -1,0 +1,60 @@
+"""Whether a signal would end a call that is held: decided from what /proc says of the task and its first thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import attrs
+import pytest
+
+from mirrord_trace.supervisor.delivery.notify.held import Status, acts_on_signal
+
+USR1 = 1 << (signal.SIGUSR1 - 1)
+STOP = 1 << (signal.SIGSTOP - 1)
+QUIET = Status(tid=11, process=10, state="S", tracer=0, pending=0, shared_pending=0, blocked=0, ignored=0)
+LEADER = attrs.evolve(QUIET, tid=10)
+
+
+@pytest.mark.parametrize(
+    ("task", "leader", "expected"),
+    [
+        (QUIET, LEADER, False),
+        (attrs.evolve(QUIET, pending=USR1), LEADER, True),
+        (attrs.evolve(QUIET, pending=USR1, blocked=USR1), LEADER, False),
+        (attrs.evolve(QUIET, pending=USR1, ignored=USR1), LEADER, False),
+        (attrs.evolve(QUIET, pending=STOP), LEADER, True),
+        # for the whole process: the first thread's, unless that blocks it or has ended
+        (attrs.evolve(LEADER, shared_pending=USR1), None, True),
+        (attrs.evolve(LEADER, shared_pending=USR1, blocked=USR1), None, False),
+        (attrs.evolve(QUIET, shared_pending=USR1), attrs.evolve(LEADER, shared_pending=USR1), False),
+        (attrs.evolve(QUIET, shared_pending=USR1), attrs.evolve(LEADER, shared_pending=USR1, blocked=USR1), True),
+        (attrs.evolve(QUIET, shared_pending=USR1), attrs.evolve(LEADER, state="Z"), True),
+        # the process stops, and waits for this thread
+        (QUIET, attrs.evolve(LEADER, state="T"), True),
+    ],
+)
+def test_whose_signal_it_is(task: Status, leader: Status | None, expected: bool) -> None:
+    assert acts_on_signal(task, leader) is expected
+
+
+def test_status_is_read_from_proc() -> None:
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        status = Status.of(os.getpid())
+        assert status is not None
+        assert (status.tid, status.process, status.state) == (os.getpid(), os.getpid(), "R")
+        assert status.shared_pending & USR1
+        assert status.blocked & USR1
+        assert signal.sigwait({signal.SIGUSR1}) == signal.SIGUSR1
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def test_a_task_that_is_gone_has_no_status() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert Status.of(pid) is None

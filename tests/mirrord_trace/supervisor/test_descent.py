@@ -1,0 +1,81 @@
+"""Families of processes made for the purpose, told by /proc."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from mirrord_trace.supervisor import descent
+
+
+def shell(script: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(10)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+NESTED = "sh -c 'cat & sh -c \"cat & echo ready; wait\" & wait' & wait"
+
+
+def names(pids: list[int]) -> list[str]:
+    return sorted(Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids)
+
+
+@pytest.mark.parametrize("has_children_files", [True, False])
+def test_children_and_descendants(has_children_files: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_children_files:  # as on a kernel without CONFIG_PROC_CHILDREN
+        real_open = open
+
+        def without(path: str, mode: str = "r") -> object:
+            if path.endswith("/children"):
+                raise FileNotFoundError(path)
+            return real_open(path, mode)
+
+        monkeypatch.setattr(descent, "open", without, raising=False)
+    process = shell(f"exec 3<&0; {NESTED.replace('cat', 'cat <&3')}")
+    try:
+        assert names(descent.children_of(process.pid)) == ["sh"]
+        found = descent.descendants_of(process.pid)
+        assert names(found) == ["cat", "cat", "sh", "sh"]
+        assert found[0] == descent.children_of(process.pid)[0]
+        assert process.pid in descent.children_of(os.getpid())
+    finally:
+        end(process)
+    assert descent.children_of(process.pid) == []
+
+
+def test_children_of_other_threads_count() -> None:
+    started: list[subprocess.Popen[str]] = []
+    begun, done = threading.Event(), threading.Event()
+
+    def start() -> None:
+        started.append(shell("echo ready; read word"))
+        begun.set()
+        done.wait()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    begun.wait()
+    try:
+        assert started[0].pid in descent.children_of(os.getpid())
+    finally:
+        done.set()
+        thread.join()
+        end(started[0])
+
+
+def test_living_task_of_a_single_thread_is_itself() -> None:
+    assert descent.living_task_of(os.getpid()) == os.getpid()
