@@ -92,10 +92,11 @@ def run(command: Command, timeout_s: float) -> str:
         except subprocess.TimeoutExpired:
             end(process)
             stdout, stderr = process.communicate()
-            text = f"{_shown(command)}: still running after {timeout_s:g} s\n{_tail(stdout + stderr)}"
+            text = f"still running after {timeout_s:g} s: {shown(command)}\n{_tail(stdout + stderr)}"
             raise MeasurementFailed(text) from None
         if process.returncode != 0:
-            raise MeasurementFailed(f"{_shown(command)}: exit status {process.returncode}\n{_tail(stdout + stderr)}")
+            text = f"exit status {process.returncode}: {shown(command)}\n{_tail(stdout + stderr)}"
+            raise MeasurementFailed(text)
     return stdout
 
 
@@ -104,8 +105,10 @@ def wait_readable(descriptor: int, timeout_s: float) -> bool:
     return bool(select.select([descriptor], [], [], max(0.0, timeout_s))[0])
 
 
-def _shown(command: Command) -> str:
-    return shlex.join(map(str, command))
+def shown(command: Command) -> str:
+    """The command line, or as much of it as tells what it was."""
+    text = shlex.join(map(str, command))
+    return text if len(text) <= 160 else f"{text[:100]} … {text[-55:]}"
 
 
 def _tail(text: str) -> str:

@@ -94,13 +94,14 @@ def _tables(figures: Sequence[Figure]) -> Iterator[list[str]]:
         groups.setdefault((tuple(figure.parameters), ways), []).append(figure)
     for (parameters, ways), members in groups.items():
         heads = ["", *parameters, *ways]
+        order = list(dict.fromkeys(figure.name for figure in members))
         rows = [
             [
                 figure.name,
                 *(_PARAMETERS.get(name, str)(value) for name, value in figure.parameters.items()),
                 *(_value(figure, way) for way in ways),
             ]
-            for figure in members
+            for figure in sorted(members, key=lambda figure: order.index(figure.name))
         ]
         yield [_row(heads), _row(["---"] + ["--:"] * (len(heads) - 1)), *map(_row, rows)]
 
@@ -117,7 +118,7 @@ def _value(figure: Figure, way: str) -> str:
     summary = figure.summary(way)
     if summary is None:
         return "not measured"
-    text = f"{units.shown(summary.median, figure.unit)} ({units.spread((summary.lower, summary.upper), figure.unit)})"
+    text = units.with_spread(summary.median, summary.lower, summary.upper, figure.unit)
     ratio = figure.ratio(way) if way != NATIVE else None
     return text if ratio is None else f"{text} \N{MULTIPLICATION SIGN}{units.significant(ratio.median)}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 _TIMES: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
@@ -11,21 +10,18 @@ _BINARY: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")
 
 
 def shown(value: float, unit: str) -> str:
-    """With a suitable prefix and three significant digits. Units: ns, s, B, B/s, 1/s."""
-    number, suffix = scaled(value, unit)
-    return f"{significant(number)} {suffix}".rstrip()
-
-
-def spread(values: Sequence[float], unit: str) -> str:
-    """Several values of one magnitude, the unit said once: "1.2 to 1.4 µs", as the last one is written."""
-    divisor, suffix = _scale(max(values, key=abs), unit)
-    return f"{' to '.join(significant(value / divisor) for value in values)} {suffix}".rstrip()
-
-
-def scaled(value: float, unit: str) -> tuple[float, str]:
-    """The number and the unit that it is best written in."""
+    """With a suitable prefix and three significant digits. Units: ns, s, B, B/s, 1/s. Prefixes are decimal."""
+    if value == 0:
+        return "0"
     divisor, suffix = _scale(value, unit)
-    return value / divisor, suffix
+    return f"{significant(value / divisor)} {suffix}"
+
+
+def with_spread(value: float, lower: float, upper: float, unit: str) -> str:
+    """A value and what it lies between, the unit said once: "1.3 µs (1.2 to 1.4)"."""
+    divisor, suffix = _scale(value, unit)
+    middle, low, high = (significant(number / divisor) for number in (value, lower, upper))
+    return f"{middle} {suffix} ({low} to {high})"
 
 
 def _scale(value: float, unit: str) -> tuple[float, str]:
@@ -33,16 +29,14 @@ def _scale(value: float, unit: str) -> tuple[float, str]:
         in_ns = 1e9 if unit == "s" else 1.0
         factor, suffix = next((step for step in _TIMES if abs(value) * in_ns >= step[0]), _TIMES[-1])
         return factor / in_ns, suffix
-    if unit == "B":
-        factor, suffix = next((step for step in _BINARY if abs(value) >= step[0]), _BINARY[-1])
-        return factor, suffix
     factor, prefix = next((step for step in _DECIMAL if abs(value) >= step[0]), _DECIMAL[-1])
-    return factor, f"{prefix}{unit}" if unit != "1/s" else f"{prefix}/s"
+    return factor, prefix + unit.removeprefix("1")
 
 
 def size(count: float) -> str:
-    """A message's size: "1 B", "64 KiB"."""
-    return shown(count, "B")
+    """Of a message or of the machine's memory, with binary prefixes: "1 B", "64 KiB"."""
+    factor, suffix = next((step for step in _BINARY if count >= step[0]), _BINARY[-1])
+    return f"{significant(count / factor)} {suffix}"
 
 
 def significant(number: float) -> str:

@@ -18,7 +18,7 @@ from benchmarks.figures import Summary
 
 _PANEL_WIDTH: Final = 330
 _PANEL_HEIGHT: Final = 190
-_LEFT, _RIGHT, _ABOVE, _BELOW = 70, 14, 34, 48
+_LEFT, _RIGHT, _ABOVE, _BELOW = 82, 14, 34, 48
 _HEAD: Final = 76
 _FOOT: Final = 14
 _TEXT, _FAINT, _GRID = "#222222", "#666666", "#e4e4e4"
@@ -178,6 +178,14 @@ def _bars(panel: Panel, scale: Scale) -> Iterator[str]:
                 f"<title>{escape(series.name)}: {escape(units.shown(value.median, panel.unit))}</title></rect>"
             )
             yield from _whisker(x + width / 2, value, scale, _TEXT)
+            yield _bar_label(x + width / 2 + 3, min(y, _y(scale, value.upper)), units.shown(value.median, panel.unit))
+
+
+def _bar_label(x: float, y: float, text: str) -> str:
+    """Upright above the bar, or within it where there is no room above."""
+    if y - 5.2 * len(text) - 4 >= 0:
+        return _text(x, y - 4, text, size=8.5, turn=-90)
+    return _text(x, y + 6, text, size=8.5, turn=-90, anchor="end", color="#ffffff")
 
 
 def _lines(panel: Panel, scale: Scale) -> Iterator[str]:

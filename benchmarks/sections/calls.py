@@ -1,7 +1,9 @@
 """What a system call costs: one that is not intercepted, and intercepted ones that stay local.
 
 `getppid` is not subscribed to. `openat` (with the close that must follow) and `stat` name an ordinary local file.
-`connect` is a TCP connect to a listener of the same process. Each with one, two and four threads at once.
+`connect` is a TCP connect to a listener of the same process. Each with one, two and four threads at once. There are
+more rounds than elsewhere: where the scheduler puts a ptracer and its tracee differs from start to start, and with it
+the cost of a stop, several times over.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def measure(bench: Bench) -> list[Figure]:
         return processes.numbers(processes.run(way.command(program), _TIMEOUT_S))
 
     ways = bench.ways.some(*ALL)
-    samples = bench.alternate({way.name: partial(run, way) for way in ways}, bench.rounds + 2)
+    samples = bench.alternate({way.name: partial(run, way) for way in ways}, 2 * bench.rounds + 1)
     missing = {**bench.ways.missing_of(*ALL), **samples.missing}
     return [
         Figure(SECTION, name, "ns", samples.of(f"{name} {threads}"), {"threads": threads}, missing)

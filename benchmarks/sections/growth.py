@@ -85,7 +85,7 @@ def _run(command: list[str], crowd: str, *, with_memory: bool) -> Mapping[str, f
         try:
             process.communicate(timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise MeasurementFailed(f"{' '.join(command)}: does not end") from None
+            raise MeasurementFailed(f"does not end: {processes.shown(command)}") from None
     return found
 
 
@@ -97,10 +97,10 @@ def _read_until_ready(process: subprocess.Popen[str], command: list[str]) -> str
     os.set_blocking(descriptor, False)
     while not output.endswith("ready\n"):
         if not processes.wait_readable(descriptor, deadline - time.monotonic()):
-            raise MeasurementFailed(f"{' '.join(command)}: not ready after {_TIMEOUT_S:g} s")
+            raise MeasurementFailed(f"not ready after {_TIMEOUT_S:g} s: {processes.shown(command)}")
         chunk = os.read(descriptor, 65536)
         if not chunk:
             _, stderr = process.communicate(timeout=_TIMEOUT_S)
-            raise MeasurementFailed(f"{' '.join(command)}: ended before it was ready\n{stderr[-800:]}")
+            raise MeasurementFailed(f"ended before it was ready: {processes.shown(command)}\n{stderr[-800:]}")
         output += chunk.decode()
     return output.removesuffix("ready\n")

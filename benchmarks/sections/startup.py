@@ -1,12 +1,13 @@
 """How long programs take from start to end, the tool's own start and end included.
 
-Each program has a second figure, "… once started": the same less what the way adds to /bin/true in that round. It is
-what the program itself is slowed down by.
+Each program has a second figure, "… once started": the same less what the way adds to /bin/true (by the medians). It
+shows what the program itself is slowed down by.
 """
 
 from __future__ import annotations
 
 import shutil
+import statistics
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -75,9 +76,9 @@ def measure(bench: Bench) -> list[Figure]:
 def _once_started(
     name: str, whole: Mapping[str, Sequence[float]], true: Mapping[str, Sequence[float]], missing: Mapping[str, str]
 ) -> Figure:
+    native_s = statistics.median(true[NATIVE])
     started = {
-        way: [total - (start - native) for total, start, native in zip(totals, true[way], true[NATIVE], strict=True)]
-        for way, totals in whole.items()
+        way: [total - (statistics.median(true[way]) - native_s) for total in totals] for way, totals in whole.items()
     }
     return Figure(SECTION, f"{name}, once started", "s", started, missing=missing)
 
