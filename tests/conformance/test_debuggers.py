@@ -6,6 +6,7 @@ supervisor). What a debugger prints is compared with what it prints in the pod, 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -20,6 +21,8 @@ import pytest
 from tests.conformance import build, places
 from tests.conformance.harness import NATIVE, Outcome, World, nothing_left, run_outside, tool_command
 from tests.conformance.pods import ConformancePod
+from tests.conformance.test_terminal import CONTROL_C, CONTROL_Z
+from tests.conformance.test_terminal import shell as interactive_shell
 
 DELIVERY = "notify"
 NEAR, FAR = places.NEAR[0], places.FAR[0]
@@ -155,16 +158,15 @@ def test_gdb_follows_a_child(world: World) -> None:
         "finish",
         "continue",
     ]
-    shell = ["/bin/sh", "-c", f"{shlex.join(debuggee())}; echo the child ended with $?"]
-    seen = debugged(world, [*gdb(*commands), "--args", *shell])
+    script = ["/bin/sh", "-c", f"{shlex.join(debuggee())}; exit 3"]
+    seen = debugged(world, [*gdb(*commands), "--args", *script])
     seen.assert_in_order(f'"{places.HOSTNAME}"', "exited with code 07")
-    seen.assert_in_order("the child ended with 7")
 
 
 def test_strace_shows_the_pods_world(world: World) -> None:
-    shell = ["/bin/sh", "-c", f"{shlex.join(debuggee())}; {shlex.join(debuggee('musl'))}; exit 3"]
+    script = ["/bin/sh", "-c", f"{shlex.join(debuggee())}; {shlex.join(debuggee('musl'))}; exit 3"]
     trace = [installed("strace", "strace"), "-f", "-e", "trace=connect,getpeername,uname", "-e", "signal=none"]
-    seen = debugged(world, [*trace, "-o", "|sed 's/^[0-9]* *//'", *shell])
+    seen = debugged(world, [*trace, "-o", "|sed 's/^[0-9]* *//'", *script])
     to = f'sin_port=htons({places.ECHO}), sin_addr=inet_addr("{FAR}")'
     for call in ("connect(3, {sa_family=AF_INET, ", "getpeername(3, {sa_family=AF_INET, "):
         assert len(re.findall(re.escape(call + to) + r".*\) = 0", seen.text)) == 2
@@ -225,10 +227,71 @@ def test_delve_serves_an_editor(world: World, tmp_path: Path) -> None:
     waiting = f"{{ read -r line; {shlex.join(client)}; cat; }}"
     settings = f"export XDG_CONFIG_HOME={shlex.quote(str(tmp_path))}"
     # The server's first line says that it listens.
-    shell = f"{settings}; {shlex.join([*server, *go_debuggee()])} | {waiting}"
-    seen = debugged(world, ["/bin/bash", "-c", shell])
+    script = f"{settings}; {shlex.join([*server, *go_debuggee()])} | {waiting}"
+    seen = debugged(world, ["/bin/bash", "-c", script])
     seen.assert_in_order(*GO_SEEN, "exited with status 7")
     seen.assert_in_order(*GO_IN_THE_POD)
+
+
+# -- on a terminal ----------------------------------------------------------------------------------------------------
+
+
+def test_gdb_on_a_terminal(pod: ConformancePod, outside: ConformancePod) -> None:
+    """The keys of a terminal reach whom they should: the program while it runs, gdb while it asks."""
+    ports = map(str, [places.SILENT, places.ECHO, places.UDP_ECHO])
+    program = [str(build.c_program("attached", "glibc", debugged=True)), *ports, FAR]
+    interactive = [word for word in gdb("set pagination off") if word != "-batch"]
+    with interactive_shell() as terminal:
+        terminal.type("set -b\n")
+        terminal.type(shlex.join(tool_command(outside, pod, DELIVERY, [*interactive, "--args", *program])) + "\n")
+        terminal.expect("(gdb) ")
+        terminal.type("run\n")
+        for sign in ("ready ", "Continuing.", "Continuing."):
+            terminal.expect(sign)
+            terminal.type(CONTROL_C)
+            terminal.expect("received signal SIGINT")
+            terminal.expect("(gdb) ")
+            terminal.type("continue\n")
+        terminal.expect("Continuing.")
+        terminal.type("\n")
+        for line in (AS_EXPECTED[0], "a datagram: made, as expected", AS_EXPECTED[1], "exited with code 07", "(gdb) "):
+            terminal.expect(line)
+        terminal.type(CONTROL_Z)
+        terminal.expect("Stopped")
+        terminal.type("fg\n")
+        terminal.type("print 6 * 7\n")
+        terminal.expect("= 42")
+        terminal.type("quit\n")
+        terminal.expect("prompt> ")
+        terminal.type('echo "ended with $?"\n')
+        terminal.expect("ended with 0")
+
+
+def test_delve_on_a_terminal(pod: ConformancePod, outside: ConformancePod, tmp_path: Path) -> None:
+    addresses = [f"{FAR}:{places.SILENT}", f"{FAR}:{places.ECHO}"]
+    program = [str(build.go_program("attached", debugged=True)), "--", *addresses]
+    # With the terminal as its input the program would read there what is typed for Delve.
+    line = tmp_path / "line"
+    os.mkfifo(line)
+    command = delve(tmp_path, "exec", "--redirect", f"stdin:{line}", *program, commands=["break main.roundTrip"])
+    with interactive_shell() as terminal, line.open("r+b", buffering=0) as writer:
+        terminal.type(shlex.join(tool_command(outside, pod, DELIVERY, command)) + "\n")
+        terminal.expect("(dlv) ")
+        terminal.type("continue\n")
+        terminal.expect("> main.roundTrip() ")
+        terminal.type("clearall\n")
+        terminal.expect("(dlv) ")
+        terminal.type("continue\n")
+        terminal.expect("ready ")
+        terminal.type(CONTROL_C)
+        terminal.expect("received SIGINT, stopping process")
+        terminal.expect("(dlv) ")
+        writer.write(b"\n")
+        terminal.type("continue\n")
+        terminal.expect(AS_EXPECTED[1])
+        terminal.expect("exited with status 7")
+        terminal.type("exit\n")
+        terminal.expect("prompt> ")
 
 
 # -- attached from outside --------------------------------------------------------------------------------------------
