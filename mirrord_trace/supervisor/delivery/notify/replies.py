@@ -6,11 +6,12 @@ let go on (CONTINUE); then the kernel reads the arguments again, from memory tha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import attrs
 
-from mirrord_trace.supervisor.delivery.base import Call
+from mirrord_trace.supervisor.delivery.base import Call, TaskGone
 
 
 @attrs.frozen
@@ -54,6 +55,16 @@ class NotifiedCall(Call):
     """Raises TaskGone when nobody waits for the answer any more. What was read from the task before is void then."""
     is_interrupted: Callable[[], bool] | None = None
     """Whether a signal waits for this task; None: ask as `Call` does."""
+
+    def borrow(self, descriptor: int) -> int:
+        """See `Call.borrow`. The task's id may have become another's: so it is checked before the duplicate is used."""
+        borrowed = super().borrow(descriptor)
+        try:
+            self.check()
+        except TaskGone:
+            os.close(borrowed)
+            raise
+        return borrowed
 
     def has_pending_signal(self) -> bool:
         """See `Call.has_pending_signal`."""
