@@ -34,8 +34,9 @@ def _scale(value: float, unit: str) -> tuple[float, str]:
 
 
 def size(count: float) -> str:
-    """Of a message or of the machine's memory, with binary prefixes: "1 B", "64 KiB"."""
-    factor, suffix = next((step for step in _BINARY if count >= step[0]), _BINARY[-1])
+    """Of a message or of the machine's memory, with binary prefixes where they fit: "1200 B", "64 KiB"."""
+    is_round = count >= 1 << 20 or count % 1024 == 0
+    factor, suffix = next((step for step in _BINARY if count >= step[0] and is_round), _BINARY[-1])
     return f"{significant(count / factor)} {suffix}"
 
 

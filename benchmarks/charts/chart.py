@@ -21,6 +21,7 @@ _PANEL_HEIGHT: Final = 190
 _LEFT, _RIGHT, _ABOVE, _BELOW = 82, 14, 34, 48
 _HEAD: Final = 76
 _FOOT: Final = 14
+_LABEL_FACTOR, _LABEL_SHARE = 4.0, 1.25
 _TEXT, _FAINT, _GRID = "#222222", "#666666", "#e4e4e4"
 
 
@@ -120,7 +121,11 @@ def _panel(panel: Panel) -> Iterator[str]:
         yield _text(_PANEL_WIDTH / 2, _PANEL_HEIGHT / 2, "nothing was measured", anchor="middle", color=_FAINT)
         return
     extremes = [end for value in values for end in (value.lower, value.upper)]
-    scale = Scale.of(extremes, is_logarithmic=panel.is_logarithmic and max(extremes) > 0)
+    is_logarithmic = panel.is_logarithmic and max(extremes) > 0
+    if not panel.as_lines:
+        # Room for what is written above the highest bar.
+        extremes.append(max(extremes) * (_LABEL_FACTOR if is_logarithmic else _LABEL_SHARE))
+    scale = Scale.of(extremes, is_logarithmic=is_logarithmic)
     yield from _axes(panel, scale)
     yield from _lines(panel, scale) if panel.as_lines else _bars(panel, scale)
     yield _line(0, _PANEL_HEIGHT, _PANEL_WIDTH, _PANEL_HEIGHT, _TEXT)

@@ -134,8 +134,8 @@ def _latency(figures: Sequence[Figure]) -> Chart:
             "ns",
             "time",
             "",
-            ["until connected"],
-            _series(network.WAYS, [find(figures, network.SECTION, network.CONNECT)]),
+            ["until connected", "until the first answer"],
+            _series(network.WAYS, [find(figures, network.SECTION, name) for name in (network.CONNECT, network.ANSWER)]),
         ),
         Panel(
             "Round trip",
@@ -146,7 +146,13 @@ def _latency(figures: Sequence[Figure]) -> Chart:
             _series(network.WAYS, round_trips),
         ),
     ]
-    return _chart("TCP latency", "One connection at a time.", panels, 2, network.WAYS)
+    return _chart(
+        "TCP latency",
+        "One connection at a time. ssh -D says that it is connected before it is.",
+        panels,
+        2,
+        network.WAYS,
+    )
 
 
 def _datagrams(figures: Sequence[Figure]) -> Chart:

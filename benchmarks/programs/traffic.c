@@ -2,6 +2,7 @@
  *
  * PROXY_PORT: of a SOCKS server on 127.0.0.1, 0 for none. Cells, in order:
  *   connect:COUNT            the median time of a connect, nanoseconds
+ *   answer:COUNT             the median time of a connect and one byte there and back on it, nanoseconds
  *   rtt:SIZE                 the median time until so many bytes have come back, nanoseconds
  *   up:STREAMS:SIZE          bytes per second to the far side, sent in messages of that size; what counts has arrived
  *   down:STREAMS:SIZE        bytes per second from there
@@ -27,13 +28,18 @@ static int dial_for(char purpose)
     return connection;
 }
 
-static double connects(size_t count)
+static double connects(size_t count, int until_answer)
 {
     if (count > MOST_SAMPLES)
         usage("so many connects are not counted");
     for (size_t i = 0; i < count; i++) {
         uint64_t start = now_ns();
         int connection = dial(&far);
+        char c = 0;
+        if (until_answer) {
+            send_all(connection, "ea", 2);
+            receive_all(connection, &c, 1);
+        }
         samples[i] = now_ns() - start;
         close(connection);
     }
@@ -169,7 +175,9 @@ static double measure(const char *cell)
 {
     size_t first, second;
     if (sscanf(cell, "connect:%zu", &first) == 1)
-        return connects(first);
+        return connects(first, 0);
+    if (sscanf(cell, "answer:%zu", &first) == 1)
+        return connects(first, 1);
     if (sscanf(cell, "rtt:%zu", &first) == 1)
         return round_trips(first);
     if (sscanf(cell, "up:%zu:%zu", &first, &second) == 2)

@@ -22,6 +22,8 @@ from benchmarks.world import ADDRESS, PORT
 SECTION: Final = "network"
 WAYS: Final = (NATIVE, *DELIVERIES, SSH)
 CONNECT: Final = "connect"
+ANSWER: Final = "connect and first answer"
+"""`ssh -D` says that it is connected before it is; here it must be."""
 ROUND_TRIP: Final = "round trip"
 UP: Final = "throughput up"
 DOWN: Final = "throughput down"
@@ -46,6 +48,7 @@ Cells = Mapping[str, tuple[str, str, Mapping[str, int]]]
 def _stream_cells() -> Cells:
     return {
         f"connect:{_CONNECTS}": (CONNECT, "ns", {}),
+        f"answer:{_CONNECTS}": (ANSWER, "ns", {}),
         **{f"rtt:{size}": (ROUND_TRIP, "ns", {"bytes": size}) for size in _ROUND_TRIPS},
         **{
             f"{word}:{streams}:{size}": (name, "B/s", {"streams": streams, "bytes": size})

@@ -1,0 +1,116 @@
+"""Figures as a run would bring them, made up."""
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.figures import NATIVE, Figure
+from benchmarks.sections import calls, growth, network, startup
+from benchmarks.ways import ALL, FLOOR, NOTIFY, PROOT, PTRACE, SSH, STRACE
+
+OPENAT = {NATIVE: 600.0, FLOOR: 3000.0, NOTIFY: 4500.0, PTRACE: 20e3, STRACE: 30e3}
+NO_PROOT = {PROOT: "not installed: apt-get install proot"}
+
+
+def three(values: Mapping[str, float]) -> dict[str, Sequence[float]]:
+    """Three rounds that are nearly the same."""
+    return {way: [value * 0.99, value, value * 1.02] for way, value in values.items()}
+
+
+def call_figures() -> list[Figure]:
+    return [
+        Figure(
+            calls.SECTION,
+            name,
+            "ns",
+            three(OPENAT if name != "getppid" else {**dict.fromkeys(OPENAT, 90.0), NATIVE: 80.0}),
+            {"threads": threads},
+            NO_PROOT,
+        )
+        for name in calls.NAMES
+        for threads in calls.THREADS
+    ]
+
+
+def startup_figures() -> list[Figure]:
+    names = (startup.TRUE, startup.PYTHON, startup.NODE, startup.STORM)
+    return [
+        Figure(startup.SECTION, name, "s", three({NATIVE: 0.03, NOTIFY: 0.4, PTRACE: 0.6}), missing=NO_PROOT)
+        for name in names
+    ]
+
+
+def network_figures(notify_rate: float = 1.1e9, native_rate: float = 4e9) -> list[Figure]:
+    rates = {NATIVE: native_rate, NOTIFY: notify_rate, SSH: 2e8}
+    streams = [
+        Figure(
+            network.SECTION,
+            name,
+            "B/s",
+            three({way: rate * size / (1 << 20) for way, rate in rates.items()}),
+            {"streams": count, "bytes": size},
+        )
+        for name in (network.UP, network.DOWN)
+        for count in network.STREAMS
+        for size in network.MESSAGES
+    ]
+    latencies = three({NATIVE: 8e3, NOTIFY: 1e6, SSH: 2e5})
+    return [
+        Figure(network.SECTION, network.CONNECT, "ns", latencies),
+        Figure(network.SECTION, network.ANSWER, "ns", latencies),
+        Figure(network.SECTION, network.ROUND_TRIP, "ns", latencies, {"bytes": 1}),
+        *streams,
+        *(
+            Figure(
+                network.SECTION,
+                name,
+                "1/s",
+                three({NATIVE: 2e5, NOTIFY: 1e4}),
+                {"bytes": 64, "under way": 32},
+                {SSH: "carries none"},
+            )
+            for name in (network.CONNECTED, network.UNCONNECTED)
+        ),
+    ]
+
+
+def growth_figures(memory_bytes: float = 140e6) -> list[Figure]:
+    figures = []
+    for kind in (growth.THREADS, growth.PROCESSES, growth.CONNECTIONS):
+        for count in growth.COUNTS:
+            figures += [
+                Figure(growth.SECTION, f"{kind}: {key}", unit, three(OPENAT), {"count": count})
+                for key, unit in growth.UNITS.items()
+            ]
+            figures += [
+                Figure(
+                    growth.SECTION,
+                    f"{kind}: {growth.memory_name(role, measure)}",
+                    "B",
+                    three({NOTIFY: memory_bytes}),
+                    {"count": count},
+                )
+                for role in (*growth.ROLES, "supervisor and agent")
+                for measure in ("RSS", "PSS")
+            ]
+    return figures
+
+
+def all_figures() -> list[Figure]:
+    return [*call_figures(), *startup_figures(), *network_figures(), *growth_figures()]
+
+
+def without(figures: Sequence[Figure], way: str, why: str) -> list[Figure]:
+    """The figures as they are when a way could not be measured."""
+    return [
+        Figure(
+            figure.section,
+            figure.name,
+            figure.unit,
+            {name: values for name, values in figure.samples.items() if name != way},
+            figure.parameters,
+            {**figure.missing, way: why},
+        )
+        for figure in figures
+    ]
+
+
+assert set(OPENAT) | {PROOT} == set(ALL)

@@ -1,0 +1,65 @@
+import pytest
+
+from benchmarks.figures import Figure
+from benchmarks.goals import Verdict, judge
+from benchmarks.ways import NOTIFY
+from tests.benchmarks import samples
+
+
+def verdict(about: str, figures: list[Figure]) -> Verdict:
+    found = [verdict for verdict in judge(figures) if about in verdict.goal]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_all_six_goals_are_judged() -> None:
+    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 6
+
+
+def test_the_floor_is_the_measure_of_openat() -> None:
+    judged = verdict("C floor", samples.call_figures())
+    assert judged.met
+    assert judged.measured == "1.50 times (4.5 µs, floor 3 µs)"
+
+
+def test_a_fifth_of_strace() -> None:
+    judged = verdict("strace", samples.call_figures())
+    assert judged.met
+    assert judged.measured == "1/6.7 of it (30 µs)"
+
+
+def test_a_call_that_is_not_intercepted() -> None:
+    judged = verdict("not intercepted", samples.call_figures())
+    assert judged.met
+    assert judged.measured == "+10.0 ns"
+
+
+@pytest.mark.parametrize(
+    ("notify_rate", "native_rate", "met"),
+    [(1.1e9, 4e9, True), (0.9e9, 4e9, False), (0.9e9, 3e9, True), (0.7e9, 3e9, False), (1.1e9, 8e9, True)],
+)
+def test_a_slower_machine_owes_the_same_share_of_native(notify_rate: float, native_rate: float, met: bool) -> None:
+    judged = verdict("single TCP stream", samples.network_figures(notify_rate, native_rate))
+    assert judged.met is met
+    assert "messages of 1 MiB" in judged.measured
+
+
+@pytest.mark.parametrize(("memory", "met"), [(149e6, True), (151e6, False)])
+def test_memory_with_a_thousand_connections(memory: float, met: bool) -> None:
+    judged = verdict("concurrent connections", samples.growth_figures(memory))
+    assert judged.met is met
+    assert judged.measured == f"{memory / 1e6:.0f} MB resident"
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
+    figures = samples.without(samples.all_figures(), NOTIFY, "the kernel has no listeners\nand more")
+    for judged in judge(figures):
+        assert judged.met is None
+        assert judged.word == "not measured"
+    assert verdict("C floor", figures).measured == "notify: the kernel has no listeners"
+
+
+def test_sections_that_were_not_run() -> None:
+    judged = judge([])
+    assert {verdict.word for verdict in judged} == {"not measured"}
+    assert {verdict.measured for verdict in judged} == {"its section was not run"}
