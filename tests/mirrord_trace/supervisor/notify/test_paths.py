@@ -6,8 +6,13 @@ import ctypes
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import attrs
 import pytest
@@ -15,6 +20,7 @@ import pytest
 from mirrord_syscalls.abi import native_abi
 from mirrord_syscalls.structs import OpenHow
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, MemoryFault, TaskGone, UsePath
+from mirrord_trace.supervisor.delivery.notify.lowering.credentials import Credentials
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lower_path
 from mirrord_trace.supervisor.delivery.notify.replies import Descriptor, NotifiedCall, Reply, Result
 
@@ -55,6 +61,8 @@ class StandIn:
     """A file and calls that are made with it in place of their own."""
 
     path: Path
+    tid: int = attrs.field(factory=os.getpid)
+    """Whose call it is. The memory is this process's all the same."""
 
     def call(self, name: str, *arguments: int, gone: bool = False) -> Reply:
         def check() -> None:
@@ -62,7 +70,7 @@ class StandIn:
                 raise TaskGone("ended")
 
         padded = (*(argument & (1 << 64) - 1 for argument in arguments), *(0,) * (6 - len(arguments)))
-        call = NotifiedCall(os.getpid(), name, padded, OwnMemory(), ABI, check=check)
+        call = NotifiedCall(self.tid, name, padded, OwnMemory(), ABI, check=check)
         return lower_path(call, UsePath(os.fsencode(self.path)))
 
     def opened(self, name: str, *arguments: int) -> tuple[int, bool]:
@@ -72,10 +80,13 @@ class StandIn:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> StandIn:
-    path = tmp_path / "hosts"
-    path.write_bytes(CONTENT)
-    return StandIn(path)
+def stand_in() -> Iterator[StandIn]:
+    """Everybody may search the way to the file, so that its own mode decides."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "hosts"
+        path.write_bytes(CONTENT)
+        yield StandIn(path)
 
 
 @pytest.fixture(autouse=True)
@@ -157,9 +168,9 @@ def test_openat2_refuses(stand_in: StandIn, structure: ctypes.Array[ctypes.c_cha
     assert stand_in.call("openat2", AT_FDCWD, ASKED_AT, ctypes.addressof(structure), size) == Result(-expected)
 
 
-def test_openat2_in_a_root(stand_in: StandIn, tmp_path: Path) -> None:
+def test_openat2_in_a_root(stand_in: StandIn) -> None:
     structure = how(os.O_RDONLY, RESOLVE_IN_ROOT)
-    for root, expected in [(tmp_path, -errno.ENOENT), (Path("/"), None)]:
+    for root, expected in [(stand_in.path.parent, -errno.ENOENT), (Path("/"), None)]:
         descriptor = os.open(root, os.O_PATH)
         try:
             reply = stand_in.call("openat2", descriptor, ASKED_AT, ctypes.addressof(structure), 24)
@@ -251,3 +262,67 @@ def test_readlink(stand_in: StandIn, tmp_path: Path, name: str, room: int, expec
 @pytest.mark.parametrize("room", [0, -1, -(2**31)])
 def test_readlink_without_room(stand_in: StandIn, room: int) -> None:
     assert stand_in.call("readlinkat", AT_FDCWD, ASKED_AT, NO_ADDRESS, room) == Result(-errno.EINVAL)
+
+
+NOBODY, SOME_GROUP = 65534, 4711
+
+
+@contextmanager
+def somebody_else(**options: Any) -> Iterator[int]:
+    """A task with other rights. Needs root, as all tests do that put off rights."""
+    child = subprocess.Popen(["sleep", "1000"], **options)
+    try:
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize(
+    ("mode", "groups", "expected"),
+    [
+        (0o644, [], 0),
+        (0o640, [SOME_GROUP], 0),
+        (0o640, [], errno.EACCES),
+        (0o600, [SOME_GROUP], errno.EACCES),
+        (0o604, [SOME_GROUP], errno.EACCES),  # the group's bits decide, where there is a group
+    ],
+)
+def test_files_are_read_with_the_tasks_rights(stand_in: StandIn, mode: int, groups: list[int], expected: int) -> None:
+    os.chown(stand_in.path, 0, SOME_GROUP)
+    stand_in.path.chmod(mode)
+    before = Credentials.of(os.getpid())
+    with somebody_else(user=NOBODY, group=NOBODY, extra_groups=groups) as tid:
+        theirs = StandIn(stand_in.path, tid)
+        for flags in (os.O_RDONLY, os.O_PATH):
+            reply = theirs.call("openat", AT_FDCWD, ASKED_AT, flags)
+            if expected:
+                assert reply == Result(-expected)
+            else:
+                assert isinstance(reply, Descriptor)
+                assert read_and_close(reply.number) == CONTENT
+        for name in having("access", "faccessat", "faccessat2"):
+            where = (ASKED_AT,) if name == "access" else (AT_FDCWD, ASKED_AT)
+            assert theirs.call(name, *where, os.R_OK) == Result(-expected)
+            assert theirs.call(name, *where, os.W_OK) == Result(-errno.EACCES)
+    assert Credentials.of(os.getpid()) == before
+    assert read_and_close(stand_in.opened("openat", AT_FDCWD, ASKED_AT, os.O_RDWR)[0]) == CONTENT
+
+
+def test_access_asks_for_the_real_user(stand_in: StandIn) -> None:
+    stand_in.path.chmod(0o600)
+    program = "import os, time; os.setresuid(65534, 0, 0); print(flush=True); time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        theirs = StandIn(stand_in.path, child.pid)
+        assert theirs.call("faccessat2", AT_FDCWD, ASKED_AT, os.R_OK, 0) == Result(-errno.EACCES)
+        assert theirs.call("faccessat2", AT_FDCWD, ASKED_AT, os.R_OK, AT_EACCESS) == Result(0)
+        child.kill()
+
+
+def test_a_task_that_is_gone_has_no_rights(stand_in: StandIn) -> None:
+    with somebody_else() as tid:
+        pass
+    with pytest.raises(TaskGone):
+        StandIn(stand_in.path, tid).call("openat", AT_FDCWD, ASKED_AT, os.O_RDONLY)

@@ -2,7 +2,7 @@
 
 The path is absolute and names a file that we made: small, on this machine, never a pipe. So the call is made at once,
 with the number and the arguments that the task gave, and the kernel decides on them; only the path, the directory
-descriptor, which an absolute path does not need, and the buffer are ours.
+descriptor, which an absolute path does not need, and the buffer are ours. It is made with the task's rights.
 
 The seccomp notifier refuses to give a task an O_PATH descriptor (EBADF), and letting the call go on would open the
 wrong file. So a task that asks for one gets a descriptor of the same file, opened for reading: it can do more than the
@@ -20,11 +20,13 @@ from typing import Final
 from mirrord_syscalls.abi import ArgumentKind
 from mirrord_syscalls.structs import OpenHow
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PATH_MAX, UsePath
+from mirrord_trace.supervisor.delivery.notify.lowering.credentials import rights_of
 from mirrord_trace.supervisor.delivery.notify.replies import Descriptor, NotifiedCall, Reply, Result
 
 _STAT_SIZES: Final = {"x86_64": 144, "aarch64": 128}  # asm/stat.h
 _STATX_SIZE: Final = 256  # linux/stat.h
 _RESOLVE_IN_ROOT: Final = 0x10  # linux/openat2.h
+_AT_EACCESS: Final = 0x200  # linux/fcntl.h
 
 _FLAGS_ARGUMENT: Final = {"open": 1, "openat": 2}
 _STAT_BUFFER: Final = {"stat": 1, "lstat": 1, "newfstatat": 2}
@@ -58,26 +60,36 @@ def lower_path(call: NotifiedCall, verdict: UsePath) -> Reply:
         return _fill(call, arguments, _STATX_BUFFER, _STATX_SIZE)
     if call.name in _LINK_BUFFER:
         return _read_link(call, arguments, _LINK_BUFFER[call.name])
-    return Result(_call(call, arguments))
+    return _ask_for_access(call, arguments)
 
 
-def _call(call: NotifiedCall, arguments: list[int]) -> int:
-    """The result as the kernel gives it: a negative errno on failure."""
-    result: int = _libc.syscall(call.abi.numbers[call.name], *arguments)
-    return result if result >= 0 else -ctypes.get_errno()
+def _call(call: NotifiedCall, name: str, arguments: list[int], *, real: bool = False) -> int:
+    """The result as the kernel gives it to the task: a negative errno on failure."""
+    with rights_of(call.tid, real=real):
+        result: int = _libc.syscall(call.abi.numbers[name], *arguments)
+        return result if result >= 0 else -ctypes.get_errno()
+
+
+def _ask_for_access(call: NotifiedCall, arguments: list[int]) -> Reply:
+    """The question is about the real user unless AT_EACCESS says otherwise; about the task's, not about ours."""
+    place = call.abi.arguments[call.name].index(ArgumentKind.PATH)
+    flags = arguments[place + 2] if call.name == "faccessat2" else 0
+    effective = [AT_FDCWD, arguments[place], arguments[place + 1], flags | _AT_EACCESS, 0, 0]
+    return Result(_call(call, "faccessat2", effective, real=not flags & _AT_EACCESS))
 
 
 def _open(call: NotifiedCall, arguments: list[int], index: int) -> Reply:
     flags = arguments[index]
     arguments[index] = flags | os.O_CLOEXEC
-    return _given(_call(call, arguments), flags)
+    return _given(call, _call(call, call.name, arguments), flags)
 
 
-def _given(opened: int, flags: int) -> Reply:
+def _given(call: NotifiedCall, opened: int, flags: int) -> Reply:
     """The answer to an open with these flags that gave us a descriptor, or a negative errno."""
     if opened >= 0 and flags & os.O_PATH:
         try:
-            readable = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC)
+            with rights_of(call.tid, real=False):
+                readable = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             return Result(-(error.errno or errno.EIO))
         finally:
@@ -99,7 +111,7 @@ def _open_how(call: NotifiedCall, arguments: list[int]) -> Reply:
     structure = ctypes.create_string_buffer(changed, size)
     arguments[2] = ctypes.addressof(structure)
     if not how.resolve & _RESOLVE_IN_ROOT:
-        return _given(_call(call, arguments), how.flags)
+        return _given(call, _call(call, call.name, arguments), how.flags)
     # The one way of resolving in which an absolute path begins at the directory.
     descriptor = call.integer(0)
     where = "cwd" if descriptor == AT_FDCWD else f"fd/{descriptor}"
@@ -108,7 +120,7 @@ def _open_how(call: NotifiedCall, arguments: list[int]) -> Reply:
     except OSError as error:
         return Result(-errno.EBADF if error.errno == errno.ENOENT else -(error.errno or errno.EIO))
     try:
-        return _given(_call(call, arguments), how.flags)
+        return _given(call, _call(call, call.name, arguments), how.flags)
     finally:
         os.close(arguments[0])
 
@@ -126,7 +138,7 @@ def _fill(call: NotifiedCall, arguments: list[int], index: int, size: int) -> Re
     buffer = ctypes.create_string_buffer(size)
     there = arguments[index]
     arguments[index] = ctypes.addressof(buffer)
-    result = _call(call, arguments)
+    result = _call(call, call.name, arguments)
     if result >= 0:
         call.check()
         call.memory.write(there, buffer.raw[:result] if call.name in _LINK_BUFFER else buffer.raw)
