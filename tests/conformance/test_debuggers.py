@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,16 @@ import attrs
 import pytest
 
 from tests.conformance import build, places
-from tests.conformance.harness import NATIVE, Outcome, World, nothing_left, run_outside, tool_command
+from tests.conformance.harness import (
+    NATIVE,
+    Outcome,
+    World,
+    descendants,
+    nothing_left,
+    run_outside,
+    tool_command,
+    wait_until_gone,
+)
 from tests.conformance.pods import ConformancePod
 from tests.conformance.test_terminal import CONTROL_C, CONTROL_Z
 from tests.conformance.test_terminal import shell as interactive_shell
@@ -27,6 +37,7 @@ from tests.conformance.test_terminal import shell as interactive_shell
 DELIVERY = "notify"
 NEAR, FAR = places.NEAR[0], places.FAR[0]
 WITHIN_S = 60
+PROMISED_S = 1.0
 IN_THE_POD = [
     f"resolved: inet {NEAR}",
     f"resolver: nameserver {places.NAME_SERVERS[0]}",
@@ -302,7 +313,7 @@ class Running:
     """A program under the tool that has calls under way in every thread until it reads a line."""
 
     pid: int
-    _tool: subprocess.Popen[str]
+    tool: subprocess.Popen[str]
 
     def debug(self, *command: str, stdin: str = "") -> str:
         """What an attached debugger said to the end of its work."""
@@ -312,8 +323,8 @@ class Running:
 
     def finish(self) -> list[str]:
         """What it has to tell, after a line."""
-        output, errors = self._tool.communicate("\n", timeout=WITHIN_S)
-        assert self._tool.returncode == 7, errors
+        output, errors = self.tool.communicate("\n", timeout=WITHIN_S)
+        assert self.tool.returncode == 7, errors
         return output.splitlines()
 
 
@@ -387,6 +398,22 @@ def test_a_killed_debugger_lets_the_program_go_on(in_c: Running) -> None:
         debugger.kill()
         debugger.communicate()
     assert in_c.finish() == [AS_EXPECTED[0], "a datagram: made, as expected", AS_EXPECTED[1]]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_stopped_in_a_debugger_goes_with_the_supervisor(in_c: Running, how: signal.Signals) -> None:
+    command = [*gdb("echo attached\\n", "shell read line"), "--pid", str(in_c.pid)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as debugger:
+        assert debugger.stdout is not None
+        while "attached" not in (line := debugger.stdout.readline()):
+            assert line, "gdb ended"
+        below = descendants(in_c.tool.pid)
+        assert in_c.pid in below
+        in_c.tool.send_signal(how)
+        # Dead as it is, it remains for its tracer to bury (ptrace(2)).
+        debugger.communicate("\n", timeout=WITHIN_S)
+    alive = wait_until_gone([in_c.tool.pid, *below], PROMISED_S)
+    assert not alive, [below.get(pid, "the tool") for pid in alive]
 
 
 def test_strace_attaches_to_a_thread_in_a_held_call(in_c: Running) -> None:
