@@ -23,6 +23,7 @@ from mirrord_syscalls.abi import native_abi
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace.supervisor.delivery.base import Handlers
+from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
 from mirrord_trace.supervisor.handlers.names import NameHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
@@ -72,10 +73,11 @@ class Ways:
 
 
 def subscription() -> Subscription:
-    """The calls that mirrord-trace stops, whatever the delivery: asked of the handlers, which are never called here."""
+    """The calls that mirrord-trace stops with notify: asked of the handlers, which are never called here."""
     sockets = SocketHandlers(SocketTable(), cast("StreamHandlers", None), cast("DatagramHandlers", None))
     names = NameHandlers(b"", b"", {})
-    return Handlers.of(*sockets.interests(), *names.interests(native_abi().numbers)).subscription
+    handlers = Handlers.of(*sockets.interests(), *names.interests(native_abi().numbers))
+    return handlers.subscription | Subscription.of(EXECUTING_CALLS)
 
 
 def find_ways(pod: int) -> Ways:

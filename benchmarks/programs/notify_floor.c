@@ -66,10 +66,12 @@ static int path_argument(int call)
     case SYS_lstat:
     case SYS_access:
     case SYS_readlink:
-        return 0;
 #endif
+    case SYS_execve:
+        return 0;
     case SYS_openat:
     case SYS_openat2:
+    case SYS_execveat:
     case SYS_newfstatat:
     case SYS_statx:
     case SYS_faccessat:
