@@ -251,7 +251,8 @@ def test_gdb_on_a_terminal(pod: ConformancePod, outside: ConformancePod) -> None
     """The keys of a terminal reach whom they should: the program while it runs, gdb while it asks."""
     ports = map(str, [places.SILENT, places.ECHO, places.UDP_ECHO])
     program = [str(build.c_program("attached", "glibc", debugged=True)), *ports, FAR]
-    interactive = [word for word in gdb("set pagination off") if word != "-batch"]
+    # Without editing, which switches the terminal to and fro and may lose what is typed just then.
+    interactive = [word for word in gdb("set pagination off", "set editing off") if word != "-batch"]
     with interactive_shell() as terminal:
         terminal.type("set -b\n")
         terminal.type(shlex.join(tool_command(outside, pod, DELIVERY, [*interactive, "--args", *program])) + "\n")
@@ -269,6 +270,7 @@ def test_gdb_on_a_terminal(pod: ConformancePod, outside: ConformancePod) -> None
             terminal.expect(line)
         terminal.type(CONTROL_Z)
         terminal.expect("Stopped")
+        terminal.expect("prompt> ")
         terminal.type("fg\n")
         terminal.type("print 6 * 7\n")
         terminal.expect("= 42")
