@@ -183,14 +183,15 @@ def _bars(panel: Panel, scale: Scale) -> Iterator[str]:
                 f"<title>{escape(series.name)}: {escape(units.shown(value.median, panel.unit))}</title></rect>"
             )
             yield from _whisker(x + width / 2, value, scale, _TEXT)
-            yield _bar_label(x + width / 2 + 3, min(y, _y(scale, value.upper)), units.shown(value.median, panel.unit))
+            yield _bar_label(x + width / 2 + 3, y, _y(scale, value.upper), units.shown(value.median, panel.unit))
 
 
-def _bar_label(x: float, y: float, text: str) -> str:
-    """Upright above the bar, or within it where there is no room above."""
-    if y - 5.2 * len(text) - 4 >= 0:
-        return _text(x, y - 4, text, size=8.5, turn=-90)
-    return _text(x, y + 6, text, size=8.5, turn=-90, anchor="end", color="#ffffff")
+def _bar_label(x: float, bar: float, whisker: float, text: str) -> str:
+    """Upright above bar and whisker, or within the bar where there is no room above."""
+    top = min(bar, whisker)
+    if top - 5.2 * len(text) - 4 >= 0:
+        return _text(x, top - 4, text, size=8.5, turn=-90)
+    return _text(x, bar + 6, text, size=8.5, turn=-90, anchor="end", color="#ffffff")
 
 
 def _lines(panel: Panel, scale: Scale) -> Iterator[str]:

@@ -61,7 +61,7 @@ def _chart(title: str, subtitle: str, panels: Sequence[Panel], columns: int, way
 def _calls(figures: Sequence[Figure]) -> Chart:
     titles = {
         "getppid": "getppid: not intercepted",
-        "openat": "openat and close: intercepted, stays local",
+        "openat": "openat: intercepted, stays local",
         "stat": "stat: intercepted, stays local",
         "connect": "connect to a local listener",
     }

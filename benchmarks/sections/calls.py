@@ -1,6 +1,6 @@
 """What a system call costs: one that is not intercepted, and intercepted ones that stay local.
 
-`getppid` is not subscribed to. `openat` (with the close that must follow) and `stat` name an ordinary local file.
+`getppid` is not subscribed to. `openat` and `stat` name an ordinary local file.
 `connect` is a TCP connect to a listener of the same process. Each with one, two and four threads at once. There are
 more rounds than elsewhere: where the scheduler puts a ptracer and its tracee differs from start to start, and with it
 the cost of a stop, several times over.
