@@ -15,7 +15,7 @@ PRESENTED = frozenset((*TARGET_FILES, NSSWITCH, HOSTNAME_IN_PROC))
 _LAST_COMPONENTS = tuple(os.path.basename(path) for path in PRESENTED)
 
 
-def may_be_presented(path: bytes) -> bool:
+def may_be_presented(path: bytes | bytearray) -> bool:
     """False for a path that cannot name one of them, wherever it starts from: the cheap first test."""
     return path.endswith(_LAST_COMPONENTS)
 

@@ -239,13 +239,17 @@ def verdict_for(error: OSError) -> Verdict:
     return Fail(error.errno or errno.EIO)
 
 
+PathTest = Callable[[bytes | bytearray], bool]
+"""Whether a path concerns a handler, by its bytes alone. It must not keep them."""
+
+
 @attrs.frozen
 class Interest:
     """A handler and the rule that says which calls it serves."""
 
     rule: Rule
     handler: Handler
-    concerns: Callable[[bytes], bool] | None = None
+    concerns: PathTest | None = None
     """Of a call that names a path: whether the handler wants to see it at all, by the path's bytes alone.
 
     A delivery may ask this first, and let go of a call without building a `Call`: most paths are nobody's concern.
@@ -258,7 +262,7 @@ class Handlers:
 
     subscription: Subscription
     by_name: Mapping[str, Handler]
-    concerns: Mapping[str, Callable[[bytes], bool]] = attrs.field(factory=dict)
+    concerns: Mapping[str, PathTest] = attrs.field(factory=dict)
     """For calls by name, see `Interest.concerns`."""
 
     @classmethod

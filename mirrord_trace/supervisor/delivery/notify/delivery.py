@@ -37,6 +37,7 @@ from mirrord_trace.supervisor.delivery.base import (
     MemoryFault,
     MemoryHidden,
     Pass,
+    PathTest,
     ProcessEvents,
     Return,
     TaskGone,
@@ -48,8 +49,9 @@ from mirrord_trace.supervisor.delivery.base import (
 from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS, complaint_about_execution
 from mirrord_trace.supervisor.delivery.notify.held import Held
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
+from mirrord_trace.supervisor.delivery.notify.loop import PathTests, receive_calls
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory, path_reader
+from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, Continue, Descriptor, NotifiedCall, Reply, Result
 from mirrord_trace.supervisor.descent import descendants_of, living_task_of
 from mirrord_trace.supervisor.launch import ProcessState, Program
@@ -67,28 +69,14 @@ _ARGUMENTS: Final = 6
 """Fields of `notification.NOTIFICATION`."""
 
 
-@attrs.frozen
-class _Served:
-    """One call's name, who handles it, and who says of its path (a field of the notification) whether to ask him."""
-
-    name: str
-    handler: Handler
-    concerns: Callable[[bytes], bool] | None
-    path: int
-
-
-def _place_of_path(call: str) -> int:
-    kinds = ARGUMENTS.get(call, ())
-    return _ARGUMENTS + kinds.index(ArgumentKind.PATH) if ArgumentKind.PATH in kinds else 0
-
-
 @attrs.define(eq=False)
 class NotifyDelivery:
     """Brings the calls of one process tree to the handlers through a seccomp listener. See `base.Delivery`."""
 
     handlers: Handlers
     abi: Abi
-    _served: dict[int, _Served] = attrs.field(init=False)
+    _handlers: dict[str, Handler] = attrs.field(init=False)
+    _path_tests: PathTests = attrs.field(init=False)
     _events: ProcessEvents = attrs.field(init=False)
     _child: guardian.GuardedChild | None = attrs.field(init=False, default=None)
     _listener: Listener = attrs.field(init=False)
@@ -102,15 +90,18 @@ class NotifyDelivery:
     _thread_ended: trio.Event = attrs.field(init=False, factory=trio.Event)
     _told_hidden: bool = attrs.field(init=False, default=False)
 
-    @_served.default
-    def _by_number(self) -> dict[int, _Served]:
-        handlers = {**self.handlers.by_name, **dict.fromkeys(EXECUTING_CALLS, self._executes)}
-        numbers, concerns = self.abi.numbers, self.handlers.concerns
-        return {
-            numbers[name]: _Served(name, handler, concerns.get(name), _place_of_path(name))
-            for name, handler in handlers.items()
-            if name in numbers
-        }
+    @_handlers.default
+    def _all(self) -> dict[str, Handler]:
+        return {**self.handlers.by_name, **dict.fromkeys(EXECUTING_CALLS, self._executes)}
+
+    @_path_tests.default
+    def _by_number(self) -> PathTests:
+        tests: dict[int, tuple[PathTest, bool]] = {}
+        for name, concerns in self.handlers.concerns.items():
+            place = ARGUMENTS[name].index(ArgumentKind.PATH)
+            if name in self.abi.numbers and place < 2:  # what the loop looks at
+                tests[self.abi.numbers[name]] = (concerns, place == 1)
+        return tests
 
     @property
     def subscription(self) -> Subscription:
@@ -237,33 +228,19 @@ class NotifyDelivery:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DOORBELL})
         self._thread = threading.get_ident()
         try:
-            receive, let_go, read_path = self._listener.receive, self._listener.continuer(), path_reader()
-            while not self._is_over:
-                notified = receive()
-                if notified is None:
-                    continue
-                served = self._served[notified[_NUMBER]]
-                if served.concerns is not None:
-                    try:
-                        concerns = served.concerns(read_path(notified[_TID], notified[served.path]))
-                    except (MemoryFault, MemoryHidden, TaskGone):
-                        concerns = True  # the handler is told in its turn
-                    if not concerns:
-                        let_go(notified[_IDENTITY])
-                        continue
-                self._take(notified, served)
+            receive_calls(self._listener, self._path_tests, self._take, lambda: self._is_over)
         finally:
             self._thread = None
             signal.pthread_sigmask(signal.SIG_BLOCK, {DOORBELL})
 
-    def _take(self, notified: tuple[int, ...], served: _Served) -> None:
-        identity, tid = notified[_IDENTITY], notified[_TID]
+    def _take(self, notified: tuple[int, ...]) -> None:
+        identity, tid, name = notified[_IDENTITY], notified[_TID], self.abi.names[notified[_NUMBER]]
         memory = self._memories.get(tid) or self._remember(tid)
         arguments = notified[_ARGUMENTS:]
         check = partial(self._check, identity)
-        call = NotifiedCall(tid, served.name, arguments, memory, self.abi, borrow_descriptor, False, check)
+        call = NotifiedCall(tid, name, arguments, memory, self.abi, borrow_descriptor, False, check)
         try:
-            answer = served.handler(call)
+            answer = self._handlers[name](call)
         except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
             answer = self._verdict_for(call, error, is_held=False)
         if answer is PASS:

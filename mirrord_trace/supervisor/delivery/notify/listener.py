@@ -14,28 +14,25 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import struct
 import threading
-from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from mirrord_syscalls.structs import notification
 
-_receiving = ctypes.CDLL(None, use_errno=True).ioctl
-_answering = ctypes.PyDLL(None, use_errno=True).ioctl
+receiving = ctypes.CDLL(None, use_errno=True).ioctl
+answering = ctypes.PyDLL(None, use_errno=True).ioctl
 
-_ZEROS: Final = bytes(notification.NOTIFICATION_BYTES)
-_RECEIVE: Final = ctypes.c_ulong(notification.RECEIVE)
-_SEND: Final = ctypes.c_ulong(notification.SEND)
-_ID_VALID: Final = ctypes.c_ulong(notification.ID_VALID)
-_ADDFD: Final = ctypes.c_ulong(notification.ADDFD)
-_pack_identity = struct.Struct("=Q").pack_into
-_SET_FLAGS: Final = ctypes.c_ulong(notification.SET_FLAGS)
+ZEROS: Final = bytes(notification.NOTIFICATION_BYTES)
+RECEIVE: Final = ctypes.c_ulong.from_param(notification.RECEIVE)
+SEND: Final = ctypes.c_ulong.from_param(notification.SEND)
+_ID_VALID: Final = ctypes.c_ulong.from_param(notification.ID_VALID)
+_ADDFD: Final = ctypes.c_ulong.from_param(notification.ADDFD)
+_SET_FLAGS: Final = ctypes.c_ulong.from_param(notification.SET_FLAGS)
 
 
-class _Room:
+class Room:
     """A buffer with a fixed address."""
 
     __slots__ = ("_pin", "address", "buffer")
@@ -43,15 +40,15 @@ class _Room:
     def __init__(self, size: int) -> None:
         self.buffer = bytearray(size)
         self._pin = (ctypes.c_char * size).from_buffer(self.buffer)
-        self.address = ctypes.c_void_p(ctypes.addressof(self._pin))
+        self.address = ctypes.c_void_p.from_param(ctypes.addressof(self._pin))
 
 
 class _Rooms(threading.local):
     """Room for an answer, for each thread."""
 
     def __init__(self) -> None:
-        self.response = _Room(notification.RESPONSE_BYTES)
-        self.identity = _Room(8)
+        self.response = Room(notification.RESPONSE_BYTES)
+        self.identity = Room(8)
 
 
 _rooms = _Rooms()
@@ -62,18 +59,19 @@ class Listener:
     """Owns the descriptor. `receive` belongs to one thread; answers may come from any."""
 
     descriptor: int
-    _number: ctypes.c_int = attrs.field(init=False)
-    _notification: _Room = attrs.field(init=False, factory=lambda: _Room(notification.NOTIFICATION_BYTES))
+    number: object = attrs.field(init=False)
+    """The descriptor, as the functions below take it."""
+    _notification: Room = attrs.field(init=False, factory=lambda: Room(notification.NOTIFICATION_BYTES))
 
-    @_number.default
-    def _as_argument(self) -> ctypes.c_int:
-        return ctypes.c_int(self.descriptor)
+    @number.default
+    def _as_argument(self) -> object:
+        return ctypes.c_int.from_param(self.descriptor)
 
     def wake_synchronously(self) -> bool:
         """Asks for SYNC_WAKE_UP; whether the kernel has it."""
         # The kernel takes the flags by value, not through a pointer.
-        wanted = ctypes.c_ulong(notification.FLAG_SYNC_WAKE_UP)
-        return bool(_answering(self._number, _SET_FLAGS, wanted) == 0)
+        wanted = ctypes.c_ulong.from_param(notification.FLAG_SYNC_WAKE_UP)
+        return bool(answering(self.number, _SET_FLAGS, wanted) == 0)
 
     def receive(self) -> tuple[int, ...] | None:
         """Waits for a notification: the fields of `notification.NOTIFICATION`.
@@ -81,19 +79,17 @@ class Listener:
         None when there was none after all: a signal came, its task was killed, or all tasks are gone. Raises OSError.
         """
         room = self._notification
-        room.buffer[:] = _ZEROS
-        if _receiving(self._number, _RECEIVE, room.address) == 0:
+        room.buffer[:] = ZEROS
+        if receiving(self.number, RECEIVE, room.address) == 0:
             return notification.NOTIFICATION.unpack(room.buffer)
-        error = ctypes.get_errno()
-        if error in (errno.EINTR, errno.ENOENT):
-            return None
-        raise OSError(error, os.strerror(error), "seccomp listener")
+        check_received()
+        return None
 
     def is_valid(self, identity: int) -> bool:
         """Whether a task still waits for the answer to this notification."""
         room = _rooms.identity
         room.buffer[:] = identity.to_bytes(8, "little")
-        return bool(_answering(self._number, _ID_VALID, room.address) == 0)
+        return bool(answering(self.number, _ID_VALID, room.address) == 0)
 
     def let_go(self, identity: int) -> None:
         """The kernel makes the call. Nothing happens when nobody waits any more, here as below."""
@@ -109,23 +105,10 @@ class Listener:
     def give(self, identity: int, descriptor: int, *, close_on_exec: bool) -> None:
         """The call returns a duplicate of our descriptor; EMFILE, say, when the task can have no more."""
         request = notification.encode_addfd(identity, descriptor, os.O_CLOEXEC if close_on_exec else 0)
-        if _answering(self._number, _ADDFD, ctypes.c_char_p(request)) < 0:
+        if answering(self.number, _ADDFD, ctypes.c_char_p(request)) < 0:
             error = ctypes.get_errno()
             if error != errno.ENOENT:
                 self.answer(identity, -error)
-
-    def continuer(self) -> Callable[[int], None]:
-        """`let_go` for one thread that does it often."""
-        room = _Room(notification.RESPONSE_BYTES)
-        notification.RESPONSE.pack_into(room.buffer, 0, 0, 0, 0, notification.FLAG_CONTINUE)
-        buffer, address, number = room.buffer, room.address, self._number
-
-        def let_go(identity: int, _room: _Room = room) -> None:
-            _pack_identity(buffer, 0, identity)
-            if _answering(number, _SEND, address) != 0:
-                _check_sent()
-
-        return let_go
 
     def close(self) -> None:
         """Gives the descriptor back. Every call that is intercepted after the last duplicate is closed gets ENOSYS."""
@@ -134,11 +117,19 @@ class Listener:
     def _send(self, identity: int, value: int, error: int, flags: int) -> None:
         room = _rooms.response
         notification.RESPONSE.pack_into(room.buffer, 0, identity, value, error, flags)
-        if _answering(self._number, _SEND, room.address) != 0:
-            _check_sent()
+        if answering(self.number, SEND, room.address) != 0:
+            check_sent()
 
 
-def _check_sent() -> None:
+def check_received() -> None:
+    """After a wait that brought nothing: raises OSError unless a signal came, or the notification was void."""
+    failure = ctypes.get_errno()
+    if failure not in (errno.EINTR, errno.ENOENT):
+        raise OSError(failure, os.strerror(failure), "seccomp listener")
+
+
+def check_sent() -> None:
+    """After an answer that the kernel did not take: raises OSError unless nobody waits for it."""
     failure = ctypes.get_errno()
     if failure not in (errno.ENOENT, errno.EINPROGRESS):  # gone, or answered already
         raise OSError(failure, os.strerror(failure), "seccomp listener")

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from mirrord_trace.supervisor.delivery.base import MemoryFault, TaskGone
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory, path_reader
+from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
 
 PAGE = 4096
 PAGES = 4
@@ -98,8 +98,6 @@ def test_addresses_that_nobody_has_are_faults(address: int, child: Child) -> Non
         child.memory.read(address, 8)
     with pytest.raises(MemoryFault):
         child.memory.write(address, b"x")
-    with pytest.raises(MemoryFault):
-        path_reader()(child.pid, address)
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 257, 4094])
@@ -111,7 +109,6 @@ def test_strings_end_at_their_nul_wherever_pages_end(length: int, before_end: in
     text = b"x" * length
     child.memory.write(place, text + b"\0")
     assert child.memory.read_string(place) == text
-    assert path_reader()(child.pid, place) == text
 
 
 def test_a_string_without_an_end_stops_at_the_limit(child: Child) -> None:
@@ -124,8 +121,6 @@ def test_a_string_that_runs_into_nothing_is_a_fault(child: Child) -> None:
     child.memory.write(child.area + PAGE * 3 - 10, b"x" * 10)
     with pytest.raises(MemoryFault):
         child.memory.read_string(child.area + PAGE * 3 - 10)
-    with pytest.raises(MemoryFault):
-        path_reader()(child.pid, child.area + PAGE * 3 - 10)
 
 
 def test_a_task_that_is_gone(child: Child) -> None:
