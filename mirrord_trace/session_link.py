@@ -147,7 +147,10 @@ class SessionLink:
             raise SessionLost(self.loss_reason)
 
     def _let_senders_go(self) -> None:
-        if self._senders and self._outbox.has_room:
+        if self._outbox.empty:
+            # Nobody may be left waiting with nothing under way: those let go before may have had nothing to send.
+            self._senders.unpark_all()
+        elif self._senders and self._outbox.has_room:
             self._senders.unpark(count=max(1, self._outbox.free_bytes // _ROOM_SHARE_BYTES))
 
 

@@ -136,7 +136,10 @@ class Link:
             self._let_producers_go()
 
     def _let_producers_go(self) -> None:
-        if self._producers and self._outbox.has_room:
+        if self._outbox.empty:
+            # Nobody may be left waiting with nothing under way: those let go before may have had nothing to send.
+            self._producers.unpark_all()
+        elif self._producers and self._outbox.has_room:
             self._producers.unpark(count=max(1, self._outbox.free_bytes // _ROOM_SHARE_BYTES))
 
 
