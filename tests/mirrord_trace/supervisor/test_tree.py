@@ -43,13 +43,13 @@ def test_thread_shares_all_and_a_fork_nothing(tree: Tree) -> None:
     assert space(tree, THREAD) is space(tree, ROOT)
     assert space(tree, CHILD) is not space(tree, ROOT)
     assert space(tree, CHILD).take_slot() == REGION
-    assert tree.task_of_each_process() == {ROOT: THREAD, CHILD: CHILD}
+    assert tree.process_ids() == {ROOT, CHILD}
 
 
 def test_process_that_shares_memory_is_a_process(tree: Tree) -> None:
     born(tree, CHILD, CLONE_VM)
     assert space(tree, CHILD) is space(tree, ROOT)
-    assert tree.task_of_each_process() == {ROOT: ROOT, CHILD: CHILD}
+    assert tree.process_ids() == {ROOT, CHILD}
 
 
 def test_stop_before_the_event_is_parked(tree: Tree) -> None:

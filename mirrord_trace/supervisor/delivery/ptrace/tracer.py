@@ -52,6 +52,7 @@ from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
 from mirrord_trace.supervisor.delivery.ptrace.stops import Stops
 from mirrord_trace.supervisor.delivery.ptrace.tasks import FREE, Held, InCall, Mapping, Task
 from mirrord_trace.supervisor.delivery.ptrace.tree import Tree
+from mirrord_trace.supervisor.descent import living_task_of
 from mirrord_trace.supervisor.executables import complaint_about
 from mirrord_trace.supervisor.launch import Child, ProcessState, Program, fork
 from mirrord_trace.supervisor.signals import CHILD_AND_DOORBELL, DOORBELL
@@ -140,11 +141,11 @@ class PtraceDelivery:
 
     def process_ids(self) -> frozenset[int]:
         """See `Delivery.process_ids`."""
-        return frozenset(self._tree.task_of_each_process())
+        return self._tree.process_ids()
 
     def living_tasks(self) -> frozenset[int]:
         """See `Delivery.living_tasks`."""
-        return frozenset(self._tree.task_of_each_process().values())
+        return frozenset(map(living_task_of, self._tree.process_ids()))
 
     async def _answer(self, task: Task, held: Held, answer: Coroutine[Any, Any, Verdict]) -> None:
         verdict: Verdict

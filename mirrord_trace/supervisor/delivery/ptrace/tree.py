@@ -44,9 +44,9 @@ class Tree:
         """Every task, parked ones too."""
         return (*self._tasks, *self._parked)
 
-    def task_of_each_process(self) -> dict[int, int]:
-        """A task of each process, by process; the youngest, as the first thread may have ended. From any thread."""
-        return {task.process: task.tid for task in self._tasks.copy().values()}
+    def process_ids(self) -> frozenset[int]:
+        """Every process (thread group id). From any thread."""
+        return frozenset(task.process for task in self._tasks.copy().values())
 
     def plant(self, tid: int) -> None:
         """The first process."""
