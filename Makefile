@@ -63,8 +63,8 @@ bench: venv .ci/bench-packages  ## what interception costs, into benchmarks/resu
 .PHONY: venv
 venv: $(VENV)/installed  ## the virtual environment in .venv, with mirrord-trace installed from this directory
 
-# An editable install: only changed metadata makes it stale.
-$(VENV)/installed: setup.cfg setup.py
+# An editable install: only changed metadata, and what is compiled, make it stale.
+$(VENV)/installed: setup.cfg setup.py mirrord_trace/supervisor/delivery/notify/_loop.c
 	@.ci/system-packages python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo 'Installing into $(VENV) ...'

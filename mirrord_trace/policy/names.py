@@ -12,12 +12,8 @@ TARGET_FILES = (RESOLV_CONF, b"/etc/hosts", b"/etc/hostname")
 PRESENTED = frozenset((*TARGET_FILES, NSSWITCH, HOSTNAME_IN_PROC))
 """Every path that is presented to the process."""
 
-_LAST_COMPONENTS = tuple(os.path.basename(path) for path in PRESENTED)
-
-
-def may_be_presented(path: bytes | bytearray) -> bool:
-    """False for a path that cannot name one of them, wherever it starts from: the cheap first test."""
-    return path.endswith(_LAST_COMPONENTS)
+LAST_COMPONENTS = tuple(sorted(os.path.basename(path) for path in PRESENTED))
+"""A path that ends in none of these cannot be one of them, wherever it starts from: the cheap first test."""
 
 
 def presented_path(path: bytes, directory: bytes) -> bytes | None:

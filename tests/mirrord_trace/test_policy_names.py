@@ -1,6 +1,6 @@
 import pytest
 
-from mirrord_trace.policy.names import PRESENTED, adapted_nsswitch, may_be_presented, presented_path
+from mirrord_trace.policy.names import LAST_COMPONENTS, PRESENTED, adapted_nsswitch, presented_path
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_which_paths_are_presented(path: bytes, directory: bytes, presented: byt
 
 
 def test_the_cheap_test_lets_every_presented_path_pass() -> None:
-    assert all(may_be_presented(path) for path in PRESENTED)
+    assert all(path.endswith(LAST_COMPONENTS) for path in PRESENTED)
 
 
 @pytest.mark.parametrize(

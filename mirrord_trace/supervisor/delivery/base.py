@@ -239,8 +239,15 @@ def verdict_for(error: OSError) -> Verdict:
     return Fail(error.errno or errno.EIO)
 
 
-PathTest = Callable[[bytes | bytearray], bool]
-"""Whether a path concerns a handler, by its bytes alone. It must not keep them."""
+@attrs.frozen
+class PathEndings:
+    """How a path ends that may concern a handler. A value, not a function: a delivery may look where Python is not."""
+
+    endings: tuple[bytes, ...]
+
+    def match(self, path: bytes) -> bool:
+        """Whether the path ends so."""
+        return path.endswith(self.endings)
 
 
 @attrs.frozen
@@ -249,10 +256,10 @@ class Interest:
 
     rule: Rule
     handler: Handler
-    concerns: PathTest | None = None
-    """Of a call that names a path: whether the handler wants to see it at all, by the path's bytes alone.
+    concerns: PathEndings | None = None
+    """Of a call that names a path: what the path must end in for the handler to want to see it at all.
 
-    A delivery may ask this first, and let go of a call without building a `Call`: most paths are nobody's concern.
+    A delivery may look for this first, and let go of a call without building a `Call`: most are nobody's concern.
     """
 
 
@@ -262,7 +269,7 @@ class Handlers:
 
     subscription: Subscription
     by_name: Mapping[str, Handler]
-    concerns: Mapping[str, PathTest] = attrs.field(factory=dict)
+    concerns: Mapping[str, PathEndings] = attrs.field(factory=dict)
     """For calls by name, see `Interest.concerns`."""
 
     @classmethod

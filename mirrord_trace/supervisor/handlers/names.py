@@ -16,8 +16,18 @@ import attrs
 from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind
 from mirrord_syscalls.structs import OpenHow, Utsname
 from mirrord_syscalls.subscription import Rule
-from mirrord_trace.policy.names import may_be_presented, presented_path
-from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PASS, Call, Fail, Interest, Return, UsePath, Verdict
+from mirrord_trace.policy.names import LAST_COMPONENTS, presented_path
+from mirrord_trace.supervisor.delivery.base import (
+    AT_FDCWD,
+    PASS,
+    Call,
+    Fail,
+    Interest,
+    PathEndings,
+    Return,
+    UsePath,
+    Verdict,
+)
 
 _CAP_SYS_ADMIN = 21
 _NAME_MAXIMUM = 64  # __NEW_UTS_LEN
@@ -40,6 +50,7 @@ _READING_CALLS = (
 )
 
 
+_ENDINGS = PathEndings(LAST_COMPONENTS)
 _PATH_ARGUMENT = {name: ARGUMENTS[name].index(ArgumentKind.PATH) for name in _READING_CALLS}
 
 
@@ -58,7 +69,7 @@ class NameHandlers:
 
     def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
-        readers = (Interest(Rule(name), self.read_path, may_be_presented) for name in _READING_CALLS if name in calls)
+        readers = (Interest(Rule(name), self.read_path, _ENDINGS) for name in _READING_CALLS if name in calls)
         setters = (Interest(Rule(name), self.set_name) for name in _FIELDS_BY_SETTER)
         return (Interest(Rule("uname"), self.uname), *setters, *readers)
 
@@ -85,7 +96,7 @@ class NameHandlers:
         """Calls that read a file or its attributes by path."""
         index = _PATH_ARGUMENT[call.name]
         path = call.memory.read_string(call.arguments[index])
-        if not may_be_presented(path):
+        if not _ENDINGS.match(path):
             return PASS
         descriptor = call.integer(index - 1) if index else AT_FDCWD
         directory = b"/" if path.startswith(b"/") else call.directory(descriptor)

@@ -37,7 +37,6 @@ from mirrord_trace.supervisor.delivery.base import (
     MemoryFault,
     MemoryHidden,
     Pass,
-    PathTest,
     ProcessEvents,
     Return,
     TaskGone,
@@ -49,7 +48,7 @@ from mirrord_trace.supervisor.delivery.base import (
 from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS, complaint_about_execution
 from mirrord_trace.supervisor.delivery.notify.held import Held
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
-from mirrord_trace.supervisor.delivery.notify.loop import PathTests, receive_calls
+from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
 from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, Continue, Descriptor, NotifiedCall, Reply, Result
@@ -76,7 +75,7 @@ class NotifyDelivery:
     handlers: Handlers
     abi: Abi
     _handlers: dict[str, Handler] = attrs.field(init=False)
-    _path_tests: PathTests = attrs.field(init=False)
+    _receive_call: Receive = attrs.field(init=False)
     _events: ProcessEvents = attrs.field(init=False)
     _child: guardian.GuardedChild | None = attrs.field(init=False, default=None)
     _listener: Listener = attrs.field(init=False)
@@ -94,14 +93,13 @@ class NotifyDelivery:
     def _all(self) -> dict[str, Handler]:
         return {**self.handlers.by_name, **dict.fromkeys(EXECUTING_CALLS, self._executes)}
 
-    @_path_tests.default
-    def _by_number(self) -> PathTests:
-        tests: dict[int, tuple[PathTest, bool]] = {}
-        for name, concerns in self.handlers.concerns.items():
-            place = ARGUMENTS[name].index(ArgumentKind.PATH)
-            if name in self.abi.numbers and place < 2:  # what the loop looks at
-                tests[self.abi.numbers[name]] = (concerns, place == 1)
-        return tests
+    def _path_tests(self) -> PathTests:
+        numbers = self.abi.numbers
+        return {
+            numbers[name]: PathTest(ARGUMENTS[name].index(ArgumentKind.PATH), concerns)
+            for name, concerns in self.handlers.concerns.items()
+            if name in numbers
+        }
 
     @property
     def subscription(self) -> Subscription:
@@ -123,8 +121,9 @@ class NotifyDelivery:
         assert self._child is child
         self._events = events
         self._token = trio.lowlevel.current_trio_token()
-        woken = "woken synchronously" if self._listener.wake_synchronously() else "without synchronous wake-ups"
-        events.explain(f"system calls are notified through a seccomp listener, {woken}")
+        woken = "synchronous" if self._listener.wake_synchronously() else "plain"
+        self._receive_call, made = receiver(self._listener, self._path_tests())
+        events.explain(f"system calls are notified through a seccomp listener; wake-ups: {woken}; loop: {made}")
         guard = self._child.guardian
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -228,7 +227,13 @@ class NotifyDelivery:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DOORBELL})
         self._thread = threading.get_ident()
         try:
-            receive_calls(self._listener, self._path_tests, self._take, lambda: self._is_over)
+            receive = self._receive_call
+            while True:
+                notified = receive()
+                if notified is not None:
+                    self._take(notified)
+                elif self._is_over:
+                    return
         finally:
             self._thread = None
             signal.pthread_sigmask(signal.SIG_BLOCK, {DOORBELL})

@@ -1,6 +1,6 @@
 """The descriptor on which the kernel tells of calls, and takes the answers: seccomp_unotify(2).
 
-Kernel facts. A receiving buffer must be zeroed. A notification is void when its task was killed, or (where the filter
+Kernel facts. A _receiving buffer must be zeroed. A notification is void when its task was killed, or (where the filter
 could not be installed with WAIT_KILLABLE_RECV) when a signal interrupted it: then ENOENT is the answer to everything.
 With SYNC_WAKE_UP the kernel wakes us on the task's own processor and the other way round, which halves the price.
 
@@ -21,18 +21,18 @@ import attrs
 
 from mirrord_syscalls.structs import notification
 
-receiving = ctypes.CDLL(None, use_errno=True).ioctl
-answering = ctypes.PyDLL(None, use_errno=True).ioctl
+_receiving = ctypes.CDLL(None, use_errno=True).ioctl
+_answering = ctypes.PyDLL(None, use_errno=True).ioctl
 
-ZEROS: Final = bytes(notification.NOTIFICATION_BYTES)
-RECEIVE: Final = ctypes.c_ulong.from_param(notification.RECEIVE)
-SEND: Final = ctypes.c_ulong.from_param(notification.SEND)
+_ZEROS: Final = bytes(notification.NOTIFICATION_BYTES)
+_RECEIVE: Final = ctypes.c_ulong.from_param(notification.RECEIVE)
+_SEND: Final = ctypes.c_ulong.from_param(notification.SEND)
 _ID_VALID: Final = ctypes.c_ulong.from_param(notification.ID_VALID)
 _ADDFD: Final = ctypes.c_ulong.from_param(notification.ADDFD)
 _SET_FLAGS: Final = ctypes.c_ulong.from_param(notification.SET_FLAGS)
 
 
-class Room:
+class _Room:
     """A buffer with a fixed address."""
 
     __slots__ = ("_pin", "address", "buffer")
@@ -47,8 +47,8 @@ class _Rooms(threading.local):
     """Room for an answer, for each thread."""
 
     def __init__(self) -> None:
-        self.response = Room(notification.RESPONSE_BYTES)
-        self.identity = Room(8)
+        self.response = _Room(notification.RESPONSE_BYTES)
+        self.identity = _Room(8)
 
 
 _rooms = _Rooms()
@@ -59,11 +59,10 @@ class Listener:
     """Owns the descriptor. `receive` belongs to one thread; answers may come from any."""
 
     descriptor: int
-    number: object = attrs.field(init=False)
-    """The descriptor, as the functions below take it."""
-    _notification: Room = attrs.field(init=False, factory=lambda: Room(notification.NOTIFICATION_BYTES))
+    _number: object = attrs.field(init=False)
+    _notification: _Room = attrs.field(init=False, factory=lambda: _Room(notification.NOTIFICATION_BYTES))
 
-    @number.default
+    @_number.default
     def _as_argument(self) -> object:
         return ctypes.c_int.from_param(self.descriptor)
 
@@ -71,7 +70,7 @@ class Listener:
         """Asks for SYNC_WAKE_UP; whether the kernel has it."""
         # The kernel takes the flags by value, not through a pointer.
         wanted = ctypes.c_ulong.from_param(notification.FLAG_SYNC_WAKE_UP)
-        return bool(answering(self.number, _SET_FLAGS, wanted) == 0)
+        return bool(_answering(self._number, _SET_FLAGS, wanted) == 0)
 
     def receive(self) -> tuple[int, ...] | None:
         """Waits for a notification: the fields of `notification.NOTIFICATION`.
@@ -79,17 +78,17 @@ class Listener:
         None when there was none after all: a signal came, its task was killed, or all tasks are gone. Raises OSError.
         """
         room = self._notification
-        room.buffer[:] = ZEROS
-        if receiving(self.number, RECEIVE, room.address) == 0:
+        room.buffer[:] = _ZEROS
+        if _receiving(self._number, _RECEIVE, room.address) == 0:
             return notification.NOTIFICATION.unpack(room.buffer)
-        check_received()
+        _check_received()
         return None
 
     def is_valid(self, identity: int) -> bool:
         """Whether a task still waits for the answer to this notification."""
         room = _rooms.identity
         room.buffer[:] = identity.to_bytes(8, "little")
-        return bool(answering(self.number, _ID_VALID, room.address) == 0)
+        return bool(_answering(self._number, _ID_VALID, room.address) == 0)
 
     def let_go(self, identity: int) -> None:
         """The kernel makes the call. Nothing happens when nobody waits any more, here as below."""
@@ -105,7 +104,7 @@ class Listener:
     def give(self, identity: int, descriptor: int, *, close_on_exec: bool) -> None:
         """The call returns a duplicate of our descriptor; EMFILE, say, when the task can have no more."""
         request = notification.encode_addfd(identity, descriptor, os.O_CLOEXEC if close_on_exec else 0)
-        if answering(self.number, _ADDFD, ctypes.c_char_p(request)) < 0:
+        if _answering(self._number, _ADDFD, ctypes.c_char_p(request)) < 0:
             error = ctypes.get_errno()
             if error != errno.ENOENT:
                 self.answer(identity, -error)
@@ -117,18 +116,18 @@ class Listener:
     def _send(self, identity: int, value: int, error: int, flags: int) -> None:
         room = _rooms.response
         notification.RESPONSE.pack_into(room.buffer, 0, identity, value, error, flags)
-        if answering(self.number, SEND, room.address) != 0:
-            check_sent()
+        if _answering(self._number, _SEND, room.address) != 0:
+            _check_sent()
 
 
-def check_received() -> None:
+def _check_received() -> None:
     """After a wait that brought nothing: raises OSError unless a signal came, or the notification was void."""
     failure = ctypes.get_errno()
     if failure not in (errno.EINTR, errno.ENOENT):
         raise OSError(failure, os.strerror(failure), "seccomp listener")
 
 
-def check_sent() -> None:
+def _check_sent() -> None:
     """After an answer that the kernel did not take: raises OSError unless nobody waits for it."""
     failure = ctypes.get_errno()
     if failure not in (errno.ENOENT, errno.EINPROGRESS):  # gone, or answered already

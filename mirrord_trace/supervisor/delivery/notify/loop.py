@@ -1,99 +1,122 @@
-"""The loop of the listener's thread, in which every microsecond is paid by each intercepted call.
+"""Receives calls, and lets go at once of those that concern nobody: most, for they open or examine files by path.
 
-Most calls open or examine files that concern nobody. They are answered here, in one function, with three system calls
-(receive, read the path, let go) whose arguments were prepared before the loop; what `Listener` and `TaskMemory` do in
-general is done here once more in particular, because Python's calls of functions would cost a third of the whole.
+What is done here is paid by each intercepted call: a wake-up, and three system calls (receive, read the path, let go).
+`_loop.c` does it without the interpreter and its lock, at half the price, and while relays are busy at a fraction of
+it. It is built when mirrord-trace is installed where there is a C compiler; elsewhere the same is done in Python.
 """
 
 from __future__ import annotations
 
-import struct
+import ctypes
+import errno
+import os
 from collections.abc import Callable, Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import attrs
 
 from mirrord_syscalls.structs import notification
-from mirrord_trace.supervisor.delivery.base import MemoryFault, MemoryHidden, PathTest, TaskGone
-from mirrord_trace.supervisor.delivery.notify.listener import (
-    RECEIVE,
-    SEND,
-    ZEROS,
-    Listener,
-    Room,
-    answering,
-    check_received,
-    check_sent,
-    receiving,
-)
-from mirrord_trace.supervisor.delivery.notify.memory import (
-    MOST_PATHS,
-    NO_FLAGS,
-    ONE,
-    OUR_LENGTH,
-    PAGE,
-    Scratch,
-    TaskMemory,
-    pack_transfer,
-    readv,
-)
+from mirrord_trace.supervisor.delivery.base import MemoryFault, MemoryHidden, PathEndings, TaskGone
+from mirrord_trace.supervisor.delivery.notify.listener import Listener
+from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
 
-_beginning = struct.Struct("=QI4xi12x2Q")
-"""Of a notification: id, task, call number, first and second argument."""
-_pack_identity = struct.Struct("=Q").pack_into
+_NUMBER = 3
+_ARGUMENTS = 6
 
-PathTests = Mapping[int, tuple[PathTest, bool]]
-"""By call number: what tells whether a path concerns anybody, and whether it is the second argument, not the first."""
+Receive = Callable[[], tuple[int, ...] | None]
+"""Waits for a call that may concern somebody: the fields of `notification.NOTIFICATION`.
+
+None when a wait was interrupted, or ended without a call: to be asked again, unless all is over. Raises OSError.
+"""
 
 
-def receive_calls(
-    listener: Listener,
-    path_tests: PathTests,
-    take: Callable[[tuple[int, ...]], None],
-    is_over: Callable[[], bool],
-) -> None:
-    """Lets go of calls whose path concerns nobody, and gives all others to `take`: fields of NOTIFICATION.
+@attrs.frozen
+class PathTest:
+    """Which argument of a call is a path, and how it ends where it concerns somebody."""
 
-    Returns when a wait is interrupted and `is_over`. Raises OSError.
-    """
-    room, response, scratch = Room(notification.NOTIFICATION_BYTES), Room(notification.RESPONSE_BYTES), Scratch()
-    notification.RESPONSE.pack_into(response.buffer, 0, 0, 0, 0, notification.FLAG_CONTINUE)
-    number, received, raw, continued, answer = (
-        listener.number,
-        room.buffer,
-        room.address,
-        response.buffer,
-        response.address,
-    )
-    text, iovecs, ours, theirs = scratch.room, scratch.iovecs, scratch.ours, scratch.theirs
-    decode, find_test = _beginning.unpack_from, path_tests.get
-    while True:
-        received[:] = ZEROS
-        if receiving(number, RECEIVE, raw) != 0:
-            check_received()
-            if is_over():
-                return
-            continue
-        identity, tid, call, first, second = decode(received)
-        test = find_test(call)
-        if test is not None:
-            concerns, is_second = test
-            address = second if is_second else first
-            length = PAGE - (address & 4095)
-            if length > MOST_PATHS:
-                length = MOST_PATHS
-            pack_transfer(iovecs, OUR_LENGTH, length, address, length)
-            if readv(tid, ours, ONE, theirs, ONE, NO_FLAGS) == length:
-                end = text.find(0, 0, length)
-                is_wanted = concerns(text[:end]) if end >= 0 else _concerns_long(concerns, tid, address)
-                if not is_wanted:
-                    _pack_identity(continued, 0, identity)
-                    if answering(number, SEND, answer) != 0:
-                        check_sent()
-                    continue
-        take(notification.NOTIFICATION.unpack(received))
+    argument: int
+    concerns: PathEndings
 
 
-def _concerns_long(concerns: PathTest, tid: int, address: int) -> bool:
-    """For a path that is long, or crosses a page. One that cannot be read is for the handler to find out."""
-    try:
-        return concerns(TaskMemory(tid).read_string(address))
-    except (MemoryFault, MemoryHidden, TaskGone):
+PathTests = Mapping[int, PathTest]
+"""By call number. A call that is not here may always concern somebody."""
+
+
+def library() -> Path | None:
+    """Where `_loop.c`, built, lies; None where it is not."""
+    candidates = (Path(__file__).with_name(f"_loop{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def receiver(listener: Listener, tests: PathTests) -> tuple[Receive, str]:
+    """The fastest there is, for one thread; and how it is made, in words."""
+    found = library()
+    if found is None:
+        return receiver_in_python(listener, tests), "in Python, for it was installed without a C compiler"
+    return receiver_in_c(listener, tests, found), "in C"
+
+
+def receiver_in_python(listener: Listener, tests: PathTests) -> Receive:
+    """Needs nothing but Python."""
+
+    def receive() -> tuple[int, ...] | None:
+        while True:
+            notified = listener.receive()
+            if notified is None or _may_concern_somebody(notified, tests):
+                return notified
+            listener.let_go(notified[0])
+
+    return receive
+
+
+def _may_concern_somebody(notified: tuple[int, ...], tests: PathTests) -> bool:
+    test = tests.get(notified[_NUMBER])
+    if test is None:
         return True
+    try:
+        path = TaskMemory(notified[1]).read_string(notified[_ARGUMENTS + test.argument])
+    except (MemoryFault, MemoryHidden, TaskGone):
+        return True  # the handler is told in its turn
+    return test.concerns.match(path)
+
+
+class _PathTest(ctypes.Structure):
+    """struct path_test of _loop.c."""
+
+    _fields_ = (
+        ("number", ctypes.c_int32),
+        ("argument", ctypes.c_int32),
+        ("first_ending", ctypes.c_uint32),
+        ("ending_count", ctypes.c_uint32),
+    )
+
+
+class _Ending(ctypes.Structure):
+    """struct ending of _loop.c."""
+
+    _fields_ = (("bytes", ctypes.c_char_p), ("length", ctypes.c_uint64))
+
+
+def receiver_in_c(listener: Listener, tests: PathTests, path: Path) -> Receive:
+    """Uses the library at `path`."""
+    wait = ctypes.CDLL(str(path)).mirrord_receive_call
+    call = ctypes.create_string_buffer(notification.NOTIFICATION_BYTES)
+    endings: list[bytes] = []
+    rows: list[_PathTest] = []
+    for number, test in tests.items():
+        rows.append(_PathTest(number, test.argument, len(endings), len(test.concerns.endings)))
+        endings.extend(test.concerns.endings)
+    row_array = (_PathTest * len(rows))(*rows)
+    ending_array = (_Ending * len(endings))(*(_Ending(ending, len(ending)) for ending in endings))
+    unpack = notification.NOTIFICATION.unpack
+
+    def receive() -> tuple[int, ...] | None:
+        result = wait(listener.descriptor, call, row_array, ctypes.c_uint32(len(rows)), ending_array)
+        if result == 0:
+            return unpack(call)
+        if result in (-errno.EINTR, -errno.ENOENT):
+            return None
+        raise OSError(-result, os.strerror(-result), "seccomp listener")
+
+    return receive

@@ -21,31 +21,31 @@ import attrs
 
 from mirrord_trace.supervisor.delivery.base import PATH_MAX, MemoryFault, MemoryHidden, TaskGone
 
-PAGE: Final = 4096
-MOST_PATHS: Final = 256
+_PAGE: Final = 4096
+_MOST_PATHS: Final = 256
 """Bytes that are read at first where a string is looked for."""
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-readv, writev = _libc.process_vm_readv, _libc.process_vm_writev
-readv.restype = writev.restype = ctypes.c_ssize_t
-ONE: Final = ctypes.c_ulong.from_param(1)
-NO_FLAGS: Final = ctypes.c_ulong.from_param(0)
+_readv, _writev = _libc.process_vm_readv, _libc.process_vm_writev
+_readv.restype = _writev.restype = ctypes.c_ssize_t
+_ONE: Final = ctypes.c_ulong.from_param(1)
+_NO_FLAGS: Final = ctypes.c_ulong.from_param(0)
 
 
-pack_transfer = struct.Struct("=QQQ").pack_into
-OUR_LENGTH: Final = 8
+_pack_transfer = struct.Struct("=QQQ").pack_into
+_OUR_LENGTH: Final = 8
 _THEIRS: Final = 16
 
 
-class Scratch:
+class _Scratch:
     """Room for one transfer, and its two struct iovec (ours, then the task's): see iovec(3type)."""
 
     __slots__ = ("_pins", "iovecs", "ours", "room", "theirs")
 
     def __init__(self) -> None:
-        self.room = bytearray(PAGE)
+        self.room = bytearray(_PAGE)
         self.iovecs = bytearray(32)
-        room = (ctypes.c_char * PAGE).from_buffer(self.room)
+        room = (ctypes.c_char * _PAGE).from_buffer(self.room)
         iovecs = (ctypes.c_char * 32).from_buffer(self.iovecs)
         self._pins = (room, iovecs)
         place = ctypes.addressof(iovecs)
@@ -58,7 +58,7 @@ class _Scratches(threading.local):
     """One for each thread."""
 
     def __init__(self) -> None:
-        self.own = Scratch()
+        self.own = _Scratch()
 
 
 _scratches = _Scratches()
@@ -68,7 +68,7 @@ def _transfer_much(function: ctypes._FuncPointer, tid: int, ours: int, theirs: i
     iovecs = (ctypes.c_uint64 * 4)(ours, length, theirs, length)
     place = ctypes.addressof(iovecs)
     their_place = ctypes.c_void_p(place + _THEIRS)
-    done: int = function(tid, ctypes.c_void_p(place), ONE, their_place, ONE, NO_FLAGS)
+    done: int = function(tid, ctypes.c_void_p(place), _ONE, their_place, _ONE, _NO_FLAGS)
     return done
 
 
@@ -89,7 +89,7 @@ class TaskMemory:
 
     def read(self, address: int, length: int) -> bytes:
         """See `Memory.read`."""
-        if length > PAGE:
+        if length > _PAGE:
             return self._read_much(address, length)
         scratch = _scratches.own
         _fill(scratch, self.tid, address, length)
@@ -98,13 +98,13 @@ class TaskMemory:
     def write(self, address: int, data: bytes) -> None:
         """See `Memory.write`."""
         length = len(data)
-        if length > PAGE:
+        if length > _PAGE:
             self._write_much(address, data)
         elif length:
             scratch = _scratches.own
             scratch.room[:length] = data
-            pack_transfer(scratch.iovecs, OUR_LENGTH, length, address, length)
-            done = writev(self.tid, scratch.ours, ONE, scratch.theirs, ONE, NO_FLAGS)
+            _pack_transfer(scratch.iovecs, _OUR_LENGTH, length, address, length)
+            done = _writev(self.tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
             if done != length:
                 raise _failure(done, length, self.tid, "write", address)
 
@@ -115,7 +115,7 @@ class TaskMemory:
     def _read_much(self, address: int, length: int) -> bytes:
         room = bytearray(length)
         pin = (ctypes.c_char * length).from_buffer(room)
-        done = _transfer_much(readv, self.tid, ctypes.addressof(pin), address, length)
+        done = _transfer_much(_readv, self.tid, ctypes.addressof(pin), address, length)
         if done != length:
             raise _failure(done, length, self.tid, "read", address)
         return bytes(room)
@@ -124,17 +124,17 @@ class TaskMemory:
         pin = ctypes.c_char_p(data)
         ours = ctypes.cast(pin, ctypes.c_void_p).value
         assert ours is not None
-        done = _transfer_much(writev, self.tid, ours, address, len(data))
+        done = _transfer_much(_writev, self.tid, ours, address, len(data))
         if done != len(data):
             raise _failure(done, len(data), self.tid, "write", address)
 
 
-def _read_string(scratch: Scratch, tid: int, address: int, limit: int) -> bytes:
+def _read_string(scratch: _Scratch, tid: int, address: int, limit: int) -> bytes:
     room = scratch.room
     parts = b""
-    wanted = MOST_PATHS
+    wanted = _MOST_PATHS
     while limit > 0:
-        length = min(PAGE - address % PAGE, wanted, limit)
+        length = min(_PAGE - address % _PAGE, wanted, limit)
         _fill(scratch, tid, address, length)
         end = room.find(0, 0, length)
         if end >= 0:
@@ -142,12 +142,12 @@ def _read_string(scratch: Scratch, tid: int, address: int, limit: int) -> bytes:
         parts += room[:length]
         address += length
         limit -= length
-        wanted = PAGE
+        wanted = _PAGE
     return parts
 
 
-def _fill(scratch: Scratch, tid: int, address: int, length: int) -> None:
-    pack_transfer(scratch.iovecs, OUR_LENGTH, length, address, length)
-    done = readv(tid, scratch.ours, ONE, scratch.theirs, ONE, NO_FLAGS)
+def _fill(scratch: _Scratch, tid: int, address: int, length: int) -> None:
+    _pack_transfer(scratch.iovecs, _OUR_LENGTH, length, address, length)
+    done = _readv(tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
     if done != length:
         raise _failure(done, length, tid, "read", address)

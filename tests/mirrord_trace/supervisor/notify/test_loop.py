@@ -1,0 +1,225 @@
+"""Which calls are let go and which are handed on, by the loop in C and by the one in Python, with a real listener."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import attrs
+import pytest
+
+from mirrord_syscalls.abi import native_abi
+from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
+from mirrord_syscalls.subscription import Subscription
+from mirrord_trace.borrow import borrow_descriptor
+from mirrord_trace.supervisor.delivery.base import PathEndings
+from mirrord_trace.supervisor.delivery.notify.listener import Listener
+from mirrord_trace.supervisor.delivery.notify.loop import (
+    PathTest,
+    PathTests,
+    Receive,
+    library,
+    receiver,
+    receiver_in_c,
+    receiver_in_python,
+)
+from mirrord_trace.supervisor.launch import Filtering
+
+ABI = native_abi()
+PAGE = 4096
+AT_FDCWD = -100
+LAST = "getpgid"
+"""The call that the child makes at its end, which has no path."""
+ENDINGS = PathEndings((b"hosts", b"resolv.conf"))
+TESTS: PathTests = {ABI.numbers["openat"]: PathTest(1, ENDINGS)}
+_number = struct.Struct("=i")
+
+
+def in_c(listener: Listener, tests: PathTests) -> Receive:
+    found = library()
+    assert found is not None, "the library was not built: apt-get install gcc libc6-dev, and `make venv` again"
+    return receiver_in_c(listener, tests, found)
+
+
+@pytest.fixture(params=[in_c, receiver_in_python], ids=["C", "Python"])
+def make_receiver(request: pytest.FixtureRequest) -> Callable[[Listener, PathTests], Receive]:
+    chosen: Callable[[Listener, PathTests], Receive] = request.param
+    return chosen
+
+
+@attrs.frozen
+class Child:
+    """A child that opens what lies at some addresses, and writes each result to a pipe."""
+
+    pid: int
+    listener: Listener
+    results: int
+
+    def result(self) -> int:
+        (value,) = _number.unpack(os.read(self.results, _number.size))
+        return int(value)
+
+
+@contextmanager
+def opening(addresses: Sequence[int]) -> Iterator[Child]:
+    filtering = Filtering.of(compile_filter(Subscription.of(["openat", LAST]), ABI, RET_USER_NOTIF))
+    report_read, report_write = os.pipe()
+    result_read, result_write = os.pipe()
+    gate_read, gate_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            number = filtering.install_with_listener()
+            os.write(report_write, _number.pack(number))
+            os.read(gate_read, 1)
+            for address in addresses:
+                opened = libc.syscall(ABI.numbers["openat"], AT_FDCWD, ctypes.c_void_p(address), os.O_RDONLY, 0)
+                os.write(result_write, _number.pack(opened if opened >= 0 else -ctypes.get_errno()))
+            libc.syscall(ABI.numbers[LAST], 0)
+        finally:
+            os._exit(0)
+    listener = Listener(borrow_descriptor(pid, _number.unpack(os.read(report_read, _number.size))[0]))
+    os.write(gate_write, b"g")
+    try:
+        yield Child(pid, listener, result_read)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        listener.close()
+        for descriptor in (report_read, report_write, result_read, result_write, gate_read, gate_write):
+            os.close(descriptor)
+
+
+@contextmanager
+def memory(pages: int) -> Iterator[tuple[mmap.mmap, int]]:
+    """Pages for paths, and where they are; nothing lies behind them."""
+    with mmap.mmap(-1, PAGE * (pages + 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        pin = (ctypes.c_char * (PAGE * (pages + 1))).from_buffer(area)
+        place = ctypes.addressof(pin)
+        ctypes.CDLL(None).mprotect(ctypes.c_void_p(place + PAGE * pages), ctypes.c_size_t(PAGE), 0)
+        yield area, place
+        ctypes.CDLL(None).mprotect(ctypes.c_void_p(place + PAGE * pages), ctypes.c_size_t(PAGE), 3)
+        del pin
+
+
+Make = Callable[[Listener, PathTests], Receive]
+
+
+def handed_on(child: Child, receive: Receive) -> list[int]:
+    """The addresses of the calls that may concern somebody, which go on, up to the child's last call."""
+    addresses: list[int] = []
+    while True:
+        notified = receive()
+        assert notified is not None
+        if ABI.names[notified[3]] == LAST:
+            return addresses
+        addresses.append(notified[7])
+        child.listener.let_go(notified[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "is_handed_on"),
+    [
+        (b"/dev/null", False),
+        (b"/", False),
+        (b"", False),
+        (b"osts", False),
+        (b"hosts", True),
+        (b"/etc/hosts", True),
+        (b"/etc/hosts.allow", False),
+        (b"/run/resolv.conf", True),
+        (b"resolv.con", False),
+        (b"/" + b"x" * 200, False),
+    ],
+)
+@pytest.mark.parametrize("before_end", [0, 1, 255, 256, 1000])
+def test_paths_by_their_endings(make_receiver: Make, path: bytes, is_handed_on: bool, before_end: int) -> None:
+    """Wherever the path lies in its page: up to the very end of what can be read."""
+    with memory(1) as (area, place):
+        offset = PAGE - len(path) - 1 - before_end
+        area[offset : offset + len(path) + 1] = path + b"\0"
+        with opening([place + offset]) as child:
+            receive = make_receiver(child.listener, TESTS)
+            assert handed_on(child, receive) == ([place + offset] if is_handed_on else [])
+            try:
+                expected = 0
+                os.close(os.open(path, os.O_RDONLY))
+            except OSError as error:
+                expected = -(error.errno or 0)
+            assert min(child.result(), 0) == expected
+
+
+@pytest.mark.parametrize("length", [250, 300, 4000])
+@pytest.mark.parametrize("ending", [b"hosts", b"other"])
+def test_paths_that_are_long_or_cross_a_page(make_receiver: Make, length: int, ending: bytes) -> None:
+    """None that concerns somebody is missed; others may be handed on for a closer look."""
+    with memory(3) as (area, place):
+        offset = PAGE - 100
+        area[offset : offset + length + 1] = b"x" * (length - len(ending)) + ending + b"\0"
+        with opening([place + offset]) as child:
+            got = handed_on(child, make_receiver(child.listener, TESTS))
+            assert got == [place + offset] if ending == b"hosts" else got in ([], [place + offset])
+
+
+@pytest.mark.parametrize("address", [0, 1, 0x7FFF_FFFF_F000, (1 << 64) - 1])
+def test_paths_that_cannot_be_read_are_handed_on(make_receiver: Make, address: int) -> None:
+    with opening([address]) as child:
+        assert handed_on(child, make_receiver(child.listener, TESTS)) == [address]
+        assert child.result() == -14  # EFAULT
+
+
+def test_calls_without_a_test_are_handed_on(make_receiver: Make) -> None:
+    with memory(1) as (area, place):
+        area[:10] = b"/dev/null\0"
+        with opening([place]) as child:
+            assert handed_on(child, make_receiver(child.listener, {})) == [place]
+
+
+def test_many_calls_in_a_row(make_receiver: Make) -> None:
+    with memory(1) as (area, place):
+        area[:10] = b"/dev/nope\0"
+        area[100:106] = b"hosts\0"
+        with opening([place] * 500 + [place + 100] + [place] * 500) as child:
+            assert handed_on(child, make_receiver(child.listener, TESTS)) == [place + 100]
+
+
+def test_a_signal_and_the_end_of_all_tasks_end_the_wait(make_receiver: Make) -> None:
+    with opening([]) as child:
+        receive = make_receiver(child.listener, TESTS)
+        notified = receive()
+        assert notified is not None
+        waiting: list[object] = []
+        thread = threading.Thread(target=partial(_wait, receive, waiting))
+        previous = signal.signal(signal.SIGRTMIN, lambda *_: None)
+        try:
+            thread.start()
+            while thread.is_alive():  # a signal that comes before the wait is lost
+                assert thread.ident is not None
+                signal.pthread_kill(thread.ident, signal.SIGRTMIN)
+                thread.join(0.01)
+        finally:
+            signal.signal(signal.SIGRTMIN, previous)
+        assert waiting == [None]
+
+
+def _wait(receive: Receive, waiting: list[object]) -> None:
+    waiting.append(receive())
+
+
+def test_a_listener_that_is_none_is_an_error(make_receiver: Make) -> None:
+    with open("/dev/null") as file, pytest.raises(OSError, match="seccomp listener"):
+        make_receiver(Listener(file.fileno()), TESTS)()
+
+
+def test_the_library_is_taken_where_it_was_built() -> None:
+    with open("/dev/null") as file:
+        _, made = receiver(Listener(file.fileno()), TESTS)
+    assert made == "in C"
