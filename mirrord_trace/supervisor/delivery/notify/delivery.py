@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -60,7 +62,6 @@ _LIFE_CHECK_S: Final = 0.02
 """How often held calls are looked after; longer when they are many."""
 _LIFE_CHECK_EACH_S: Final = 0.00005
 _DOORBELL_EVERY_S: Final = 0.01
-_MEMORIES_KEPT: Final = 4096
 _IDENTITY: Final = 0
 _TID: Final = 1
 _NUMBER: Final = 3
@@ -81,7 +82,6 @@ class NotifyDelivery:
     _listener: Listener = attrs.field(init=False)
     _token: trio.lowlevel.TrioToken = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
-    _memories: dict[int, TaskMemory] = attrs.field(init=False, factory=dict)
     _held: dict[int, Held] = attrs.field(init=False, factory=dict)
     _looked_after: bool = attrs.field(init=False, default=False)
     _is_over: bool = attrs.field(init=False, default=False)
@@ -227,6 +227,8 @@ class NotifyDelivery:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DOORBELL})
         self._thread = threading.get_ident()
         try:
+            has_hung_up = select.poll()
+            has_hung_up.register(self._listener.descriptor, 0)
             receive = self._receive_call
             while True:
                 notified = receive()
@@ -234,13 +236,15 @@ class NotifyDelivery:
                     self._take(notified)
                 elif self._is_over:
                     return
+                elif has_hung_up.poll(0):  # all tasks are gone: on newer kernels nothing is waited for any more
+                    time.sleep(_DOORBELL_EVERY_S)
         finally:
             self._thread = None
             signal.pthread_sigmask(signal.SIG_BLOCK, {DOORBELL})
 
     def _take(self, notified: tuple[int, ...]) -> None:
         identity, tid, name = notified[_IDENTITY], notified[_TID], self.abi.names[notified[_NUMBER]]
-        memory = self._memories.get(tid) or self._remember(tid)
+        memory = TaskMemory(tid)
         arguments = notified[_ARGUMENTS:]
         check = partial(self._check, identity)
         call = NotifiedCall(tid, name, arguments, memory, self.abi, borrow_descriptor, False, check)
@@ -262,12 +266,6 @@ class NotifyDelivery:
     def _start_holding(self, held: Held) -> None:
         held.call.is_interrupted = held.is_interrupted
         self._tell(self._hold, held)
-
-    def _remember(self, tid: int) -> TaskMemory:
-        if len(self._memories) >= _MEMORIES_KEPT:
-            self._memories.clear()
-        memory = self._memories[tid] = TaskMemory(tid)
-        return memory
 
     def _executes(self, call: Call) -> Verdict:
         complaint = complaint_about_execution(call, self.abi)
