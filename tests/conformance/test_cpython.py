@@ -10,8 +10,10 @@ import importlib.util
 import sys
 import threading
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.conformance import build
@@ -19,6 +21,8 @@ from tests.conformance.harness import run_outside, tool_command
 from tests.conformance.pods import ConformancePod
 
 LONGEST_S = 240
+AGAIN = 2
+"""How often tests that went differently are run again."""
 # AF_VSOCK is answered by the hypervisor, not by the network: on some virtual machines these tests never end.
 IGNORED = ("--ignore", "*VSOCK*")
 
@@ -34,9 +38,45 @@ def results(report: Path) -> dict[str, str]:
     return found
 
 
-def command(module: str, report: Path) -> list[str]:
+def command(module: str, report: Path, *options: str) -> list[str]:
     report.unlink(missing_ok=True)
-    return [sys.executable, "-B", "-m", "test", "--verbose", *IGNORED, "--junit-xml", str(report), module]
+    return [sys.executable, "-B", "-m", "test", "--verbose", *IGNORED, *options, "--junit-xml", str(report), module]
+
+
+@attrs.frozen
+class Comparison:
+    """Runs tests of one module natively and under the tool, at the same time: both spend most of it asleep."""
+
+    pod: ConformancePod
+    outside: ConformancePod
+    delivery: str
+    module: str
+
+    def run(self, *options: str) -> tuple[dict[str, str], dict[str, str]]:
+        """What became of the tests in the pod, and under the tool."""
+        reports = build.OUTPUT / "cpython"
+        reports.mkdir(parents=True, exist_ok=True)
+        native_report = reports / f"{self.module}-native-for-{self.delivery}.xml"
+        traced_report = reports / f"{self.module}-{self.delivery}.xml"
+        in_pod = command(self.module, native_report, *options)
+        native = threading.Thread(target=self.pod.run, args=[in_pod], kwargs={"timeout_s": LONGEST_S})
+        native.start()
+        try:
+            traced_command = command(self.module, traced_report, *options)
+            full_command = tool_command(self.outside, self.pod, self.delivery, traced_command)
+            traced = run_outside(full_command, timeout_s=LONGEST_S)
+        finally:
+            native.join()
+        assert traced_report.exists(), f"{traced.stdout[-3000:]}\n{traced.stderr[-3000:]}"
+        return results(native_report), results(traced_report)
+
+
+def differences(expected: Mapping[str, str], got: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: f"{name}: {expected.get(name)!r} in the pod, {got.get(name)!r} under the tool"
+        for name in sorted(expected.keys() | got.keys())
+        if expected.get(name) != got.get(name)
+    }
 
 
 @pytest.mark.parametrize(("module", "at_least"), [("test_socket", 500), ("test_subprocess", 250)])
@@ -46,25 +86,14 @@ def test_cpythons_own_tests_go_the_same(
     assert importlib.util.find_spec(f"test.{module}") is not None, (
         f"{sys.executable} comes without its tests: apt-get install libpython3.11-testsuite"
     )
-    reports = build.OUTPUT / "cpython"
-    reports.mkdir(parents=True, exist_ok=True)
-    native_report, traced_report = reports / f"{module}-native.xml", reports / f"{module}-{delivery}.xml"
-    # Both spend most of their time asleep, so they run at once.
-    native = threading.Thread(
-        target=empty_pod.run, args=[command(module, native_report)], kwargs={"timeout_s": LONGEST_S}
-    )
-    native.start()
-    try:
-        traced_command = command(module, traced_report)
-        traced = run_outside(tool_command(outside, empty_pod, delivery, traced_command), timeout_s=LONGEST_S)
-    finally:
-        native.join()
-    assert traced_report.exists(), f"{traced.stdout[-3000:]}\n{traced.stderr[-3000:]}"
-    expected, got = results(native_report), results(traced_report)
-    different = [
-        f"{name}: {expected.get(name)!r} in the pod, {got.get(name)!r} under the tool"
-        for name in sorted(expected.keys() | got.keys())
-        if expected.get(name) != got.get(name)
-    ]
-    assert not different, "\n".join(different)
+    comparison = Comparison(empty_pod, outside, delivery, module)
+    expected, got = comparison.run()
     assert sum(text == "completed" for text in got.values()) >= at_least
+    # Some of these tests have races of their own (testSourceAddress closes its socket while another thread asks for its
+    # name) which a busy machine decides now so, now so. What really differs does so again.
+    different = differences(expected, got)
+    for _ in range(AGAIN):
+        if different:
+            names = [word for name in different for word in ("--match", name)]
+            different = differences(*comparison.run(*names))
+    assert not different, "\n".join(different.values())

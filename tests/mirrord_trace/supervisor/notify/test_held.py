@@ -39,17 +39,26 @@ def test_whose_signal_it_is(task: Status, leader: Status | None, expected: bool)
 
 
 def test_status_is_read_from_proc() -> None:
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    try:
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()  # a process with one thread, and a signal that nobody takes
+    if pid == 0:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         os.kill(os.getpid(), signal.SIGUSR1)
-        status = Status.of(os.getpid())
+        os.write(ready_write, b"r")
+        signal.pause()
+    try:
+        os.read(ready_read, 1)
+        status = Status.of(pid)
         assert status is not None
-        assert (status.tid, status.process, status.state) == (os.getpid(), os.getpid(), "R")
+        assert (status.tid, status.process, status.tracer) == (pid, pid, 0)
+        assert status.state in "RS"
         assert status.shared_pending & USR1
         assert status.blocked & USR1
-        assert signal.sigwait({signal.SIGUSR1}) == signal.SIGUSR1
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready_read)
+        os.close(ready_write)
 
 
 def test_a_task_that_is_gone_has_no_status() -> None:
