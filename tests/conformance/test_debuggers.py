@@ -292,7 +292,9 @@ def test_delve_on_a_terminal(pod: ConformancePod, outside: ConformancePod, tmp_p
         terminal.expect("(dlv) ")
         terminal.type("continue\n")
         terminal.expect("> main.roundTrip() ")
+        terminal.expect("(dlv) ")  # what is typed before that may be lost when Delve switches the terminal
         terminal.type("clearall\n")
+        terminal.expect("cleared")
         terminal.expect("(dlv) ")
         terminal.type("continue\n")
         terminal.expect("ready ")
