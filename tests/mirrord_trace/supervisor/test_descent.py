@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from mirrord_syscalls.abi import native_abi
 from mirrord_trace.supervisor import descent
 
 
@@ -79,3 +82,27 @@ def test_children_of_other_threads_count() -> None:
 
 def test_living_task_of_a_single_thread_is_itself() -> None:
     assert descent.living_task_of(os.getpid()) == os.getpid()
+
+
+def test_where_the_first_thread_has_ended_another_is_named() -> None:
+    """Its descriptors are still there; the first thread's are not."""
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        threading.Thread(target=lambda: os.write(ready_write, b"r") and threading.Event().wait()).start()
+        os.read(ready_read, 1)
+        os.write(ready_write, b"l")
+        ctypes.CDLL(None).syscall(native_abi().numbers["exit"], 0)  # this thread, not the process
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            while stat.read().rpartition(") ")[2][:1] != "Z":
+                os.sched_yield()
+                stat.seek(0)
+        task = descent.living_task_of(pid)
+        assert task != pid
+        assert os.listdir(f"/proc/{task}/fd")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready_read)
+        os.close(ready_write)
