@@ -37,8 +37,8 @@ int main(int count, char **arguments) {
         wait_for_good(NULL);
     } else if (!strcmp(what, "held_thread")) {
         pthread_t one;
-        pthread_create(&one, NULL, wait_for_good, NULL);
         sigaction(SIGUSR2, &action, NULL);
+        pthread_create(&one, NULL, wait_for_good, NULL);
         read(0, text, 1);
         execl("/proc/self/exe", "calls", "executed", NULL);
     } else if (!strcmp(what, "executed")) {
