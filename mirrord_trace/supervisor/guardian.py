@@ -24,6 +24,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable, Collection
 from typing import Final, NoReturn
 
@@ -39,6 +40,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NAME: Final = 15
 _START_S: Final = 10.0
 """How long a fork and a seccomp(2) may take before something is wrong."""
+_FIRST_PAUSE_S: Final = 0.0005
+_LAST_PAUSE_S: Final = 0.02
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _message = struct.Struct("=ci")
@@ -165,20 +168,29 @@ def _started(ours: socket.socket) -> tuple[int, int]:
 def end_children(spared: Collection[int] = frozenset(), reaped: Callable[[int, int], None] | None = None) -> None:
     """Kills the children of this process and all that becomes one thereby; returns when they are reaped.
 
-    `reaped` is told of each, with its wait status.
+    `reaped` is told of each, with its wait status. A child that a debugger from outside holds cannot be reaped before
+    that lets go of it (ptrace(2)); all others are killed meanwhile.
     """
-    while True:
-        doomed = [child for child in children_of(os.getpid()) if child not in spared]
-        if not doomed:
-            return
+    pause_s = _FIRST_PAUSE_S
+    while doomed := [child for child in children_of(os.getpid()) if child not in spared]:
         for child in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        for child in doomed:
-            with contextlib.suppress(ChildProcessError):
-                _, status = os.waitpid(child, 0)
-                if reaped is not None:
-                    reaped(child, status)
+        if sum(_reap_killed(child, reaped) for child in doomed):
+            pause_s = _FIRST_PAUSE_S
+        else:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+
+
+def _reap_killed(child: int, reaped: Callable[[int, int], None] | None) -> bool:
+    try:
+        pid, status = os.waitpid(child, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    if pid and reaped is not None:
+        reaped(pid, status)
+    return bool(pid)
 
 
 # -- the guardian's side ----------------------------------------------------------------------------------------------

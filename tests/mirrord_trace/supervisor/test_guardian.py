@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from mirrord_trace.supervisor.descent import children_of
 from tests.mirrord_trace.supervisor.harness import TIMEOUT_S, Driver, delivery, driver, wait_until_gone
 
 GONE_WITHIN_S = 1.0
+PTRACE_SEIZE = 0x4206
+WALL = 0x4000_0000
 OPENS = """if 1:
     import os, sys
     with open(sys.argv[1], "w", buffering=1) as seen:
@@ -65,6 +68,23 @@ def test_killed_process_group_takes_the_tree_with_it() -> None:
         since = time.monotonic()
         os.killpg(running.process.pid, signal.SIGKILL)
         assert_gone_soon(pid, since)
+
+
+def test_a_debugger_that_holds_the_command_keeps_nobody_else_alive() -> None:
+    """What a tracer from outside holds cannot be reaped; what it leaves behind is killed all the same."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with driver("pass_all", "sh", "-c", SLEEPS) as running:
+        pid = int(running.until("pid "))
+        guardian = guardian_of(running)
+        (command,) = children_of(guardian)
+        assert libc.ptrace(ctypes.c_long(PTRACE_SEIZE), ctypes.c_long(command), None, None) == 0
+        since = time.monotonic()
+        running.process.kill()
+        try:
+            assert_gone_soon(pid, since)
+        finally:
+            os.waitpid(command, WALL)
+        wait_until_gone(guardian)
 
 
 def test_killed_guardian_ends_the_command_with_words() -> None:
