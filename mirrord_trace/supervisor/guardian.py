@@ -92,7 +92,10 @@ class Guardian:
     async def news(self) -> News:
         """The next thing to know. Raises Failure when the guardian was killed."""
         await trio.lowlevel.wait_readable(self._socket)
-        raw = self._socket.recv(_message.size)
+        try:
+            raw = self._socket.recv(_message.size)
+        except ConnectionError:
+            raw = b""
         if not raw:
             raise Failure(
                 "the guardian process was killed: the command ends with it",

@@ -28,6 +28,7 @@ from mirrord_syscalls.abi import ARGUMENTS, Abi, ArgumentKind
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace.borrow import borrow_descriptor
+from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor import guardian
 from mirrord_trace.supervisor.delivery.base import (
     PASS,
@@ -150,7 +151,7 @@ class NotifyDelivery:
     async def _end(self, guard: guardian.Guardian) -> None:
         """Nothing of the tree, the guardian and the thread is left after this."""
         guard.end()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Failure):  # the guardian was killed: then the tree is ours to end
             while not isinstance(news := await guard.news(), guardian.Empty):
                 if isinstance(news, guardian.Exited):
                     self._events.root_exited(news.status)

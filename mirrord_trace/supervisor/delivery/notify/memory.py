@@ -5,16 +5,13 @@ id may be another task's by the time it is used; who writes asks the listener fi
 (`NotifiedCall.check`). Unlike a tracer's writes these respect page protection: a read-only buffer is EFAULT, as
 natively.
 
-The functions are called without letting go of the interpreter's lock: they are shorter than getting it back. Their
-arguments are prepared once for each thread: turning Python's numbers into C's costs as much as the call.
+The functions are called without letting go of the interpreter's lock: they are shorter than getting it back.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import struct
-import threading
 from typing import Final
 
 import attrs
@@ -28,48 +25,9 @@ _MOST_PATHS: Final = 256
 _libc = ctypes.PyDLL(None, use_errno=True)
 _readv, _writev = _libc.process_vm_readv, _libc.process_vm_writev
 _readv.restype = _writev.restype = ctypes.c_ssize_t
-_ONE: Final = ctypes.c_ulong.from_param(1)
-_NO_FLAGS: Final = ctypes.c_ulong.from_param(0)
-
-
-_pack_transfer = struct.Struct("=QQQ").pack_into
-_OUR_LENGTH: Final = 8
-_THEIRS: Final = 16
-
-
-class _Scratch:
-    """Room for one transfer, and its two struct iovec (ours, then the task's): see iovec(3type)."""
-
-    __slots__ = ("_pins", "iovecs", "ours", "room", "theirs")
-
-    def __init__(self) -> None:
-        self.room = bytearray(_PAGE)
-        self.iovecs = bytearray(32)
-        room = (ctypes.c_char * _PAGE).from_buffer(self.room)
-        iovecs = (ctypes.c_char * 32).from_buffer(self.iovecs)
-        self._pins = (room, iovecs)
-        place = ctypes.addressof(iovecs)
-        self.ours = ctypes.c_void_p.from_param(place)
-        self.theirs = ctypes.c_void_p.from_param(place + _THEIRS)
-        struct.pack_into("=Q", self.iovecs, 0, ctypes.addressof(room))
-
-
-class _Scratches(threading.local):
-    """One for each thread."""
-
-    def __init__(self) -> None:
-        self.own = _Scratch()
-
-
-_scratches = _Scratches()
-
-
-def _transfer_much(function: ctypes._FuncPointer, tid: int, ours: int, theirs: int, length: int) -> int:
-    iovecs = (ctypes.c_uint64 * 4)(ours, length, theirs, length)
-    place = ctypes.addressof(iovecs)
-    their_place = ctypes.c_void_p(place + _THEIRS)
-    done: int = function(tid, ctypes.c_void_p(place), _ONE, their_place, _ONE, _NO_FLAGS)
-    return done
+_iovecs = ctypes.c_uint64 * 2
+_ONE: Final = ctypes.c_ulong(1)
+_NO_FLAGS: Final = ctypes.c_ulong(0)
 
 
 def _failure(done: int, length: int, tid: int, what: str, address: int) -> Exception:
@@ -89,65 +47,35 @@ class TaskMemory:
 
     def read(self, address: int, length: int) -> bytes:
         """See `Memory.read`."""
-        if length > _PAGE:
-            return self._read_much(address, length)
-        scratch = _scratches.own
-        _fill(scratch, self.tid, address, length)
-        return bytes(scratch.room[:length])
+        room = ctypes.create_string_buffer(length)
+        self._transfer(_readv, room, address, length, "read")
+        return room.raw
 
     def write(self, address: int, data: bytes) -> None:
         """See `Memory.write`."""
-        length = len(data)
-        if length > _PAGE:
-            self._write_much(address, data)
-        elif length:
-            scratch = _scratches.own
-            scratch.room[:length] = data
-            _pack_transfer(scratch.iovecs, _OUR_LENGTH, length, address, length)
-            done = _writev(self.tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
-            if done != length:
-                raise _failure(done, length, self.tid, "write", address)
+        self._transfer(_writev, ctypes.create_string_buffer(data, len(data)), address, len(data), "write")
 
     def read_string(self, address: int, limit: int = PATH_MAX) -> bytes:
         """See `Memory.read_string`. Stops at `limit` bytes when there is no NUL before."""
-        return _read_string(_scratches.own, self.tid, address, limit)
+        text = b""
+        wanted = _MOST_PATHS
+        while len(text) < limit:
+            part = self.read(address, min(_PAGE - address % _PAGE, wanted, limit - len(text)))
+            end = part.find(0)
+            if end >= 0:
+                return text + part[:end]
+            text += part
+            address += len(part)
+            wanted = _PAGE
+        return text
 
-    def _read_much(self, address: int, length: int) -> bytes:
-        room = bytearray(length)
-        pin = (ctypes.c_char * length).from_buffer(room)
-        done = _transfer_much(_readv, self.tid, ctypes.addressof(pin), address, length)
+    def _transfer(
+        self, function: ctypes._FuncPointer, room: ctypes.Array[ctypes.c_char], address: int, length: int, what: str
+    ) -> None:
+        """Between our `room` and the task's memory; each is a struct iovec: process_vm_readv(2)."""
+        if not length:
+            return
+        ours, theirs = _iovecs(ctypes.addressof(room), length), _iovecs(address, length)
+        done: int = function(self.tid, ours, _ONE, theirs, _ONE, _NO_FLAGS)
         if done != length:
-            raise _failure(done, length, self.tid, "read", address)
-        return bytes(room)
-
-    def _write_much(self, address: int, data: bytes) -> None:
-        pin = ctypes.c_char_p(data)
-        ours = ctypes.cast(pin, ctypes.c_void_p).value
-        assert ours is not None
-        done = _transfer_much(_writev, self.tid, ours, address, len(data))
-        if done != len(data):
-            raise _failure(done, len(data), self.tid, "write", address)
-
-
-def _read_string(scratch: _Scratch, tid: int, address: int, limit: int) -> bytes:
-    room = scratch.room
-    parts = b""
-    wanted = _MOST_PATHS
-    while limit > 0:
-        length = min(_PAGE - address % _PAGE, wanted, limit)
-        _fill(scratch, tid, address, length)
-        end = room.find(0, 0, length)
-        if end >= 0:
-            return parts + room[:end]
-        parts += room[:length]
-        address += length
-        limit -= length
-        wanted = _PAGE
-    return parts
-
-
-def _fill(scratch: _Scratch, tid: int, address: int, length: int) -> None:
-    _pack_transfer(scratch.iovecs, _OUR_LENGTH, length, address, length)
-    done = _readv(tid, scratch.ours, _ONE, scratch.theirs, _ONE, _NO_FLAGS)
-    if done != length:
-        raise _failure(done, length, tid, "read", address)
+            raise _failure(done, length, self.tid, what, address)
