@@ -79,14 +79,7 @@ def delve(directory: Path, verb: str, *arguments: str, commands: Sequence[str]) 
     return [*environment, installed("dlv", "delve"), verb, *unattended, *arguments]
 
 
-@pytest.fixture(params=[NATIVE, DELIVERY])
-def world(
-    request: pytest.FixtureRequest,
-    pod: ConformancePod,
-    outside: ConformancePod,
-    native_outcomes: dict[tuple[object, ...], Outcome],
-) -> World:
-    return World(request.param, pod, outside, native_outcomes)
+in_pod_and_under_the_tool = pytest.mark.parametrize("world", [NATIVE, DELIVERY], indirect=True)
 
 
 @attrs.frozen
@@ -130,6 +123,7 @@ def debuggee(library: str = "glibc") -> list[str]:
 # -- as part of the tree ----------------------------------------------------------------------------------------------
 
 
+@in_pod_and_under_the_tool
 def test_gdb_steps_over_intercepted_calls(world: World) -> None:
     commands = ["break main", "run", "next", "next", "next", "print name", "next", "next", "print server", "next"]
     commands += ["break reached", "continue", "backtrace", "finish", "continue"]
@@ -146,6 +140,7 @@ def test_gdb_steps_over_intercepted_calls(world: World) -> None:
     assert seen.exit_status == 0
 
 
+@in_pod_and_under_the_tool
 @pytest.mark.parametrize("library", ["glibc", "musl"])
 def test_gdb_stops_at_the_calls_themselves(world: World, library: str) -> None:
     commands = ["break reached", "run", "catch syscall connect", "continue", "stepi", "finish", "delete"]
@@ -160,6 +155,7 @@ def test_gdb_stops_at_the_calls_themselves(world: World, library: str) -> None:
     )
 
 
+@in_pod_and_under_the_tool
 def test_gdb_follows_a_child(world: World) -> None:
     commands = [
         "set follow-fork-mode child",
@@ -174,6 +170,7 @@ def test_gdb_follows_a_child(world: World) -> None:
     seen.assert_in_order(f'"{places.HOSTNAME}"', "exited with code 07")
 
 
+@in_pod_and_under_the_tool
 def test_strace_shows_the_pods_world(world: World) -> None:
     script = ["/bin/sh", "-c", f"{shlex.join(debuggee())}; {shlex.join(debuggee('musl'))}; exit 3"]
     trace = [installed("strace", "strace"), "-f", "-e", "trace=connect,getpeername,uname", "-e", "signal=none"]
@@ -217,12 +214,14 @@ GO_IN_THE_POD = [
 ]
 
 
+@in_pod_and_under_the_tool
 def test_delve_runs_a_program(world: World, tmp_path: Path) -> None:
     seen = debugged(world, delve(tmp_path, "exec", *go_debuggee(), commands=GO_STEPS))
     seen.assert_in_order(*GO_SEEN, "exited with status 7")
     seen.assert_in_order(*GO_IN_THE_POD)
 
 
+@in_pod_and_under_the_tool
 def test_delve_runs_a_program_again(world: World, tmp_path: Path) -> None:
     commands = ["break main.nameServer", "continue", "restart", "continue", "stepout", "clearall", "continue", "exit"]
     seen = debugged(world, delve(tmp_path, "exec", *go_debuggee(), commands=commands))
@@ -230,6 +229,7 @@ def test_delve_runs_a_program_again(world: World, tmp_path: Path) -> None:
     assert seen.text.count(GO_IN_THE_POD[0]) == 2
 
 
+@in_pod_and_under_the_tool
 def test_delve_serves_an_editor(world: World, tmp_path: Path) -> None:
     """What editors do: one Delve runs the program, another one talks to it through a socket."""
     address = f"127.0.0.1:{places.FREE}"

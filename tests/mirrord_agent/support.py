@@ -8,15 +8,16 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
+import trio.testing
 
 from mirrord_agent.server import serve
 from mirrord_agent.target import Target
 from mirrord_agent.wire import Decoder, encode, handshake
-from mirrord_agent.wire.frames import Frame, Goodbye
+from mirrord_agent.wire.frames import Data, Frame, Goodbye, StreamFrame
 from mirrord_trace.session import Session, open_session
 
 F = TypeVar("F")
@@ -45,6 +46,35 @@ async def stream_pair() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStr
     here, there = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
     async with here, there:
         yield here, there
+
+
+class Sink(Protocol):
+    """What `Link` and `SessionLink` have in common: frames wait there to be written, and senders for room."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def put_ordered(self, frame: StreamFrame) -> None: ...
+    async def room(self) -> None: ...
+    async def write(self) -> None: ...
+
+
+async def nobody_is_left_waiting(link: Sink, far_end: trio.SocketStream) -> None:
+    """Many wait for room and send nothing when they have it; all of them must get it. Fails when one does not."""
+    while link.has_room:
+        link.put_ordered(Data(1, bytes(64 << 10)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.write)
+        async with trio.open_nursery() as waiting:
+            for _ in range(50):
+                waiting.start_soon(link.room)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(_read_all, far_end)
+        nursery.cancel_scope.cancel()
+
+
+async def _read_all(stream: trio.SocketStream) -> None:
+    async for _ in stream:
+        pass
 
 
 @attrs.define
