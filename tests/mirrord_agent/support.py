@@ -23,6 +23,8 @@ from mirrord_trace.session import Session, open_session
 F = TypeVar("F")
 
 SECRET = bytes(range(32))
+_MORE_THAN_WRITES_LET_GO = 1000
+"""Senders: each write lets a few go, and it takes some dozens of writes to empty an outbox."""
 SECRET_HASH = handshake.hash_secret(SECRET)
 
 
@@ -65,7 +67,7 @@ async def nobody_is_left_waiting(link: Sink, far_end: trio.SocketStream) -> None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.write)
         async with trio.open_nursery() as waiting:
-            for _ in range(50):
+            for _ in range(_MORE_THAN_WRITES_LET_GO):
                 waiting.start_soon(link.room)
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(_read_all, far_end)
