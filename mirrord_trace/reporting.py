@@ -14,6 +14,9 @@ class Step(Protocol):
     def detail(self, text: str) -> None:
         """Say what came of the step in a few words, such as a name or a count; shown beside it when it is done."""
 
+    def waiting(self, reason: str) -> None:
+        """Say what the step waits for now, in a few words; replaces what was said before. Cheap when repeated."""
+
 
 class Reporter(Protocol):
     """Tells the user what happens. No method blocks for long or raises; all are called from the main thread."""

@@ -9,11 +9,13 @@ The terminal is shared with the user's process, so
   its supervision. Lines that nobody can read are dropped.
 """
 
+from __future__ import annotations
+
 import enum
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -33,6 +35,7 @@ class Mark(enum.Enum):
     WARNING = ("!", "!", "yellow")
     ERROR = ("x", "x", "bold red")
     NOTE = ("-", "-", "cyan")
+    WAITING = ("…", "..", "cyan")
     EXPLANATION = (" ", " ", "bright_black")
 
     def __init__(self, sign: str, ascii_sign: str, style: str) -> None:
@@ -49,10 +52,23 @@ _VERBOSE = frozenset(Mark)
 @attrs.define(eq=False)
 class _Step:
     text: str
+    changed: Callable[[_Step], None]
+    """Called when there is another reason to wait."""
     details: list[str] = attrs.Factory(list)
+    reason: str = ""
 
     def detail(self, text: str) -> None:
         self.details.append(text)
+
+    def waiting(self, reason: str) -> None:
+        if reason != self.reason:
+            self.reason = reason
+            self.changed(self)
+
+    @property
+    def under_way(self) -> str:
+        """How it is shown before it ends."""
+        return f"{self}: {self.reason}" if self.reason else str(self)
 
     def __str__(self) -> str:
         return f"{self.text}: {', '.join(self.details)}" if self.details else self.text
@@ -71,7 +87,7 @@ class LineReporter:
     @contextmanager
     def step(self, text: str) -> Iterator[Step]:
         """See `Reporter.step`. Steps may be nested and may overlap."""
-        step = _Step(text)
+        step = _Step(text, self._waits)
         self._under_way.append(step)
         self._show_under_way()
         mark = Mark.FAILED
@@ -82,6 +98,10 @@ class LineReporter:
             if step in self._under_way:  # not after close
                 self._under_way.remove(step)
                 self._line(mark, str(step))
+
+    def _waits(self, step: _Step) -> None:
+        """A step has another reason to wait: where lines cannot be taken back, it gets one."""
+        self._line(Mark.WAITING, step.under_way)
 
     def warning(self, text: str) -> None:
         """See `Reporter.warning`."""
@@ -165,10 +185,13 @@ class TerminalReporter(LineReporter):
         end = "\r\n" if self._process_runs else "\n"
         self._write(("\r" if self._process_runs else "") + self._rendered(line) + end)
 
+    def _waits(self, step: _Step) -> None:
+        self._show_under_way()
+
     def _show_under_way(self) -> None:
         if not self._under_way or self._process_runs or Mark.DONE not in self._shown:
             return
-        line = self._text.assemble(("…", "cyan"), " ", _printable(str(self._under_way[-1])))
+        line = self._text.assemble(("…", "cyan"), " ", _printable(self._under_way[-1].under_way))
         # A line that wraps could not be wiped.
         line.truncate(max(1, self._console.width - 1), overflow="ellipsis")
         self._wipe()

@@ -1,5 +1,21 @@
 """The configuration of a run, as values: checked where they are made, never changed afterwards."""
 
-from mirrord_trace.config.model import Delivery, EnvironmentConfiguration, RunConfiguration
+from mirrord_trace.config.model import (
+    AgentConfiguration,
+    AgentMode,
+    ClusterConfiguration,
+    Delivery,
+    EnvironmentConfiguration,
+    PullPolicy,
+    RunConfiguration,
+)
 
-__all__ = ["Delivery", "EnvironmentConfiguration", "RunConfiguration"]
+__all__ = [
+    "AgentConfiguration",
+    "AgentMode",
+    "ClusterConfiguration",
+    "Delivery",
+    "EnvironmentConfiguration",
+    "PullPolicy",
+    "RunConfiguration",
+]

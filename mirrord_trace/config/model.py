@@ -1,14 +1,20 @@
 """The configuration as attrs classes.
 
-Field names and defaults follow mirrord's where both have the field (`feature.env`, `feature.network.outgoing`).
+Field names and defaults follow mirrord's where both have the field (`target`, `agent`, `feature.env`,
+`feature.network.outgoing`); times carry their unit in the name.
 """
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import attrs
 
+from mirrord_trace import __version__
+
 Delivery = Literal["auto", "notify", "ptrace"]
+AgentMode = Literal["job", "ephemeral"]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
 @attrs.frozen
@@ -27,9 +33,67 @@ class EnvironmentConfiguration:
             raise ValueError("environment variables can be included or excluded, not both")
 
 
-def _positive(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+def _not_negative(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
     if not value >= 0:
         raise ValueError(f"{attribute.name} must not be negative, but is {value}")
+
+
+def _positive(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{attribute.name} must be more than 0, but is {value}")
+
+
+@attrs.frozen(kw_only=True)
+class ClusterConfiguration:
+    """Which cluster is spoken to, and as whom."""
+
+    kubeconfig: str | None = None
+    """A file instead of $KUBECONFIG and ~/.kube/config."""
+    context: str | None = None
+    """A context of the kubeconfig instead of its current one."""
+    namespace: str | None = None
+    """The target's namespace; None for the context's."""
+    accept_invalid_certificates: bool = False
+    """True: the API server's certificate is not checked."""
+
+
+@attrs.frozen(kw_only=True)
+class AgentConfiguration:
+    """How the agent is started next to a target in a cluster."""
+
+    mode: AgentMode = "job"
+    image: str = f"mirrord-trace-agent:{__version__}"
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of secrets in the agent's namespace."""
+    namespace: str | None = None
+    """Where the agent's job is made; None for the target's namespace."""
+    labels: Mapping[str, str] = attrs.Factory(dict)
+    """Added to the agent's job and pod."""
+    annotations: Mapping[str, str] = attrs.Factory(dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ({"operator": "Exists"},)
+    """In Kubernetes' words."""
+    node_selector: Mapping[str, str] = attrs.Factory(dict)
+    """Where a targetless agent may run; with a target it runs on the target's node."""
+    resources: Mapping[str, Mapping[str, str]] = attrs.field(
+        factory=lambda: {
+            "requests": {"cpu": "1m", "memory": "1Mi"},
+            "limits": {"cpu": "1", "memory": "100Mi"},
+        }
+    )
+    """In Kubernetes' words: requests and limits."""
+    service_account: str | None = None
+    priority_class: str | None = None
+    ttl_s: float = attrs.field(default=1.0, validator=_not_negative)
+    """How long the cluster keeps the job of an agent that has ended by itself."""
+    startup_timeout_s: float = attrs.field(default=60.0, validator=_positive)
+    """How long to wait until the agent can serve."""
+    communication_timeout_s: float = attrs.field(default=30.0, validator=_positive)
+    """The agent leaves after hearing nothing for so long."""
+    privileged: bool = False
+    disabled_capabilities: frozenset[str] = frozenset()
+    """Capabilities that the agent is not given; what needs them fails, with words."""
+    disable_mesh_sidecar_injection: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +103,9 @@ class RunConfiguration:
     command: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
     """Program and arguments; the program is looked up in the process's PATH."""
     target: str = "demo"
-    """Where the process shall seem to run: `demo` or `pid/PID`."""
+    """Where the process shall seem to run, as the user names it; see `mirrord_trace.targets.parse_target`."""
+    cluster: ClusterConfiguration = attrs.Factory(ClusterConfiguration)
+    agent: AgentConfiguration = attrs.Factory(AgentConfiguration)
     environment: EnvironmentConfiguration = EnvironmentConfiguration()
     outgoing_tcp: bool = True
     """False: TCP connections leave from this machine."""
@@ -49,9 +115,9 @@ class RunConfiguration:
     """True: loopback destinations are always this machine's, never the target's."""
     unix_streams: tuple[re.Pattern[str], ...] = ()
     """Unix stream sockets whose path (abstract names without their NUL) one of these finds are the target's."""
-    connect_hold_s: float = attrs.field(default=0.3, validator=_positive)
+    connect_hold_s: float = attrs.field(default=0.3, validator=_not_negative)
     """How long a non-blocking connect waits for the far side's answer before it returns EINPROGRESS."""
     delivery: Delivery = "auto"
     """How system calls are intercepted."""
     sudo: bool = False
-    """True: the agent, and nothing else, is started through sudo."""
+    """True: the agent, and nothing else, is started through sudo. For targets on this machine."""

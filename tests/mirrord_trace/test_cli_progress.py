@@ -127,6 +127,30 @@ def test_terminal_shows_the_step_under_way_and_takes_it_back(terminal: Terminal)
     assert terminal.screen() == ["- this takes a while", "✓ starting the agent: pid/4711", ""]
 
 
+def test_what_a_step_waits_for_gets_a_line_when_it_changes() -> None:
+    raw = io.BytesIO()
+    reporter = LineReporter(io.TextIOWrapper(raw, "utf-8", write_through=True))
+    with reporter.step("waiting for the agent") as step:
+        step.waiting("pulling")
+        step.waiting("pulling")
+        step.waiting("starting")
+        step.detail("on node-1")
+    assert raw.getvalue().decode().splitlines() == [
+        "mirrord-trace: … waiting for the agent: pulling",
+        "mirrord-trace: … waiting for the agent: starting",
+        "mirrord-trace: ✓ waiting for the agent: on node-1",
+    ]
+
+
+def test_terminal_shows_what_a_step_waits_for_in_its_line(terminal: Terminal) -> None:
+    with TerminalReporter(terminal).step("waiting for the agent") as step:
+        step.waiting("pulling")
+        assert terminal.screen() == ["… waiting for the agent: pulling"]
+        step.waiting("starting")
+        assert terminal.screen() == ["… waiting for the agent: starting"]
+    assert terminal.screen() == ["✓ waiting for the agent", ""]
+
+
 def test_terminal_steps_may_overlap(terminal: Terminal) -> None:
     reporter = TerminalReporter(terminal)
     with ExitStack() as outer, ExitStack() as inner:

@@ -36,6 +36,9 @@ class Step:
     def detail(self, text: str) -> None:
         """Nothing takes long here."""
 
+    def waiting(self, reason: str) -> None:
+        """As above."""
+
 
 class Lines:
     """A reporter (see `mirrord_trace.reporting`) for tests to read."""
