@@ -1,7 +1,7 @@
-"""`python -m mirrord_agent`: one agent, one session, one target.
+"""`mirrord-agent`, or `python -m mirrord_agent`: one agent, one session, one target.
 
-The client's socket comes first, because it has to stay where it is; then the target's namespaces; then Trio. What goes
-wrong on the way is told to the client as a goodbye, and on standard error, and gives exit code 1.
+The client's socket comes first, because it has to stay where it is; then the target and its namespaces; then Trio. What
+goes wrong on the way is told to the client as a goodbye, and on standard error, and gives exit code 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 import trio
 
-from mirrord_agent import listening, namespaces
+from mirrord_agent import containers, listening, namespaces
 from mirrord_agent.server import serve
 from mirrord_agent.target import Target, TargetUnusable
 from mirrord_agent.wire.frames import Goodbye, GoodbyeKind
@@ -48,12 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     target: Target | Goodbye
     try:
-        target = Target.open(options.pid)
+        target = _open_target(options)
         namespaces.enter(target)
     except TargetUnusable as unusable:
         target = unusable.goodbye
         _complain(target.message)
-    ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, options.socket_fd is None)
+    first_client_timeout_s = options.first_client_timeout if options.socket_fd is None else None
+    ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, first_client_timeout_s)
     if ending.kind in _NORMAL:
         return 0
     return 1 if ending is target else _complain(ending.message)
@@ -61,9 +62,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mirrord_agent", description="The half of mirrord-trace that runs next to the target."
+        prog="mirrord-agent", description="The half of mirrord-trace that runs next to the target."
     )
-    parser.add_argument("--pid", type=int, required=True, help="the target's process")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--pid", type=int, help="the target's process")
+    target.add_argument(
+        "--container-id",
+        type=containers.parse_container_id,
+        metavar="ID",
+        help="the target's container, as the pod's status names it; served is its first process",
+    )
+    target.add_argument(
+        "--targetless", action="store_true", help="serve what the agent itself has: environment, files and network"
+    )
+    parser.add_argument(
+        "--or-pid",
+        type=int,
+        metavar="PID",
+        help="with --container-id: the process to serve if no cgroup tells the container",
+    )
     parser.add_argument("--secret-hash", required=True, help="SHA-256 of the session's secret, in hexadecimal")
     entrance = parser.add_mutually_exclusive_group(required=True)
     entrance.add_argument("--socket-fd", type=int, metavar="FD", help="a descriptor of the client's connected socket")
@@ -79,7 +96,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="leave after hearing nothing for so long (0: never; default: 30 with --listen, 0 with --socket-fd)",
     )
+    parser.add_argument(
+        "--first-client-timeout",
+        type=float,
+        default=listening.FIRST_CLIENT_TIMEOUT_S,
+        metavar="SECONDS",
+        help="with --listen: leave when no client has come after so long (default: %(default).0f)",
+    )
     return parser
+
+
+def _open_target(options: argparse.Namespace) -> Target:
+    """Takes hold of the process to serve. Raises TargetUnusable."""
+    if options.targetless:
+        return Target.open(os.getpid())
+    if options.container_id is not None:
+        return containers.open_first_process(options.container_id, or_pid=options.or_pid)
+    return Target.open(options.pid)
 
 
 def _take_over(descriptor: int) -> socket.socket:
@@ -100,13 +133,19 @@ def _take_over(descriptor: int) -> socket.socket:
 
 
 async def _run(
-    entrance: socket.socket, target: Target | Goodbye, secret_hash: str, timeout_s: float, listens: bool
+    entrance: socket.socket,
+    target: Target | Goodbye,
+    secret_hash: str,
+    timeout_s: float,
+    first_client_timeout_s: float | None,
 ) -> Goodbye:
     ending = Goodbye(GoodbyeKind.SHUTDOWN, "the agent was told to stop")
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)
-        if listens:
-            ending = await listening.serve_first_client(entrance, target, secret_hash, timeout_s)
+        if first_client_timeout_s is not None:
+            ending = await listening.serve_first_client(
+                entrance, target, secret_hash, timeout_s, first_client_timeout_s
+            )
         else:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(entrance))
             ending = await serve(stream, target, secret_hash, timeout_s)

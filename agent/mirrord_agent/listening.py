@@ -17,7 +17,7 @@ from mirrord_agent.server import serve
 from mirrord_agent.target import Target
 from mirrord_agent.wire.frames import Goodbye, GoodbyeKind
 
-#: How long to wait for the first client that knows the secret.
+#: How long to wait for the first client that knows the secret, if nothing else is asked for.
 FIRST_CLIENT_TIMEOUT_S = 60.0
 #: How many comers may be asked for the secret at a time; more wait in the backlog.
 _MAX_COMERS = 16
@@ -45,27 +45,38 @@ def open_listener(address: tuple[str, int]) -> socket.socket:
 
 
 async def serve_first_client(
-    listener: socket.socket, target: Target | Goodbye, secret_hash: str, communication_timeout_s: float
+    listener: socket.socket,
+    target: Target | Goodbye,
+    secret_hash: str,
+    communication_timeout_s: float,
+    first_client_timeout_s: float = FIRST_CLIENT_TIMEOUT_S,
 ) -> Goodbye:
     """Serves the first client that proves the secret; returns how that ended. Closes the listener."""
-    door = _Door(target, secret_hash, communication_timeout_s)
+    door = _Door(target, secret_hash, communication_timeout_s, first_client_timeout_s)
     await door.open(listener)
     return door.ending
 
 
 class _Door:
-    def __init__(self, target: Target | Goodbye, secret_hash: str, communication_timeout_s: float) -> None:
+    def __init__(
+        self,
+        target: Target | Goodbye,
+        secret_hash: str,
+        communication_timeout_s: float,
+        first_client_timeout_s: float,
+    ) -> None:
         self._target = target
         self._secret_hash = secret_hash
         self._communication_timeout_s = communication_timeout_s
+        self._first_client_timeout_s = first_client_timeout_s
         self._taken = False
         self._listening = trio.CancelScope()
         self._waiting = trio.CancelScope()
         self._slots = trio.Semaphore(_MAX_COMERS)
-        self.ending = Goodbye(GoodbyeKind.TIMEOUT, f"no client came within {FIRST_CLIENT_TIMEOUT_S:.0f} s")
+        self.ending = Goodbye(GoodbyeKind.TIMEOUT, f"no client came within {first_client_timeout_s:.0f} s")
 
     async def open(self, listener: socket.socket) -> None:
-        self._waiting.deadline = trio.current_time() + FIRST_CLIENT_TIMEOUT_S
+        self._waiting.deadline = trio.current_time() + self._first_client_timeout_s
         with self._waiting:
             async with trio.open_nursery() as nursery:
                 with self._listening:
