@@ -20,7 +20,7 @@ export CGO_ENABLED := 0
 
 .PHONY: help
 help:  ## this text
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
 .PHONY: demo
 demo: build/demo/shop-client  ## a static Go program, first on its own, then inside a pod's world
@@ -46,18 +46,18 @@ demo: build/demo/shop-client  ## a static Go program, first on its own, then ins
 	@echo '$$ $(BIN)/mirrord-trace run --target demo -- bash'
 
 .PHONY: test
-test: venv .ci/test-packages  ## the tests
+test: venv .ci/test-packages agent-rootfs  ## the tests
 	$(BIN)/pytest
 
 .PHONY: check
-check: venv .ci/test-packages  ## everything that continuous integration checks
+check: venv .ci/test-packages agent-rootfs  ## everything that continuous integration checks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
 
 .PHONY: bench
-bench: venv .ci/bench-packages  ## what interception costs, into benchmarks/results (12 minutes; an idle machine)
+bench: venv .ci/bench-packages agent-rootfs  ## what interception costs, into benchmarks/results (12 minutes; an idle machine)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: venv
@@ -77,6 +77,19 @@ build/demo/shop-client: $(wildcard examples/shop-client/*) | venv
 	@mkdir -p $(@D)
 	@cd examples/shop-client && XDG_CONFIG_HOME='$(CURDIR)/build/go-config' \
 		'$(CURDIR)/$(BIN)/go' build -trimpath -ldflags '-s -w' -o '$(CURDIR)/$@' .
+
+.PHONY: agent-rootfs
+agent-rootfs: build/agent-rootfs/usr/bin/mirrord-agent  ## the root filesystem of the agent's image, in build/agent-rootfs
+
+build/agent-image/fetched: agent/rootfs setup.cfg | venv
+	@echo 'Fetching what the agent'"'"'s image is made of ...'
+	@PYTHON=$(BIN)/python agent/rootfs fetch $(@D)
+	@touch $@
+
+AGENT_SOURCES := $(shell find agent/mirrord_agent -name __pycache__ -prune -o -print)
+build/agent-rootfs/usr/bin/mirrord-agent: build/agent-image/fetched $(AGENT_SOURCES)
+	@echo 'Making build/agent-rootfs ...'
+	@PYTHON=$(BIN)/python agent/rootfs assemble $(<D) build/agent-rootfs
 
 .PHONY: .ci/test-packages
 .ci/test-packages:
