@@ -9,7 +9,6 @@ import os
 from collections.abc import Container
 
 from mirrord_trace.targets.pod_init import (
-    AT_FDCWD,
     AT_RECURSIVE,
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -144,7 +143,6 @@ def keep_mounts_to_ourselves() -> None:
 
 
 __all__ = [
-    "AT_FDCWD",
     "CAPABILITIES",
     "CLONE_NEWCGROUP",
     "CLONE_NEWIPC",
@@ -152,10 +150,12 @@ __all__ = [
     "CLONE_NEWNS",
     "CLONE_NEWPID",
     "CLONE_NEWUTS",
+    "MS_BIND",
     "MS_NODEV",
     "MS_NOEXEC",
     "MS_NOSUID",
     "MS_RDONLY",
+    "MS_REMOUNT",
     "bind",
     "checked",
     "die_with_parent",

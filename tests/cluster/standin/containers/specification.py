@@ -137,7 +137,3 @@ class Exited:
     id: str
     status: int
     """As `os.waitstatus_to_exitcode`: an exit code, or the negative number of a signal."""
-
-
-LARGEST_MESSAGE = 4 << 20
-"""In bytes; a container's files and environment must fit."""

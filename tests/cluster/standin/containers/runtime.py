@@ -1,0 +1,273 @@
+"""A node: process 1 of a pid namespace of its own, with its own network, mounts and host name, that starts containers.
+
+Run as a program, with a socket (SOCK_SEQPACKET) for requests and a pipe as standard input whose end means that the
+creator is gone. Two processes, as with the sandbox pods. The outer one makes the namespaces, and when the creator or
+the inner one ends it takes the node's cgroups away. The inner one is process 1 and forks containers: from an
+interpreter that is there already, so that one starts in a few milliseconds. Whatever ends it, the kernel kills all its
+containers. It does one thing at a time and waits only for what it has just forked.
+
+cgroup2 is mounted here, for nobody else to see: where a machine has it, and whether at all, does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import attrs
+
+from mirrord_trace.targets import netlink
+from mirrord_trace.targets.pod_init import configure_network, write
+
+from . import cgroups, channel, kernel, process
+from .specification import (
+    Answer,
+    Container,
+    Exited,
+    MakeSandbox,
+    Processes,
+    Remove,
+    Request,
+    Sandbox,
+    Signal,
+    StartContainer,
+)
+
+
+@attrs.define
+class _Running:
+    """What has been started under an id: a container, or the process that holds a sandbox."""
+
+    pid: int
+    cgroup: Path
+    processes: Processes | str
+    namespaces: dict[str, int] = attrs.field(factory=dict)
+    """A sandbox's, as descriptors."""
+    ended: bool = False
+
+
+class Runtime:
+    """Carries requests out, as process 1 of the node."""
+
+    def __init__(self, control: socket.socket, scratch: str, cgroup: Path) -> None:
+        self._control = control
+        self._scratch = scratch
+        self._cgroup = cgroup
+        self._running: dict[str, _Running] = {}
+        self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY)
+
+    def serve(self) -> None:
+        """Answers requests and tells of ends until the other end closes."""
+        ended, wake = socket.socketpair()
+        ended.setblocking(False)
+        wake.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == ended.fileno():
+                    with contextlib.suppress(BlockingIOError):
+                        ended.recv(4096)
+                    self._reap()
+                    continue
+                received = channel.receive(self._control)
+                if received is None:
+                    return
+                (number, request), descriptors = received
+                self._answer(number, request, descriptors)
+
+    def _answer(self, number: int, request: Request, descriptors: list[int]) -> None:
+        returned: list[int] = []
+        error = None
+        try:
+            returned = self._carry_out(request, descriptors)
+        except OSError as failure:
+            error = str(failure)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._say(Answer(number, error), returned)
+
+    def _say(self, message: Answer | Exited, descriptors: list[int]) -> None:
+        channel.send(self._control, message, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _carry_out(self, request: Request, descriptors: list[int]) -> list[int]:
+        match request:
+            case MakeSandbox(sandbox):
+                return [self._make_sandbox(sandbox)]
+            case StartContainer(container):
+                return [self._start(container, descriptors)]
+            case Signal(identity, number):
+                running = self._running.get(identity)
+                if running is not None and not running.ended:
+                    os.kill(running.pid, number)
+            case Remove(identity):
+                running = self._running.pop(identity, None)
+                if running is not None:
+                    cgroups.remove(running.cgroup, self._cgroup)
+                    for descriptor in running.namespaces.values():
+                        os.close(descriptor)
+        return []
+
+    def _make_sandbox(self, sandbox: Sandbox) -> int:
+        cgroup = cgroups.make(self._cgroup / sandbox.cgroup)
+        report, ready = os.pipe()
+        pid = self._fork(sandbox.processes)
+        if pid == 0:
+            _in_child(ready, lambda: process.hold_sandbox(sandbox, str(cgroup), ready))
+        os.close(ready)
+        self._await(pid, report, cgroup)
+        namespaces = {name: os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in process.POD_NAMESPACES}
+        self._running[sandbox.id] = _Running(pid, cgroup, sandbox.processes, namespaces)
+        return os.dup(namespaces["net"])
+
+    def _start(self, container: Container, outputs: list[int]) -> int:
+        namespaces = self._running[container.sandbox].namespaces
+        cgroup = cgroups.make(self._cgroup / container.cgroup)
+        report, ready = os.pipe()
+        processes = container.sandbox if container.processes is Processes.SANDBOX else container.processes
+        pid = self._fork(processes)
+        if pid == 0:
+            both = (outputs[0], outputs[1])
+            _in_child(ready, lambda: process.execute(container, namespaces, str(cgroup), self._scratch, both))
+        os.close(ready)
+        self._await(pid, report, cgroup)
+        self._running[container.id] = _Running(pid, cgroup, processes)
+        return os.pidfd_open(pid)
+
+    def _fork(self, processes: Processes | str) -> int:
+        """Forks, with the child in that pid namespace."""
+        if processes is Processes.NODE:
+            return os.fork()
+        if processes is Processes.OWN:
+            kernel.unshare(kernel.CLONE_NEWPID)
+        else:
+            assert isinstance(processes, str)
+            joined = self._running.get(processes)
+            if joined is None or joined.ended:
+                raise ProcessLookupError(f"container {processes} is not running")
+            namespace = os.open(f"/proc/{joined.pid}/ns/pid", os.O_RDONLY)
+            try:
+                kernel.setns(namespace, kernel.CLONE_NEWPID)
+            finally:
+                os.close(namespace)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                kernel.setns(self._own_processes, kernel.CLONE_NEWPID)
+        return pid
+
+    def _await(self, pid: int, report: int, cgroup: Path) -> None:
+        """Waits until a child runs its program. Raises OSError with what it has reported."""
+        with open(report, "rb") as reading:
+            trouble = reading.read()
+        if trouble:
+            os.waitpid(pid, 0)
+            cgroups.remove(cgroup, self._cgroup)
+            raise OSError(trouble.decode())
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for identity, running in self._running.items():
+                if running.pid == pid and not running.ended:
+                    running.ended = True
+                    if running.processes is not Processes.OWN:
+                        # Nobody ends with it by itself, as in a pid namespace of its own.
+                        cgroups.kill(running.cgroup)
+                    self._say(Exited(identity, os.waitstatus_to_exitcode(status)), [])
+
+
+def _in_child(report: int, become: process.Becoming) -> None:
+    try:
+        become()
+    except OSError as error:
+        os.write(report, (str(error) if error.filename is None else f"{error.filename}: {error.strerror}").encode())
+    except BaseException as error:
+        os.write(report, repr(error).encode())
+    finally:
+        os._exit(128)
+
+
+def _be_the_node(control: socket.socket, name: str, scratch: str, cgroup: Path) -> None:
+    kernel.die_with_parent(signal.SIGKILL)
+    kernel.mount("proc", "/proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "proc")
+    kernel.checked("sethostname", kernel.libc.sethostname(name.encode(), len(name)))
+    configure_network([request.decode("latin-1") for request in netlink.loopback_with([], [])])
+    write(f"{cgroup}/cgroup.procs", b"0")
+    runtime = Runtime(control, scratch, cgroup)
+    channel.send(control, Answer(0))
+    runtime.serve()
+
+
+def _hold(control: socket.socket, name: str, directory: str) -> None:
+    """Makes the node's namespaces, starts its process 1, and takes away what does not go by itself."""
+    kinds = kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
+    cgroup = _mount_cgroups(directory, kinds)
+    scratch = f"{directory}/container"
+    os.mkdir(scratch)
+    try:
+        cgroups.make(cgroup)
+        pid = os.fork()
+        if pid == 0:
+            _in_child(2, lambda: _be_the_node(control, name, scratch, cgroup))
+        control.close()
+        first_process = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        poll.register(first_process, select.POLLIN)
+        poll.poll()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    finally:
+        cgroups.remove_tree(cgroup)
+
+
+def _mount_cgroups(directory: str, other_namespaces: int = 0) -> Path:
+    """Mounts the hierarchy for nobody else to see; returns where the node's cgroup is in it."""
+    kernel.unshare(kernel.CLONE_NEWNS | other_namespaces)
+    kernel.keep_mounts_to_ourselves()
+    kernel.mount("node", directory, 0, "tmpfs", "mode=755")
+    hierarchy = f"{directory}/cgroup"
+    os.mkdir(hierarchy)
+    kernel.mount("cgroup", hierarchy, kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "cgroup2")
+    return Path(hierarchy, cgroups.name_of_node(directory))
+
+
+def main() -> None:
+    """`runtime CONTROL NAME DIRECTORY`: a descriptor, the node's name, an existing directory to mount on.
+
+    `runtime DIRECTORY` removes the cgroups of a node that was killed.
+    """
+    if len(sys.argv) == 2:
+        cgroups.remove_tree(_mount_cgroups(sys.argv[1]))
+        return
+    descriptor, name, directory = sys.argv[1:]
+    control = socket.socket(fileno=int(descriptor))
+    control.set_inheritable(False)
+    try:
+        _hold(control, name, directory)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            channel.send(control, Answer(0, str(error)))
+
+
+if __name__ == "__main__":
+    main()
