@@ -179,9 +179,10 @@ class Client:
 
 
 @asynccontextmanager
-async def open_node(name: str, directory: str) -> AsyncIterator[Client]:
-    """A node, until the block is left or this process ends; `directory` is made, and stays empty for everybody else.
+async def open_node(name: str, directory: str, network: int) -> AsyncIterator[Client]:
+    """A node, until the block is left or this process ends.
 
+    `directory` is made, and stays empty for everybody else; `network` is a descriptor of the nodes' namespace.
     Raises RuntimeRefused.
     """
     os.makedirs(directory)
@@ -189,7 +190,7 @@ async def open_node(name: str, directory: str) -> AsyncIterator[Client]:
     ours.setblocking(False)
     with ours:
         with theirs:
-            process = _spawn([str(theirs.fileno()), name, directory], theirs.fileno())
+            process = _spawn([str(theirs.fileno()), str(network), name, directory], theirs.fileno(), network)
         assert process.stdin is not None
         try:
             client = Client(ours, process.stdin)

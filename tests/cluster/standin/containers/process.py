@@ -10,9 +10,9 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 
-from mirrord_trace.targets.pod_init import configure_network, write
+from mirrord_trace.targets.pod_init import write
 
-from . import kernel, root
+from . import kernel, network, root
 from .specification import Container, Sandbox
 
 Becoming = Callable[[], None]
@@ -26,11 +26,10 @@ def hold_sandbox(sandbox: Sandbox, cgroup: str, ready: int) -> None:
     """Be the process that holds a pod's namespaces, as the pause container is; `ready` is the pipe to report on."""
     write(f"{cgroup}/cgroup.procs", b"0")
     signal.set_wakeup_fd(-1)
-    kinds = kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
-    kernel.unshare(kinds | kernel.CLONE_NEWNET if sandbox.network is not None else kinds)
+    kernel.unshare(kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
     kernel.checked("sethostname", kernel.libc.sethostname(sandbox.hostname.encode(), len(sandbox.hostname)))
     if sandbox.network is not None:
-        configure_network([request.decode("latin-1") for request in sandbox.network])
+        network.join(sandbox.network)
     kernel.name_process("pause")
     # Where it is process 1 of the pod's processes it has their orphans; the kernel reaps them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

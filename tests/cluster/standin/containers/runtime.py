@@ -1,4 +1,4 @@
-"""A node: process 1 of a pid namespace of its own, with its own network, mounts and host name, that starts containers.
+"""A node: process 1 of a pid namespace of its own, with its own mounts and host name, that starts containers.
 
 Run as a program, with a socket (SOCK_SEQPACKET) for requests and a pipe as standard input whose end means that the
 creator is gone. Two processes, as with the sandbox pods. The outer one makes the namespaces, and when the creator or
@@ -21,8 +21,7 @@ from pathlib import Path
 
 import attrs
 
-from mirrord_trace.targets import netlink
-from mirrord_trace.targets.pod_init import configure_network, write
+from mirrord_trace.targets.pod_init import write
 
 from . import cgroups, channel, kernel, process
 from .specification import (
@@ -210,17 +209,17 @@ def _be_the_node(control: socket.socket, name: str, scratch: str, cgroup: Path) 
     kernel.die_with_parent(signal.SIGKILL)
     kernel.mount("proc", "/proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "proc")
     kernel.checked("sethostname", kernel.libc.sethostname(name.encode(), len(name)))
-    configure_network([request.decode("latin-1") for request in netlink.loopback_with([], [])])
     write(f"{cgroup}/cgroup.procs", b"0")
     runtime = Runtime(control, scratch, cgroup)
     channel.send(control, Answer(0))
     runtime.serve()
 
 
-def _hold(control: socket.socket, name: str, directory: str) -> None:
+def _hold(control: socket.socket, network: int, name: str, directory: str) -> None:
     """Makes the node's namespaces, starts its process 1, and takes away what does not go by itself."""
-    kinds = kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
-    cgroup = _mount_cgroups(directory, kinds)
+    kernel.setns(network, kernel.CLONE_NEWNET)
+    os.close(network)
+    cgroup = _mount_cgroups(directory, kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
     scratch = f"{directory}/container"
     os.mkdir(scratch)
     try:
@@ -252,18 +251,17 @@ def _mount_cgroups(directory: str, other_namespaces: int = 0) -> Path:
 
 
 def main() -> None:
-    """`runtime CONTROL NAME DIRECTORY`: a descriptor, the node's name, an existing directory to mount on.
+    """`runtime CONTROL NETWORK NAME DIRECTORY`: two descriptors, the node's name, an existing directory to mount on.
 
     `runtime DIRECTORY` removes the cgroups of a node that was killed.
     """
     if len(sys.argv) == 2:
         cgroups.remove_tree(_mount_cgroups(sys.argv[1]))
         return
-    descriptor, name, directory = sys.argv[1:]
-    control = socket.socket(fileno=int(descriptor))
+    control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     try:
-        _hold(control, name, directory)
+        _hold(control, int(sys.argv[2]), *sys.argv[3:])
     except OSError as error:
         with contextlib.suppress(OSError):
             channel.send(control, Answer(0, str(error)))

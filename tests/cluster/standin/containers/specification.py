@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from .network import PodNetwork
+
 DEFAULT_CAPABILITIES = frozenset(
     [
         "CHOWN",
@@ -49,8 +51,8 @@ class Sandbox:
     cgroup: str
     """Below the node's, such as "kubepods.slice/…/cri-containerd-ID.scope"."""
     hostname: str
-    network: tuple[bytes, ...] | None
-    """Netlink requests that configure its own network; None for the node's."""
+    network: PodNetwork | None
+    """None for the node's."""
     processes: Processes = Processes.OWN
 
 
