@@ -1,0 +1,128 @@
+"""Why the API server could not be spoken to, in words.
+
+urllib3 and the ssl module wrap causes in each other; what the user needs is the innermost one, and which field of the
+kubeconfig or which flag it has to do with.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from mirrord_trace.errors import Failure
+
+_TRUST = (
+    "certificate-authority(-data) in the kubeconfig must be of the authority that signed it; "
+    "--accept-invalid-certificates does without the check."
+)
+_CERTIFICATE_PROBLEMS = {
+    9: ("is not valid yet", "Check the clock here and on the server."),
+    10: ("has expired", "Have it renewed; --accept-invalid-certificates does without the check."),
+    18: ("is signed by itself only, and not trusted", _TRUST),
+    19: ("is signed by an authority that is not trusted", _TRUST),
+    20: ("is signed by an authority that is not trusted", _TRUST),
+    21: ("is signed by an authority that is not trusted", _TRUST),
+    62: ("is for another name", "Set tls-server-name in the kubeconfig's cluster to a name that the certificate has."),
+    64: (
+        "is for another address",
+        "Set tls-server-name in the kubeconfig's cluster to a name that the certificate has.",
+    ),
+}
+"""By the verify codes of OpenSSL (x509_vfy.h)."""
+
+
+def may_pass(error: BaseException, *, reached: bool) -> bool:
+    """Whether a request that failed so may well succeed when it is sent again.
+
+    `reached` says that the server has answered before.
+    """
+    import urllib3
+
+    causes = list(_causes(error))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return False
+    if any(
+        isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
+        for cause in causes
+    ):
+        return reached
+    if any(isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in causes):
+        return False
+    return any(
+        isinstance(cause, ConnectionError | EOFError | ssl.SSLEOFError | urllib3.exceptions.ProtocolError)
+        for cause in causes
+    )
+
+
+def failure(error: BaseException, server: str, proxy: str | None = None) -> Failure:
+    """What to tell the user who cannot reach `server` (by way of `proxy`)."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _untrusted(cause, server)
+    through = f" through the proxy {_shown(proxy)}" if proxy else ""
+    return Failure(f"cannot reach the API server {server}{through}: {_words(causes)}", _advice(causes, server, proxy))
+
+
+def redirected(server: str, location: str | None) -> Failure:
+    """What to tell the user of an answer that points elsewhere."""
+    return Failure(
+        f"{server} is not an API server, or wants a login: it redirects to {location or 'nowhere'}",
+        "Check the cluster's server in the kubeconfig.",
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it wraps, the outermost first."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [cause.__cause__, getattr(cause, "original_error", None), *cause.args]
+            if not cause.__suppress_context__:
+                waiting.append(cause.__context__)
+
+
+def _untrusted(error: ssl.SSLCertVerificationError, server: str) -> Failure:
+    problem, advice = _CERTIFICATE_PROBLEMS.get(error.verify_code, (f"is not accepted: {error.verify_message}", _TRUST))
+    return Failure(f"the certificate of the API server {server} {problem}", advice)
+
+
+def _words(causes: list[BaseException]) -> str:
+    import urllib3
+
+    for cause in causes:
+        if isinstance(cause, socket.gaierror):
+            return "its name cannot be resolved" if cause.errno != socket.EAI_AGAIN else "no name server answers"
+        if isinstance(
+            cause, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ReadTimeoutError | TimeoutError
+        ):
+            return "it does not answer in time"
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {(cause.reason or str(cause)).replace('_', ' ').lower()}"
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    return " ".join(str(causes[-1] if len(causes) == 1 else causes[0]).split())
+
+
+def _advice(causes: list[BaseException], server: str, proxy: str | None) -> str:
+    reasons = {cause.reason for cause in causes if isinstance(cause, ssl.SSLError)}
+    if reasons & {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
+        return "The server seems to speak plain HTTP: check the cluster's server in the kubeconfig."
+    if proxy:
+        return "Check the proxy: proxy-url in the kubeconfig, or $HTTPS_PROXY and $NO_PROXY."
+    host = urlsplit(server).hostname
+    return f"Is the cluster running, and can {host}, the server that the kubeconfig names, be reached from here (VPN)?"
+
+
+def _shown(proxy: str) -> str:
+    """A proxy's URL without its password."""
+    url = urlsplit(proxy)
+    return f"{url.scheme}://{url.hostname}" + (f":{url.port}" if url.port else "")
