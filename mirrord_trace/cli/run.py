@@ -1,16 +1,29 @@
 """`mirrord-trace run`: flags in, a `RunConfiguration` out; the exit code of the process back."""
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
-from mirrord_trace.errors import Failure, UsageFailure
+from mirrord_trace.cli.options import (
+    AGENT,
+    ClusterFlags,
+    GroupedCommand,
+    agent_modes,
+    agent_namespace,
+    cluster_options,
+    configured,
+    is_ephemeral,
+    not_empty,
+    option,
+)
+from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
     # Loaded when the command runs: attrs would double the time that --help takes.
-    from mirrord_trace.config import Delivery
+    from mirrord_trace.config import Delivery, RunConfiguration
+
+_PROCESS: Final = "What the command gets"
 
 
 def _regex(text: str) -> re.Pattern[str]:
@@ -21,72 +34,114 @@ def _regex(text: str) -> re.Pattern[str]:
 
 
 @click.command(
+    cls=GroupedCommand,
     context_settings={"allow_interspersed_args": False},
     short_help="Run a command inside a target's world.",
     options_metavar="[OPTIONS]",
 )
-@click.option(
+@option(
     "-t",
     "--target",
-    default="demo",
-    show_default=True,
     metavar="TARGET",
-    help="Where the command shall seem to run: demo, a small pod made for the occasion, or pid/PID, the namespaces of "
-    "a process on this machine, such as one in a local container.",
+    help="Where the command shall seem to run. In a cluster: KIND/NAME or KIND/NAME/container/CONTAINER, where KIND is "
+    "pod, deployment, statefulset, daemonset, replicaset, job, cronjob, rollout or service, or label/KEY=VALUE; "
+    "targetless, in the cluster but next to no pod. On this machine: demo, a small pod made for the occasion, or "
+    "pid/PID, the namespaces of a process, such as one in a local container. Default: demo; where a cluster or an "
+    "agent is named, by flags or in the configuration file, targetless.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Say also what was chosen and why.")
-@click.option("--no-env", is_flag=True, help="Keep the local environment variables.")
-@click.option(
+@cluster_options
+@agent_modes
+@option(
+    "-i",
+    "--agent-image",
+    metavar="IMAGE",
+    group=AGENT,
+    callback=not_empty,
+    help="The agent's image; agent/Dockerfile builds it.",
+)
+@agent_namespace
+@option(
+    "--agent-ttl",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    group=AGENT,
+    help="How long the cluster keeps the job of an agent that has ended by itself. Default: 1.",
+)
+@option(
+    "--agent-startup-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    group=AGENT,
+    help="How long to wait until the agent can serve. Default: 60.",
+)
+@option("--no-env", is_flag=True, group=_PROCESS, help="Keep the local environment variables.")
+@option(
     "-x",
     "--include-env",
     multiple=True,
     metavar="NAME",
+    group=_PROCESS,
     help="Take only these variables of the target; * and ? are wildcards, a list is separated by semicolons. Naming "
     "one that otherwise stays local, such as PATH, takes it as well. Repeatable.",
 )
-@click.option(
+@option(
     "-s",
     "--exclude-env",
     multiple=True,
     metavar="NAME",
+    group=_PROCESS,
     help="Take all variables of the target but these; written as for -x, which it excludes.",
 )
-@click.option("--no-outgoing", is_flag=True, help="TCP connections and datagrams leave from this machine.")
-@click.option("--no-tcp-outgoing", is_flag=True, help="TCP connections leave from this machine.")
-@click.option("--no-udp-outgoing", is_flag=True, help="Datagrams, name lookups included, leave from this machine.")
-@click.option("--ignore-localhost", is_flag=True, help="Connections to localhost stay on this machine.")
-@click.option(
+@option("--no-outgoing", is_flag=True, group=_PROCESS, help="TCP connections and datagrams leave from this machine.")
+@option("--no-tcp-outgoing", is_flag=True, group=_PROCESS, help="TCP connections leave from this machine.")
+@option(
+    "--no-udp-outgoing",
+    is_flag=True,
+    group=_PROCESS,
+    help="Datagrams, name lookups included, leave from this machine.",
+)
+@option("--ignore-localhost", is_flag=True, group=_PROCESS, help="Connections to localhost stay on this machine.")
+@option(
     "--unix-stream",
     "unix_streams",
     multiple=True,
     type=_regex,
     metavar="REGEX",
+    group=_PROCESS,
     help="Reach Unix sockets whose path this finds at the target. Repeatable.",
 )
-@click.option(
+@option(
     "--connect-hold",
     type=click.FloatRange(min=0),
     default=0.3,
     show_default=True,
     metavar="SECONDS",
+    group=_PROCESS,
     help="How long a non-blocking connect may wait for the far side's answer before it returns EINPROGRESS.",
 )
-@click.option(
+@option(
     "--delivery",
     type=click.Choice(["auto", "notify", "ptrace"]),
     default="auto",
     show_default=True,
+    group=_PROCESS,
     help="How system calls are intercepted: notify is several times faster and lets debuggers work in the command; "
     "ptrace works on older kernels and in more containers. auto tries whether notify works.",
 )
-@click.option("--sudo", is_flag=True, help="For pid/PID: start the agent through sudo. The command itself never is.")
+@option("--sudo", is_flag=True, help="For pid/PID: start the agent through sudo. The command itself never is.")
+@option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+@option("-v", "--verbose", is_flag=True, help="Say also what was chosen and why.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 def run(
     *,
-    target: str,
-    quiet: bool,
-    verbose: bool,
+    target: str | None,
+    agent_mode: str | None,
+    ephemeral_container: bool,
+    agent_image: str | None,
+    agent_namespace: str | None,
+    agent_ttl: int | None,
+    agent_startup_timeout: float | None,
+    sudo: bool,
     no_env: bool,
     include_env: tuple[str, ...],
     exclude_env: tuple[str, ...],
@@ -97,8 +152,10 @@ def run(
     unix_streams: tuple[re.Pattern[str], ...],
     connect_hold: float,
     delivery: "Delivery",
-    sudo: bool,
+    quiet: bool,
+    verbose: bool,
     command: tuple[str, ...],
+    **cluster: Unpack[ClusterFlags],
 ) -> int:
     """Run COMMAND on this machine as if it were inside TARGET.
 
@@ -110,63 +167,63 @@ def run(
     Look around in the demo pod:
         mirrord-trace run -- bash
         mirrord-trace run -- curl http://shop:8080/
-    Run a server that you just compiled inside a local container's world:
-        mirrord-trace run -t pid/$(docker inspect -f {{.State.Pid}} web) --sudo -- ./server --verbose
-    Take the container's network but not its variables:
+    Run a server that you just compiled in place of one in your cluster, as its pod would see the world:
+        mirrord-trace run -t deployment/web -- ./server --verbose
+        mirrord-trace run -n shop -t pod/web-0/container/app -- dlv exec ./server
+    Reach what a cluster's pods can reach, without a pod of your own there:
+        mirrord-trace run -n shop -- psql -h database
+    Run it inside a local container's world, and take its network but not its variables:
+        mirrord-trace run -t pid/$(docker inspect -f {{.State.Pid}} web) --sudo -- ./server
         mirrord-trace run -t pid/4711 --no-env -- ./server
 
-    The exit code is COMMAND's, or 128 plus the number of the signal that ended it; 127 if it is not found, 126 if it
-    cannot be executed, 2 for a mistake in the options and 1 when mirrord-trace cannot do what it is asked to.
+    `mirrord-trace ls` lists what can be a target. The exit code is COMMAND's, or 128 plus the number of the signal that
+    ended it; 127 if it is not found, 126 if it cannot be executed, 2 for a mistake in the options or the configuration
+    file and 1 when mirrord-trace cannot do what it is asked to.
     """  # noqa: D301 (click wants the character, not the two that stand for it)
     from mirrord_trace.cli.progress import open_stderr, reporter_for
-    from mirrord_trace.config import EnvironmentConfiguration, RunConfiguration
+    from mirrord_trace.cli.telling import told
+    from mirrord_trace.config import EnvironmentConfiguration
+    from mirrord_trace.config import document as documents
 
-    reporter = reporter_for(open_stderr(), quiet=quiet, verbose=verbose)
-    try:
-        try:
-            configuration = RunConfiguration(
-                command=command,
-                target=target,
-                environment=EnvironmentConfiguration(
-                    enabled=not no_env, include=_names(include_env), exclude=_names(exclude_env)
-                ),
-                outgoing_tcp=not (no_outgoing or no_tcp_outgoing),
-                outgoing_udp=not (no_outgoing or no_udp_outgoing),
-                ignore_localhost=ignore_localhost,
-                unix_streams=unix_streams,
-                connect_hold_s=connect_hold,
-                delivery=delivery,
-                sudo=sudo,
+    def configuration() -> "RunConfiguration":
+        environment = None
+        if no_env or include_env or exclude_env:
+            environment = EnvironmentConfiguration(
+                enabled=not no_env, include=_names(include_env), exclude=_names(exclude_env)
             )
+        outgoing = documents.OutgoingSection(
+            tcp=False if no_outgoing or no_tcp_outgoing else None,
+            udp=False if no_outgoing or no_udp_outgoing else None,
+            ignore_localhost=ignore_localhost or None,
+            unix_streams=unix_streams or None,
+        )
+        flags = documents.Document(
+            target=documents.TargetSection(path=target),
+            agent=documents.AgentSection(
+                ephemeral=is_ephemeral(agent_mode, ephemeral_container),
+                image=agent_image,
+                namespace=agent_namespace,
+                ttl=agent_ttl,
+                startup_timeout=agent_startup_timeout,
+            ),
+            feature=documents.FeatureSection(env=environment, network=documents.NetworkSection(outgoing=outgoing)),
+        )
+        return configured(flags, **cluster).run_configuration(
+            command, connect_hold_s=connect_hold, delivery=delivery, sudo=sudo
+        )
+
+    def start() -> int:
+        try:
+            chosen = configuration()
         except ValueError as error:
             raise UsageFailure(str(error)) from error
         from mirrord_trace.run import run as run_configuration
 
-        return run_configuration(configuration, reporter)
-    except BaseExceptionGroup as group:
-        # Trio wraps what a task raises, once for each nursery on its way.
-        leaves = list(_leaves(group))
-        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
-            raise click.Abort from group
-        failures = [leaf for leaf in leaves if isinstance(leaf, Failure)]
-        if len(failures) != len(leaves):
-            raise
-        reporter.failure(failures[0])
-        return failures[0].exit_code
-    except Failure as failure:
-        reporter.failure(failure)
-        return failure.exit_code
-    finally:
-        reporter.close()
+        return run_configuration(chosen, reporter)
+
+    reporter = reporter_for(open_stderr(), quiet=quiet, verbose=verbose)
+    return told(reporter, start)
 
 
 def _names(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for value in values for name in value.split(";") if name)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for exception in group.exceptions:
-        if isinstance(exception, BaseExceptionGroup):
-            yield from _leaves(exception)
-        else:
-            yield exception

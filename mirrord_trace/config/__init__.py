@@ -3,6 +3,7 @@
 from mirrord_trace.config.model import (
     AgentConfiguration,
     AgentMode,
+    Capability,
     ClusterConfiguration,
     Delivery,
     EnvironmentConfiguration,
@@ -13,6 +14,7 @@ from mirrord_trace.config.model import (
 __all__ = [
     "AgentConfiguration",
     "AgentMode",
+    "Capability",
     "ClusterConfiguration",
     "Delivery",
     "EnvironmentConfiguration",

@@ -4,6 +4,7 @@ Field names and defaults follow mirrord's where both have the field (`target`, `
 `feature.network.outgoing`); times carry their unit in the name.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from mirrord_trace import __version__
 Delivery = Literal["auto", "notify", "ptrace"]
 AgentMode = Literal["job", "ephemeral"]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+Capability = Literal["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"]
+"""What an agent may be given; agent/README.md says what each is for."""
 
 
 @attrs.frozen
@@ -39,8 +42,8 @@ def _not_negative(_instance: object, attribute: "attrs.Attribute[float]", value:
 
 
 def _positive(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be more than 0, but is {value}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{attribute.name} must be more than 0 and finite, but is {value}")
 
 
 @attrs.frozen(kw_only=True)
@@ -84,14 +87,14 @@ class AgentConfiguration:
     """In Kubernetes' words: requests and limits."""
     service_account: str | None = None
     priority_class: str | None = None
-    ttl_s: float = attrs.field(default=1.0, validator=_not_negative)
-    """How long the cluster keeps the job of an agent that has ended by itself."""
+    ttl_s: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+    """How long the cluster keeps the job of an agent that has ended by itself; whole seconds, as in a job."""
     startup_timeout_s: float = attrs.field(default=60.0, validator=_positive)
     """How long to wait until the agent can serve."""
     communication_timeout_s: float = attrs.field(default=30.0, validator=_positive)
     """The agent leaves after hearing nothing for so long."""
     privileged: bool = False
-    disabled_capabilities: frozenset[str] = frozenset()
+    disabled_capabilities: frozenset[Capability] = frozenset()
     """Capabilities that the agent is not given; what needs them fails, with words."""
     disable_mesh_sidecar_injection: bool = True
 

@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from mirrord_trace import __version__, cli
-from mirrord_trace.config import RunConfiguration
+from mirrord_trace.config import AgentConfiguration, ClusterConfiguration, RunConfiguration
 from mirrord_trace.errors import Failure, UsageFailure
 from mirrord_trace.reporting import Reporter
 
@@ -91,6 +92,87 @@ def test_no_outgoing_is_both_protocols(console: Console) -> None:
     assert not console.configured("--no-tcp-outgoing", "true").outgoing_tcp
 
 
+def test_flags_of_the_cluster(console: Console) -> None:
+    configuration = console.configured(
+        *("-t", "deploy/web", "-n", "shop", "--context", "dev", "--kubeconfig", "~/k", "-c", "true")
+    )
+    assert configuration.target == "deploy/web"
+    assert configuration.cluster == ClusterConfiguration(
+        namespace="shop", context="dev", kubeconfig="~/k", accept_invalid_certificates=True
+    )
+    assert configuration.agent == AgentConfiguration()
+
+
+def test_flags_of_the_agent(console: Console) -> None:
+    configuration = console.configured(
+        *("-t", "pod/web-0", "-i", "registry.example/agent:1", "-a", "agents", "--agent-ttl", "30"),
+        *("--agent-startup-timeout", "2.5", "-e", "true"),
+    )
+    assert configuration.agent == AgentConfiguration(
+        image="registry.example/agent:1", namespace="agents", ttl_s=30, startup_timeout_s=2.5, mode="ephemeral"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        ([], "job"),
+        (["-e"], "ephemeral"),
+        (["--agent-mode", "ephemeral"], "ephemeral"),
+        (["--agent-mode", "job"], "job"),
+        (["--agent-mode", "ephemeral", "-e"], "ephemeral"),
+    ],
+)
+def test_agent_mode(console: Console, arguments: list[str], mode: str) -> None:
+    assert console.configured("-t", "pod/x", *arguments, "true").agent.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        ([], "demo"),
+        (["-n", "shop"], "targetless"),
+        (["--context", "dev"], "targetless"),
+        (["--kubeconfig", "k"], "targetless"),
+        (["-i", "agent"], "targetless"),
+        (["-n", "shop", "-t", "demo"], "demo"),
+    ],
+)
+def test_target_is_in_the_cluster_if_one_is_named(console: Console, arguments: list[str], target: str) -> None:
+    assert console.configured(*arguments, "true").target == target
+
+
+def test_flags_go_before_the_configuration_file(console: Console, tmp_path: Path) -> None:
+    path = tmp_path / "mirrord.json"
+    path.write_text(
+        """{"target": {"path": "deploy/web", "namespace": "shop"}, "kube_context": "dev",
+            "agent": {"image": "theirs", "ephemeral": true, "labels": {"team": "web"}},
+            "feature": {"env": {"include": "A"}, "network": {"outgoing": {"udp": false}}}}"""
+    )
+    configuration = console.configured(
+        *("-f", str(path), "-n", "test", "-i", "ours", "--agent-mode", "job", "-s", "B", "--no-tcp-outgoing", "true")
+    )
+    assert configuration.target == "deploy/web"
+    assert configuration.cluster == ClusterConfiguration(namespace="test", context="dev")
+    assert configuration.agent == AgentConfiguration(image="ours", mode="job", labels={"team": "web"})
+    assert configuration.environment.include == ()
+    assert configuration.environment.exclude == ("B",)
+    assert not configuration.outgoing_udp
+    assert not configuration.outgoing_tcp
+
+
+def test_mistakes_in_the_configuration_file_are_told(
+    console: Console, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mirrord.json"
+    path.write_text('{"agent": {"imag": "x", "ttl": -1}}')
+    assert console("run", "-f", str(path), "true") == 2
+    output = capfd.readouterr().err
+    assert f"{path}: agent.imag: unknown field; did you mean 'image'?" in output
+    assert f"{path}: agent.ttl: " in output
+    assert console.configuration is None
+
+
 def test_environment_can_be_left_alone(console: Console) -> None:
     assert not console.configured("--no-env", "true").environment.enabled
 
@@ -107,6 +189,12 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--delivery", "post", "true"], "--delivery"),
         (["run", "--unix-stream", "(", "true"], "regular expression"),
         (["run", "-x", "A", "-s", "B", "true"], "not both"),
+        (["run", "-n", "", "true"], "must not be empty"),
+        (["run", "--agent-ttl", "1.5", "true"], "--agent-ttl"),
+        (["run", "--agent-startup-timeout", "0", "true"], "--agent-startup-timeout"),
+        (["run", "--agent-startup-timeout", "inf", "true"], "startup_timeout_s"),
+        (["run", "-e", "--agent-mode", "job", "true"], "contradicts"),
+        (["run", "-f", "/nonexistent/c.json", "true"], "/nonexistent/c.json"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(
@@ -207,6 +295,7 @@ def test_help_loads_no_layer_below(arguments: list[str]) -> None:
     result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     loaded = set(result.stderr.splitlines())
     assert {"click", "mirrord_trace.cli.run"} <= loaded
+    assert not loaded & {"kubernetes", "cattrs", "yaml", "ssl"}
     assert not loaded & {"trio", "attrs", "rich", "dns", "msgpack", "asyncio", "mirrord_agent", "mirrord_syscalls"}
 
 

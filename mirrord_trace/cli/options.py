@@ -1,0 +1,172 @@
+"""Options that several commands share, and help that shows options in groups.
+
+Flags become a `Document`, as a configuration file does, and are merged over that of `-f`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+
+import click
+
+from mirrord_trace.errors import UsageFailure
+
+if TYPE_CHECKING:
+    # Loaded when the command runs: attrs would double the time that --help takes.
+    from mirrord_trace.config.document import Document
+
+CLUSTER: Final = "Cluster"
+AGENT: Final = "Agent in the cluster"
+_OTHER: Final = "Options"
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class GroupedOption(click.Option):
+    """An option that is shown under a heading."""
+
+    def __init__(self, *arguments: Any, group: str = _OTHER, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows options by their groups, in the order in which these first appear."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Click's, but for the headings."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                group = parameter.group if isinstance(parameter, GroupedOption) else _OTHER
+                groups.setdefault(group, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def option(*names: str, group: str = _OTHER, **attributes: Any) -> Decorator:
+    """`click.option` with a group."""
+    return click.option(*names, cls=GroupedOption, group=group, **attributes)
+
+
+def not_empty(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """A callback for names: an empty one is a shell variable that is not set, and not meant to mean the default."""
+    if text == "":
+        raise click.BadParameter("must not be empty")
+    return text
+
+
+def _together(*decorators: Decorator) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+cluster_options = _together(
+    option(
+        "-n",
+        "--target-namespace",
+        "--namespace",
+        "namespace",
+        metavar="NAMESPACE",
+        group=CLUSTER,
+        callback=not_empty,
+        help="The target's namespace, instead of the context's.",
+    ),
+    option(
+        "--context",
+        metavar="NAME",
+        group=CLUSTER,
+        callback=not_empty,
+        help="A context of the kubeconfig, instead of its current one.",
+    ),
+    option(
+        "--kubeconfig",
+        metavar="FILE",
+        group=CLUSTER,
+        callback=not_empty,
+        help="The kubeconfig, instead of $KUBECONFIG and ~/.kube/config.",
+    ),
+    option(
+        "-c",
+        "--accept-invalid-certificates",
+        is_flag=True,
+        group=CLUSTER,
+        help="Do not check the API server's certificate.",
+    ),
+    option(
+        "-f",
+        "--config-file",
+        metavar="FILE",
+        callback=not_empty,
+        help="Read a configuration file: .json, .toml or .yaml, with mirrord's names. Flags have precedence.",
+    ),
+)
+
+agent_namespace = option(
+    "-a",
+    "--agent-namespace",
+    metavar="NAMESPACE",
+    group=AGENT,
+    callback=not_empty,
+    help="Where the agent's job is made, instead of the target's namespace.",
+)
+
+agent_modes = _together(
+    option(
+        "--agent-mode",
+        type=click.Choice(["job", "ephemeral"]),
+        group=AGENT,
+        help="As what the agent starts: a job of its own on the target's node (the default), or an ephemeral container "
+        "in the target's pod, whose spec keeps it.",
+    ),
+    option("-e", "--ephemeral-container", is_flag=True, group=AGENT, help="The same as --agent-mode ephemeral."),
+)
+
+
+def is_ephemeral(agent_mode: str | None, ephemeral_container: bool) -> bool | None:
+    """What the two options of `agent_modes` say together; None if neither is given. Raises UsageFailure."""
+    if ephemeral_container and agent_mode == "job":
+        raise UsageFailure("--ephemeral-container contradicts --agent-mode job")
+    if ephemeral_container:
+        return True
+    return None if agent_mode is None else agent_mode == "ephemeral"
+
+
+class ClusterFlags(TypedDict):
+    """What `cluster_options` hand to a command; None and False if not given."""
+
+    namespace: str | None
+    context: str | None
+    kubeconfig: str | None
+    accept_invalid_certificates: bool
+    config_file: str | None
+
+
+def configured(flags: Document, **cluster: Unpack[ClusterFlags]) -> Document:
+    """What the flags of a command, those of `cluster_options` and the configuration file say together.
+
+    Raises UsageFailure for what is wrong with the file.
+    """
+    import attrs
+
+    from mirrord_trace.config.document import merged
+
+    flags = attrs.evolve(
+        flags,
+        target=attrs.evolve(flags.target, namespace=cluster["namespace"]),
+        kube_context=cluster["context"],
+        kubeconfig=cluster["kubeconfig"],
+        accept_invalid_certificates=cluster["accept_invalid_certificates"] or None,
+    )
+    if cluster["config_file"] is None:
+        return flags
+    from mirrord_trace.config.reading import read_document
+
+    return merged(flags, read_document(cluster["config_file"]))

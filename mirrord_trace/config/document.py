@@ -1,0 +1,156 @@
+"""What one source of configuration says: a file, or the flags of a command.
+
+The sections and names are those of mirrord's configuration file. Nothing need be said: None leaves a field to the next
+source. Sources are merged, flags over file, and what is still open then becomes the default of `model`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from mirrord_trace.config.model import (
+    AgentConfiguration,
+    Capability,
+    ClusterConfiguration,
+    Delivery,
+    EnvironmentConfiguration,
+    PullPolicy,
+    RunConfiguration,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """A part of a document whose fields are merged one by one."""
+
+
+@attrs.frozen(kw_only=True)
+class TargetSection(Section):
+    """`target`. As a text it is the path alone."""
+
+    path: str | None = None
+    """As `-t` takes it."""
+    namespace: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class AgentSection(Section):
+    """`agent`. See `AgentConfiguration` for what the fields mean; times are in seconds."""
+
+    ephemeral: bool | None = None
+    image: str | None = None
+    image_pull_policy: PullPolicy | None = None
+    image_pull_secrets: tuple[str, ...] | None = None
+    namespace: str | None = None
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    tolerations: tuple[Mapping[str, Any], ...] | None = None
+    node_selector: Mapping[str, str] | None = None
+    resources: Mapping[str, Mapping[str, str]] | None = None
+    service_account: str | None = None
+    priority_class: str | None = None
+    ttl: int | None = None
+    startup_timeout: float | None = None
+    communication_timeout: float | None = None
+    privileged: bool | None = None
+    disabled_capabilities: frozenset[Capability] | None = None
+    disable_mesh_sidecar_injection: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class OutgoingSection(Section):
+    """`feature.network.outgoing`. As true or false it is `tcp` and `udp`."""
+
+    tcp: bool | None = None
+    udp: bool | None = None
+    ignore_localhost: bool | None = None
+    unix_streams: tuple[re.Pattern[str], ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NetworkSection(Section):
+    """`feature.network`."""
+
+    outgoing: OutgoingSection = OutgoingSection()
+
+
+@attrs.frozen(kw_only=True)
+class FeatureSection(Section):
+    """`feature`."""
+
+    env: EnvironmentConfiguration | None = None
+    """One value, not a section: what one source includes and another excludes would contradict each other."""
+    network: NetworkSection = NetworkSection()
+
+
+@attrs.frozen(kw_only=True)
+class Document(Section):
+    """All that one source says."""
+
+    target: TargetSection = TargetSection()
+    agent: AgentSection = AgentSection()
+    feature: FeatureSection = FeatureSection()
+    kubeconfig: str | None = None
+    kube_context: str | None = None
+    accept_invalid_certificates: bool | None = None
+
+    def cluster_configuration(self) -> ClusterConfiguration:
+        """Which cluster, and as whom."""
+        return ClusterConfiguration(
+            kubeconfig=self.kubeconfig,
+            context=self.kube_context,
+            namespace=self.target.namespace,
+            accept_invalid_certificates=bool(self.accept_invalid_certificates),
+        )
+
+    def agent_configuration(self) -> AgentConfiguration:
+        """How the agent is started. Raises ValueError for what cannot be meant."""
+        given = {name: value for name, value in attrs.asdict(self.agent, recurse=False).items() if value is not None}
+        if "ephemeral" in given:
+            given["mode"] = "ephemeral" if given.pop("ephemeral") else "job"
+        for name in ("ttl", "startup_timeout", "communication_timeout"):
+            if name in given:
+                given[f"{name}_s"] = given.pop(name)
+        return AgentConfiguration(**given)
+
+    def run_configuration(
+        self, command: tuple[str, ...], *, connect_hold_s: float, delivery: Delivery, sudo: bool
+    ) -> RunConfiguration:
+        """What `mirrord-trace run` is to do; the parameters are what only flags can say. Raises ValueError."""
+        outgoing = self.feature.network.outgoing
+        return RunConfiguration(
+            command=command,
+            target=self._default_target() if self.target.path is None else self.target.path,
+            cluster=self.cluster_configuration(),
+            agent=self.agent_configuration(),
+            environment=self.feature.env or EnvironmentConfiguration(),
+            outgoing_tcp=outgoing.tcp is not False,
+            outgoing_udp=outgoing.udp is not False,
+            ignore_localhost=bool(outgoing.ignore_localhost),
+            unix_streams=outgoing.unix_streams or (),
+            connect_hold_s=connect_hold_s,
+            delivery=delivery,
+            sudo=sudo,
+        )
+
+    def _default_target(self) -> str:
+        """The demo pod needs no cluster; but who names a cluster, or an agent in it, wants to be there."""
+        about_cluster = attrs.evolve(self, feature=FeatureSection())
+        return "demo" if about_cluster == Document() else "targetless"
+
+
+_S = TypeVar("_S", bound=Section)
+
+
+def merged(over: _S, under: _S) -> _S:
+    """What `over` says, and where it says nothing, what `under` says."""
+    values = {}
+    for field in attrs.fields(type(over)):
+        first, second = getattr(over, field.name), getattr(under, field.name)
+        if isinstance(first, Section):
+            values[field.name] = merged(first, second)
+        else:
+            values[field.name] = second if first is None else first
+    return type(over)(**values)

@@ -1,0 +1,328 @@
+"""What a configuration file holds, as a `Document`: which values are taken, and what is said of others.
+
+Types are checked strictly: nothing is converted into what it might have meant. All faults are told together, each with
+the path of its field, what was expected, and the nearest name that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final, Literal, NewType, get_args, get_origin
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, override
+
+from mirrord_trace import __version__
+from mirrord_trace.config import document as documents
+from mirrord_trace.config.document import Document
+from mirrord_trace.config.fields import ABSENT, without_harmless
+from mirrord_trace.config.model import Capability, EnvironmentConfiguration
+
+_IMAGE_REPOSITORY: Final = "mirrord-trace-agent"
+_TARGET_KINDS: Final = ("pod", "deployment", "rollout", "stateful_set", "replica_set", "job", "cron_job", "service")
+"""How a target's path is written as an object: its kind is the name of a field."""
+
+
+class Faults(Exception):
+    """Values that cannot be taken. `args` are texts, one for each, that begin with the field's path."""
+
+
+class _Fault(ValueError):
+    """A value is not what it must be; the message goes on after the field's path."""
+
+
+def structured(content: dict[str, Any]) -> Document:
+    """What a file's content says. Raises Faults."""
+    try:
+        return _CONVERTER.structure(without_harmless(content), Document)
+    except (cattrs.BaseValidationError, _Fault) as error:
+        raise Faults(*_faults(error, "")) from error
+
+
+# Values
+
+
+def described(value: object) -> str:
+    """The value in a few words, for errors."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"{value!r}"
+        case int() | float():
+            return f"the number {value}"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return f"{value} (a {type(value).__name__})"
+
+
+def _text(value: object, _type: object = None) -> str:
+    if not isinstance(value, str):
+        quote = "; put it into quotes" if isinstance(value, bool | int | float) else ""
+        raise _Fault(f"expected a text, but found {described(value)}{quote}")
+    if not value:
+        raise _Fault("expected a text, but it is empty")
+    return value
+
+
+def _label(value: object, _type: object = None) -> str:
+    """Those of labels and annotations may be empty."""
+    return "" if value == "" else _text(value)
+
+
+def _boolean(value: object, _type: object = None) -> bool:
+    if not isinstance(value, bool):
+        raise _Fault(f"expected true or false, but found {described(value)}")
+    return value
+
+
+def _seconds(value: object, _type: object = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _Fault(f"expected a number of seconds above 0, but found {described(value)}")
+    return float(value)
+
+
+def _whole_seconds(value: object, _type: object = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _Fault(f"expected a whole number of seconds, but found {described(value)}")
+    return value
+
+
+def _choice(value: object, kind: Any) -> Any:
+    choices = get_args(kind)
+    if value not in choices:
+        hint = _nearest(str(value), choices)
+        raise _Fault(f"expected one of {', '.join(choices)}, but found {described(value)}{hint}")
+    return value
+
+
+def _pattern(value: object, _type: object = None) -> re.Pattern[str]:
+    try:
+        return re.compile(_text(value))
+    except re.error as error:
+        raise _Fault(f"{value!r} is not a regular expression: {error}") from error
+
+
+def _object(value: object, expected: str = "an object") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Fault(f"expected {expected}, but found {described(value)}")
+    for name in value:
+        if not isinstance(name, str):
+            raise _Fault(f"expected names that are texts, but found {described(name)}; put it into quotes")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise _Fault(f"expected a list, but found {described(value)}")
+    return value
+
+
+def _only(value: dict[str, Any], *known: str) -> None:
+    for name in value:
+        if name not in known:
+            raise _Fault(f"unknown field {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    lowered = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+# Fields that can be written in more than one way, or need more than their type says
+
+_SecretName = NewType("_SecretName", str)
+_Label = NewType("_Label", str)
+_Quantity = NewType("_Quantity", str)
+_Quantities = NewType("_Quantities", dict[str, str])
+_Toleration = NewType("_Toleration", dict[str, Any])
+
+
+def _target_path(value: object, _type: object = None) -> str:
+    if not isinstance(value, dict):
+        return _text(value)
+    kinds = [name for name in value if name in _TARGET_KINDS or name == "labels"]
+    if len(kinds) != 1:
+        raise _Fault(
+            f"expected a text such as 'deployment/web', or an object with one of {', '.join(_TARGET_KINDS)}, labels"
+        )
+    [kind] = kinds
+    _only(value, kind, "container")
+    if kind == "labels":
+        path = "label/" + ",".join(f"{name}={_text(text)}" for name, text in _object(value[kind]).items())
+    else:
+        path = f"{kind.replace('_', '')}/{_text(value[kind])}"
+    container = value.get("container")
+    return path if container is None else f"{path}/container/{_text(container)}"
+
+
+def _image(value: object, _type: object = None) -> str:
+    if not isinstance(value, dict):
+        return _text(value)
+    _only(value, "registry", "tag")
+    return f"{_text(value.get('registry', _IMAGE_REPOSITORY))}:{_text(value.get('tag', __version__))}"
+
+
+def _secret_name(value: object, _type: object = None) -> str:
+    reference = _object(value, "an object with a `name`")
+    _only(reference, "name")
+    return _text(reference.get("name"))
+
+
+def _quantity(value: object, _type: object = None) -> str:
+    """Numbers will do, as for kubectl."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
+    return str(value)
+
+
+def _names(value: object, _type: object = None) -> tuple[str, ...]:
+    """A list, or a text in which semicolons separate."""
+    texts = value.split(";") if isinstance(value, str) else [_text(text) for text in _list(value)]
+    return tuple(text for text in texts if text)
+
+
+_Hook = Callable[[Any, Any], Any]
+
+
+def _field_hooks(converter: cattrs.Converter) -> dict[type, dict[str, _Hook]]:
+    """For each class its fields whose type alone does not tell how they are written, or would be taken too loosely."""
+
+    def listed(kind: Any) -> _Hook:
+        return lambda value, _: converter.structure(_list(value), kind)
+
+    def mapped(kind: Any) -> _Hook:
+        return lambda value, _: converter.structure(_object(value), kind)
+
+    texts = mapped(dict[str, _Label])
+    converter.register_structure_hook(_Quantities, mapped(dict[str, _Quantity]))
+    patterns = listed(tuple[re.Pattern[str], ...])
+    return {
+        documents.TargetSection: {"path": _target_path},
+        documents.AgentSection: {
+            "image": _image,
+            "image_pull_secrets": listed(tuple[_SecretName, ...]),
+            "labels": texts,
+            "annotations": texts,
+            "tolerations": listed(tuple[_Toleration, ...]),
+            "node_selector": texts,
+            "resources": mapped(dict[Literal["requests", "limits"], _Quantities]),
+            "ttl": _whole_seconds,
+            "startup_timeout": _seconds,
+            "communication_timeout": _seconds,
+            "disabled_capabilities": listed(frozenset[Capability]),
+        },
+        documents.OutgoingSection: {
+            "unix_streams": lambda value, kind: patterns([value] if isinstance(value, str) else value, kind)
+        },
+        documents.NetworkSection: {},
+        documents.FeatureSection: {},
+        EnvironmentConfiguration: {"include": _names, "exclude": _names},
+        Document: {},
+    }
+
+
+def _written_out(section: type, value: object) -> object:
+    """What a section is as an object if a single value stands for it."""
+    match value:
+        case None:
+            return {}
+        case str() if section is documents.TargetSection:
+            return {"path": value}
+        case bool() if section is documents.OutgoingSection:
+            return {"tcp": value, "udp": value}
+        case bool() if section is documents.NetworkSection:
+            return {"outgoing": value}
+        case bool() if section is EnvironmentConfiguration:
+            return {"enabled": value}
+    return value
+
+
+def _is_made_of(generic: object, kind: Any) -> bool:
+    origin: object = get_origin(kind)
+    return origin is generic
+
+
+def _section_hook(converter: cattrs.Converter, section: type, hooks: dict[str, _Hook]) -> _Hook:
+    overrides = {name: override(struct_hook=hook) for name, hook in hooks.items()}
+    structure: Callable[[dict[str, Any], Any], Any] = make_dict_structure_fn(section, converter, **overrides)  # type: ignore[arg-type]
+
+    def structure_section(value: Any, _type: object) -> Any:
+        fields = _object(_written_out(section, value))
+        # null is as good as not written.
+        return structure({name: inner for name, inner in fields.items() if inner is not None}, section)
+
+    return structure_section
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _boolean)
+    converter.register_structure_hook_func(partial(_is_made_of, re.Pattern), _pattern)
+    converter.register_structure_hook(_SecretName, _secret_name)
+    converter.register_structure_hook(_Label, _label)
+    converter.register_structure_hook(_Quantity, _quantity)
+    converter.register_structure_hook(_Toleration, lambda value, _: _object(value))
+    converter.register_structure_hook_func(partial(_is_made_of, Literal), _choice)
+    for section, hooks in _field_hooks(converter).items():
+        converter.register_structure_hook(section, _section_hook(converter, section, hooks))
+    return converter
+
+
+_CONVERTER: Final = _converter()
+
+
+# Faults, as people read them
+
+
+def _faults(error: Exception, path: str) -> Iterator[str]:
+    match error:
+        case cattrs.ClassValidationError():
+            named, others = error.group_exceptions()
+            for inner, note in named:
+                yield from _faults(inner, f"{path}.{note.name}" if path else note.name)
+            for inner in others:
+                yield from _faults(inner, path)
+        case cattrs.IterableValidationError():
+            elements, others = error.group_exceptions()
+            for inner, element in elements:
+                yield from _faults(inner, f"{path}[{element.index!r}]")
+            for inner in others:
+                yield from _faults(inner, path)
+        case cattrs.ForbiddenExtraKeysError():
+            for name in sorted(error.extra_fields):
+                yield _unknown(path, name, error.cl)
+        case _:
+            yield f"{path}: {error}" if path else str(error)
+
+
+def _unknown(section_path: str, name: str, section: type) -> str:
+    path = f"{section_path}.{name}" if section_path else name
+    if path in ABSENT:
+        return f"{path}: {ABSENT[path].reason}"
+    known = [field.name for field in attrs.fields(section)]
+    hint = _nearest(name, known)
+    if not hint:
+        elsewhere = [other for other in _paths(Document, "") if other.rpartition(".")[2] == name]
+        hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else f"; known: {', '.join(known)}"
+    return f"{path}: unknown field{hint}"
+
+
+def _paths(section: type, prefix: str) -> Iterator[str]:
+    """The paths of all fields below a section."""
+    for field in attrs.fields(section):
+        yield f"{prefix}{field.name}"
+        if isinstance(field.default, documents.Section):
+            yield from _paths(type(field.default), f"{prefix}{field.name}.")

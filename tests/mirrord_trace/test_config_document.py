@@ -1,0 +1,142 @@
+import re
+
+import attrs
+import pytest
+
+from mirrord_trace.config import (
+    AgentConfiguration,
+    ClusterConfiguration,
+    EnvironmentConfiguration,
+    RunConfiguration,
+)
+from mirrord_trace.config.document import (
+    AgentSection,
+    Document,
+    FeatureSection,
+    NetworkSection,
+    OutgoingSection,
+    TargetSection,
+    merged,
+)
+
+
+def run_configuration(document: Document) -> RunConfiguration:
+    return document.run_configuration(("true",), connect_hold_s=0.3, delivery="auto", sudo=False)
+
+
+def outgoing(section: OutgoingSection) -> Document:
+    return Document(feature=FeatureSection(network=NetworkSection(outgoing=section)))
+
+
+def test_nothing_said_is_the_defaults() -> None:
+    assert run_configuration(Document()) == RunConfiguration(command=("true",))
+
+
+@pytest.mark.parametrize(
+    ("document", "target"),
+    [
+        (Document(), "demo"),
+        (outgoing(OutgoingSection(tcp=False)), "demo"),
+        (Document(feature=FeatureSection(env=EnvironmentConfiguration(enabled=False))), "demo"),
+        (Document(target=TargetSection(namespace="shop")), "targetless"),
+        (Document(kube_context="dev"), "targetless"),
+        (Document(kubeconfig="/dev/null"), "targetless"),
+        (Document(accept_invalid_certificates=True), "targetless"),
+        (Document(agent=AgentSection(image="agent")), "targetless"),
+        (Document(target=TargetSection(path="demo", namespace="shop")), "demo"),
+        (Document(target=TargetSection(path="pod/web-0")), "pod/web-0"),
+    ],
+)
+def test_target_without_a_path_is_in_the_cluster_if_one_is_named(document: Document, target: str) -> None:
+    assert run_configuration(document).target == target
+
+
+def test_cluster_and_agent_get_what_is_said() -> None:
+    document = Document(
+        target=TargetSection(path="deploy/web", namespace="shop"),
+        agent=AgentSection(ephemeral=True, ttl=5, startup_timeout=2.5, communication_timeout=7.0, image="agent:1"),
+        kubeconfig="/k",
+        kube_context="dev",
+        accept_invalid_certificates=True,
+    )
+    configuration = run_configuration(document)
+    assert configuration.target == "deploy/web"
+    assert configuration.cluster == ClusterConfiguration(
+        kubeconfig="/k", context="dev", namespace="shop", accept_invalid_certificates=True
+    )
+    assert configuration.agent == AgentConfiguration(
+        mode="ephemeral", ttl_s=5, startup_timeout_s=2.5, communication_timeout_s=7.0, image="agent:1"
+    )
+
+
+def test_every_field_of_the_agent_is_one_of_its_configuration() -> None:
+    said = AgentSection(
+        ephemeral=False,
+        image="i",
+        image_pull_policy="Always",
+        image_pull_secrets=("s",),
+        namespace="n",
+        labels={"l": "1"},
+        annotations={"a": "1"},
+        tolerations=(),
+        node_selector={"n": "1"},
+        resources={},
+        service_account="sa",
+        priority_class="pc",
+        ttl=0,
+        startup_timeout=1.0,
+        communication_timeout=1.0,
+        privileged=True,
+        disabled_capabilities=frozenset({"NET_RAW"}),
+        disable_mesh_sidecar_injection=False,
+    )
+    assert all(value is not None for value in attrs.asdict(said).values())
+    configuration = Document(agent=said).agent_configuration()
+    defaults = AgentConfiguration()
+    unchanged = [
+        field.name
+        for field in attrs.fields(AgentConfiguration)
+        if getattr(configuration, field.name) == getattr(defaults, field.name)
+    ]
+    assert unchanged == ["mode"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_timeouts_must_end(seconds: float) -> None:
+    with pytest.raises(ValueError, match="startup_timeout_s"):
+        Document(agent=AgentSection(startup_timeout=seconds)).agent_configuration()
+
+
+def test_what_flags_say_goes_before_what_a_file_says() -> None:
+    file = Document(
+        target=TargetSection(path="deploy/web", namespace="shop"),
+        agent=AgentSection(image="theirs", ephemeral=True),
+        feature=FeatureSection(
+            env=EnvironmentConfiguration(include=("A",)),
+            network=NetworkSection(outgoing=OutgoingSection(tcp=False, unix_streams=(re.compile("a"),))),
+        ),
+        kube_context="prod",
+    )
+    flags = Document(
+        target=TargetSection(namespace="test"),
+        agent=AgentSection(image="ours"),
+        feature=FeatureSection(network=NetworkSection(outgoing=OutgoingSection(tcp=True, udp=False))),
+    )
+    both = merged(flags, file)
+    assert both.target == TargetSection(path="deploy/web", namespace="test")
+    assert both.agent == AgentSection(image="ours", ephemeral=True)
+    assert both.feature.env == EnvironmentConfiguration(include=("A",))
+    assert both.feature.network.outgoing == OutgoingSection(tcp=True, udp=False, unix_streams=(re.compile("a"),))
+    assert both.kube_context == "prod"
+
+
+def test_the_environment_is_decided_by_one_source_alone() -> None:
+    file = Document(feature=FeatureSection(env=EnvironmentConfiguration(include=("A",))))
+    flags = Document(feature=FeatureSection(env=EnvironmentConfiguration(exclude=("B",))))
+    assert merged(flags, file).feature.env == EnvironmentConfiguration(exclude=("B",))
+
+
+def test_merging_with_nothing_changes_nothing() -> None:
+    document = Document(target=TargetSection(path="x"), kube_context="y")
+    assert merged(document, Document()) == document
+    assert merged(Document(), document) == document

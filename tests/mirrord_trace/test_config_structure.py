@@ -1,0 +1,246 @@
+"""Which values a configuration file may hold, and what is said of others."""
+
+import re
+from typing import Any
+
+import attrs
+import pytest
+
+from mirrord_trace import __version__
+from mirrord_trace.config import EnvironmentConfiguration
+from mirrord_trace.config.document import (
+    AgentSection,
+    Document,
+    FeatureSection,
+    NetworkSection,
+    OutgoingSection,
+    TargetSection,
+)
+from mirrord_trace.config.fields import ABSENT
+from mirrord_trace.config.structure import Faults, structured
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """What a file holds that says this one thing."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def faults(content: dict[str, Any]) -> list[str]:
+    with pytest.raises(Faults) as raised:
+        structured(content)
+    return list(raised.value.args)
+
+
+def fault(path: str, value: Any) -> str:
+    [found] = faults(at(path, value))
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "section"),
+    [
+        ("targetless", TargetSection(path="targetless")),
+        ("deploy/web/container/app", TargetSection(path="deploy/web/container/app")),
+        ({"path": "pod/web-0", "namespace": "shop"}, TargetSection(path="pod/web-0", namespace="shop")),
+        ({"namespace": "shop"}, TargetSection(namespace="shop")),
+        ({"path": None}, TargetSection()),
+        (None, TargetSection()),
+        ({"path": {"pod": "web-0", "container": "app"}}, TargetSection(path="pod/web-0/container/app")),
+        ({"path": {"cron_job": "report"}}, TargetSection(path="cronjob/report")),
+        ({"path": {"labels": {"app": "web", "tier": "front"}}}, TargetSection(path="label/app=web,tier=front")),
+    ],
+)
+def test_target(value: Any, section: TargetSection) -> None:
+    assert structured({"target": value}) == Document(target=section)
+
+
+AGENT = {
+    "namespace": ("agents", "agents"),
+    "image": ("registry.example/agent:2", "registry.example/agent:2"),
+    "image_pull_policy": ("Always", "Always"),
+    "image_pull_secrets": ([{"name": "a"}, {"name": "b"}], ("a", "b")),
+    "labels": ({"team": "web"}, {"team": "web"}),
+    "annotations": ({"a/b": ""}, {"a/b": ""}),
+    "tolerations": ([{"key": "x", "operator": "Exists"}], ({"key": "x", "operator": "Exists"},)),
+    "node_selector": ({"disk": "ssd"}, {"disk": "ssd"}),
+    "resources": (
+        {"requests": {"cpu": 1, "memory": "1Mi"}, "limits": {"cpu": 0.5}},
+        {"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "0.5"}},
+    ),
+    "service_account": ("agent", "agent"),
+    "priority_class": ("low", "low"),
+    "ttl": (0, 0),
+    "startup_timeout": (5, 5.0),
+    "communication_timeout": (2.5, 2.5),
+    "ephemeral": (True, True),
+    "privileged": (False, False),
+    "disabled_capabilities": (["NET_RAW"], frozenset({"NET_RAW"})),
+    "disable_mesh_sidecar_injection": (False, False),
+}
+
+
+def test_every_field_of_the_agent_is_tried() -> None:
+    assert set(AGENT) == {field.name for field in attrs.fields(AgentSection)}
+
+
+@pytest.mark.parametrize("name", AGENT)
+def test_agent(name: str) -> None:
+    written, expected = AGENT[name]
+    assert getattr(structured({"agent": {name: written}}).agent, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "image"),
+    [
+        ({"registry": "registry.example/agent", "tag": "7"}, "registry.example/agent:7"),
+        ({"registry": "registry.example/agent"}, f"registry.example/agent:{__version__}"),
+        ({"tag": "7"}, "mirrord-trace-agent:7"),
+    ],
+)
+def test_image_in_parts(written: dict[str, str], image: str) -> None:
+    assert structured({"agent": {"image": written}}).agent.image == image
+
+
+@pytest.mark.parametrize(
+    ("written", "environment"),
+    [
+        (True, EnvironmentConfiguration()),
+        (False, EnvironmentConfiguration(enabled=False)),
+        ({"include": "A;B_*"}, EnvironmentConfiguration(include=("A", "B_*"))),
+        ({"exclude": ["A", "B"]}, EnvironmentConfiguration(exclude=("A", "B"))),
+        ({"include": None}, EnvironmentConfiguration()),
+    ],
+)
+def test_environment(written: Any, environment: EnvironmentConfiguration) -> None:
+    assert structured(at("feature.env", written)) == Document(feature=FeatureSection(env=environment))
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "outgoing"),
+    [
+        ("feature.network", True, OutgoingSection(tcp=True, udp=True)),
+        ("feature.network", False, OutgoingSection(tcp=False, udp=False)),
+        ("feature.network.outgoing", False, OutgoingSection(tcp=False, udp=False)),
+        ("feature.network.outgoing", {"udp": False}, OutgoingSection(udp=False)),
+        ("feature.network.outgoing.ignore_localhost", True, OutgoingSection(ignore_localhost=True)),
+        ("feature.network.outgoing.unix_streams", "/run/.+", OutgoingSection(unix_streams=(re.compile("/run/.+"),))),
+        (
+            "feature.network.outgoing.unix_streams",
+            ["a", "b"],
+            OutgoingSection(unix_streams=tuple(map(re.compile, "ab"))),
+        ),
+    ],
+)
+def test_outgoing(path: str, written: Any, outgoing: OutgoingSection) -> None:
+    assert structured(at(path, written)) == Document(feature=FeatureSection(network=NetworkSection(outgoing=outgoing)))
+
+
+@pytest.mark.parametrize(
+    "section", ["target", "agent", "feature", "feature.network", "feature.network.outgoing", "kubeconfig"]
+)
+def test_null_says_nothing(section: str) -> None:
+    assert structured(at(section, None)) == Document()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("agent.imag", "x", "unknown field; did you mean 'image'?"),
+        ("agnet", {}, "unknown field; did you mean 'agent'?"),
+        ("namespace", "x", "unknown field; did you mean 'target.namespace'?"),
+        ("agent.kube_context", "x", "unknown field; did you mean 'kube_context'?"),
+        ("target.xyz", 1, "unknown field; known: path, namespace"),
+        ("target", 1, "expected an object, but found the number 1"),
+        ("target.path", 1, "expected a text, but found the number 1; put it into quotes"),
+        ("target.path", "", "expected a text, but it is empty"),
+        ("target.path", {"pod": "a", "job": "b"}, "expected a text such as 'deployment/web', or an object"),
+        ("target.path", {"pod": "a", "contaner": "b"}, "unknown field 'contaner'; did you mean 'container'?"),
+        ("target.path", {"labels": {"app": 1}}, "expected a text, but found the number 1"),
+        ("agent", [], "expected an object, but found a list"),
+        ("agent.ephemeral", "yes", "expected true or false, but found 'yes'"),
+        ("agent.ttl", 1.5, "expected a whole number of seconds, but found the number 1.5"),
+        ("agent.ttl", -1, "expected a whole number of seconds, but found the number -1"),
+        ("agent.startup_timeout", 0, "expected a number of seconds above 0, but found the number 0"),
+        ("agent.startup_timeout", True, "expected a number of seconds above 0, but found true"),
+        ("agent.communication_timeout", float("inf"), "expected a number of seconds above 0"),
+        ("agent.image", {"tagg": "1"}, "unknown field 'tagg'; did you mean 'tag'?"),
+        ("agent.image_pull_policy", "always", "expected one of Always, IfNotPresent, Never, but found 'always'; did"),
+        ("agent.labels", "a=b", "expected an object, but found 'a=b'"),
+        ("agent.labels", {1: "b"}, "expected names that are texts, but found the number 1; put it into quotes"),
+        ("agent.disabled_capabilities", "NET_RAW", "expected a list, but found 'NET_RAW'"),
+        ("agent.resources", {"requests": [1]}, "expected an object, but found a list"),
+        (
+            "feature.env",
+            {"include": "A", "exclude": "B"},
+            "can be included or excluded, not both",
+        ),
+        ("feature.env", "none", "expected an object, but found 'none'"),
+        ("accept_invalid_certificates", 1, "expected true or false, but found the number 1"),
+    ],
+)
+def test_fault_names_field_and_what_was_expected(path: str, value: Any, said: str) -> None:
+    message = fault(path, value)
+    assert message.startswith(path)
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("agent.labels", {"a/b": 1}, "agent.labels['a/b']: expected a text, but found the number 1"),
+        ("agent.tolerations", [{}, "x"], "agent.tolerations[1]: expected an object, but found 'x'"),
+        ("agent.image_pull_secrets", [{"nam": "x"}], "agent.image_pull_secrets[0]: unknown field 'nam'; did you mean"),
+        ("agent.disabled_capabilities", ["SYS_TIME"], "agent.disabled_capabilities[0]: expected one of NET_ADMIN, "),
+        ("agent.resources", {"limit": {}}, "agent.resources['limit']: expected one of requests, limits"),
+        ("agent.resources", {"limits": {"cpu": True}}, "agent.resources['limits']['cpu']: expected a quantity"),
+        ("feature.network.outgoing.unix_streams", ["a", "("], "unix_streams[1]: '(' is not a regular expression"),
+    ],
+)
+def test_fault_inside_a_field_names_the_place(path: str, value: Any, said: str) -> None:
+    assert said in fault(path, value)
+
+
+def test_all_faults_are_told_together() -> None:
+    found = faults({"agent": {"ttl": -1, "imag": "x"}, "targt": "pod/x", "kubeconfig": 1})
+    assert sorted(text.partition(":")[0] for text in found) == ["agent.imag", "agent.ttl", "kubeconfig", "targt"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("operator", True, "operator"),
+        ("feature.copy_target", True, "operator"),
+        ("feature.split_queues", {"q": {}}, "operator"),
+        ("feature.fs", "read", "does not have this yet"),
+        ("feature.network.incoming", "steal", "does not have this yet"),
+        ("feature.env.override", {"A": "b"}, "does not have this yet"),
+        ("agent.log_level", "debug", "no counterpart"),
+        ("feature.hostname", False, "always the target's"),
+    ],
+)
+def test_field_that_we_lack_says_so(path: str, value: Any, said: str) -> None:
+    message = fault(path, value)
+    assert message.startswith(f"{path}: ")
+    assert said in message
+
+
+@pytest.mark.parametrize("path", ABSENT)
+def test_field_that_we_lack_may_ask_for_nothing(path: str) -> None:
+    for value in (None, *ABSENT[path].harmless):
+        without = structured(at(path, value))
+        assert without.target == TargetSection()
+        assert without.agent == AgentSection()
+
+
+def test_usual_file_of_mirrord_is_taken() -> None:
+    content = {
+        "$schema": "https://example.com/mirrord-schema.json",
+        "target": {"path": "deployment/web", "namespace": "shop"},
+        "feature": {"env": True, "fs": "local", "network": {"incoming": "off", "outgoing": True, "dns": True}},
+        "operator": False,
+        "telemetry": False,
+    }
+    assert structured(content).target == TargetSection(path="deployment/web", namespace="shop")
