@@ -15,6 +15,7 @@ import os
 import attrs
 
 from mirrord_agent import libc
+from mirrord_agent.capabilities import Capability, why_denied
 from mirrord_agent.target import Target, TargetUnusable
 from mirrord_agent.wire.frames import GoodbyeKind
 
@@ -72,6 +73,9 @@ def _join(target: Target, kind: _Kind) -> None:
 def _not_permitted(target: Target, kind: _Kind) -> TargetUnusable:
     return TargetUnusable(
         GoodbyeKind.PERMISSION,
-        f"the {kind.name} namespace of process {target.pid} may not be entered: the agent runs as uid {os.geteuid()} "
-        "and needs CAP_SYS_ADMIN in the user namespace that owns it (as root has), or to own that user namespace",
+        f"the {kind.name} namespace of process {target.pid} may not be entered: "
+        + why_denied(
+            Capability.SYS_ADMIN,
+            "in the user namespace that owns it (as root has), or to own that user namespace",
+        ),
     )

@@ -12,6 +12,7 @@ from typing import Self
 
 import attrs
 
+from mirrord_agent.capabilities import Capability, why_denied
 from mirrord_agent.wire.frames import Goodbye, GoodbyeKind
 
 
@@ -63,9 +64,11 @@ class Target:
             except PermissionError as error:
                 raise TargetUnusable(
                     GoodbyeKind.PERMISSION,
-                    f"/proc/{self.pid}/{name} may not be read: process {self.pid} belongs to {self._owner()}, the "
-                    f"agent runs as uid {os.geteuid()}; it needs CAP_SYS_PTRACE, or the same uid and a process that is "
-                    "dumpable and has no more capabilities than the agent",
+                    f"/proc/{self.pid}/{name} may not be read: process {self.pid} belongs to {self._owner()}; "
+                    + why_denied(
+                        Capability.SYS_PTRACE,
+                        "or the same uid and a process that is dumpable and has no more capabilities than the agent",
+                    ),
                 ) from error
             except OSError as error:
                 raise TargetUnusable(
