@@ -157,16 +157,16 @@ class Credentials:
         )
 
     def _load(self, plugin: PluginCredentials | None) -> Access:
-        settings, load_from_pod, kubeconfig_loader = _client_parts()
+        settings, pod_loader, kubeconfig_loader = _client_parts()
         context = self._context
         with contextlib.ExitStack() as files:
             try:
                 if context is None:
-                    load_from_pod(client_configuration=settings)
+                    loader = pod_loader(str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
                 else:
                     document = files.enter_context(_document(context, plugin))
                     loader = kubeconfig_loader(document, active_context=context.name, config_persister=context.save)
-                    loader.load_and_set(settings)
+                loader.load_and_set(settings)
             except Failure:
                 raise
             except Exception as error:
@@ -206,10 +206,10 @@ def find_credentials(configuration: ClusterConfiguration, environment: Mapping[s
 def _client_parts() -> tuple[Any, Any, Any]:
     """Of the official client: an empty Configuration, and what fills it. Loading it takes 0.15 s; it has no types."""
     from kubernetes.client import Configuration
-    from kubernetes.config import load_incluster_config
+    from kubernetes.config.incluster_config import InClusterConfigLoader
     from kubernetes.config.kube_config import KubeConfigLoader
 
-    return Configuration(), load_incluster_config, KubeConfigLoader
+    return Configuration(), InClusterConfigLoader, KubeConfigLoader
 
 
 @contextlib.contextmanager
@@ -251,13 +251,14 @@ def _access(settings: Any, context: Context | None, plugin: PluginCredentials | 
     if urlsplit(server).scheme not in ("http", "https") or not urlsplit(server).hostname:
         raise _cannot_use(context, ValueError(f"the cluster's server is {server!r}, which is no URL of http or https"))
     tls = _tls(settings, context) if server.startswith("https:") else None
+    server_hostname = context.cluster.get("tls-server-name") if context else None
     proxy = proxy_for(server, context.cluster.get("proxy-url") if context else None, os.environ)
     return Access(
         server=server,
         tls=tls,
-        server_hostname=getattr(settings, "tls_server_name", None),
+        server_hostname=server_hostname,
         proxy=proxy,
-        pools=_pools(tls, getattr(settings, "tls_server_name", None), proxy),
+        pools=_pools(tls, server_hostname, proxy),
         expires=None if plugin is None else plugin.expires,
         configuration=settings,
         context=context,
