@@ -9,6 +9,7 @@ import os
 class Capability(enum.Enum):
     """A capability that the agent uses, by its number in linux/capability.h (capabilities(7))."""
 
+    DAC_OVERRIDE = 1
     SYS_PTRACE = 19
     SYS_ADMIN = 21
 
@@ -20,13 +21,14 @@ def is_held(capability: Capability) -> bool:
     return bool(int(effective, 16) >> capability.value & 1)
 
 
-def why_denied(capability: Capability, otherwise: str) -> str:
-    """Words for an EPERM or EACCES of what needs `capability`, or else what `otherwise` says."""
+def why_denied(*needed: Capability, otherwise: str) -> str:
+    """Words for an EPERM or EACCES of what takes all these capabilities, or else what `otherwise` says."""
     agent = f"the agent runs as uid {os.geteuid()}"
-    name = f"CAP_{capability.name}"
-    if is_held(capability):
-        return (
-            f"{agent} and has {name}; so a security module (AppArmor, SELinux) forbids it, or it would need {name} in "
-            "another user namespace"
-        )
-    return f"{agent} without {name}; it needs {name} {otherwise}"
+    missing = " and ".join(f"CAP_{capability.name}" for capability in needed if not is_held(capability))
+    if missing:
+        return f"{agent} without {missing}; it needs {missing} {otherwise}"
+    held = " and ".join(f"CAP_{capability.name}" for capability in needed)
+    return (
+        f"{agent} and has {held}; so a security module (AppArmor, SELinux) forbids it, or it would need {held} in "
+        "another user namespace"
+    )

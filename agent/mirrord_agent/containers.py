@@ -83,7 +83,7 @@ def open_first_process(
     while (target := _open_now(container_id)) is None:
         if or_pid is not None:
             return _open_instead(or_pid, container_id)
-        if time.monotonic() > give_up:
+        if _sees_only_itself() or time.monotonic() > give_up:
             raise _not_seen(container_id)
         time.sleep(_LOOK_INTERVAL_S)
     return target
@@ -150,9 +150,14 @@ def _cgroups(path: str, *, dir_fd: int | None = None) -> str:
         return ""
 
 
+def _sees_only_itself() -> bool:
+    """Whether the agent's pid namespace is its own container's."""
+    return os.getpid() == 1 or _cgroups("/proc/1/cgroup") == _cgroups("/proc/self/cgroup")
+
+
 def _not_seen(container_id: str) -> TargetUnusable:
     short = container_id[:12]
-    if os.getpid() == 1 or _cgroups("/proc/1/cgroup") == _cgroups("/proc/self/cgroup"):
+    if _sees_only_itself():
         return TargetUnusable(
             GoodbyeKind.PERMISSION,
             f"container {short} cannot be seen: the agent sees no processes but its own. Its pod needs hostPID on the "

@@ -76,6 +76,6 @@ def _not_permitted(target: Target, kind: _Kind) -> TargetUnusable:
         f"the {kind.name} namespace of process {target.pid} may not be entered: "
         + why_denied(
             Capability.SYS_ADMIN,
-            "in the user namespace that owns it (as root has), or to own that user namespace",
+            otherwise="in the user namespace that owns it (as root has), or to own that user namespace",
         ),
     )

@@ -57,7 +57,10 @@ class Target:
         return target
 
     def check_access(self) -> None:
-        """Raises TargetUnusable unless environment and root may be read (ptrace(2), PTRACE_MODE_READ)."""
+        """Raises TargetUnusable unless environment and root may be read.
+
+        That takes PTRACE_MODE_READ (ptrace(2)), and the environment has mode 0400 besides.
+        """
         for name, flags in (("environ", os.O_RDONLY), ("root", os.O_PATH | os.O_DIRECTORY)):
             try:
                 os.close(os.open(name, flags, dir_fd=self.directory))
@@ -67,7 +70,9 @@ class Target:
                     f"/proc/{self.pid}/{name} may not be read: process {self.pid} belongs to {self._owner()}; "
                     + why_denied(
                         Capability.SYS_PTRACE,
-                        "or the same uid and a process that is dumpable and has no more capabilities than the agent",
+                        Capability.DAC_OVERRIDE,
+                        otherwise="or the same uid and a process that is dumpable and has no more capabilities than "
+                        "the agent",
                     ),
                 ) from error
             except OSError as error:
