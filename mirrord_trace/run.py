@@ -53,7 +53,9 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
 
     Raises Failure (in an exception group, perhaps) for what the user can mend.
     """
-    target = parse_target(configuration.target, sudo=configuration.sudo)
+    target = parse_target(
+        configuration.target, sudo=configuration.sudo, cluster=configuration.cluster, agent=configuration.agent
+    )
     try:
         abi = native_abi()
     except LookupError as error:
@@ -92,6 +94,7 @@ async def _session(link: AgentLink, reporter: Reporter) -> AsyncIterator[Session
     async with AsyncExitStack() as resources:
         with reporter.step("connecting to the agent"):
             session = await resources.enter_async_context(open_session(link.stream, link.secret))
+            link.answered.set()
         yield session
 
 

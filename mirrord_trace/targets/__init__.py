@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mirrord_trace.config import AgentConfiguration, ClusterConfiguration
 from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
     from mirrord_trace.targets.base import Target
 
-_ACCEPTED = "A target is `demo`, a small pod made for the occasion, or `pid/PID`, a process on this machine."
+_ACCEPTED = (
+    "In a cluster a target is KIND/NAME, such as deploy/web or pod/web-0, with or without /container/NAME; "
+    "label/KEY=VALUE; or `targetless`. On this machine it is `demo`, a small pod made for the occasion, or `pid/PID`, "
+    "a process."
+)
 
 
-def parse_target(text: str, *, sudo: bool = False) -> Target:
-    """The target that a user names, such as "demo" or "pid/4711".
+def parse_target(
+    text: str,
+    *,
+    sudo: bool = False,
+    cluster: ClusterConfiguration | None = None,
+    agent: AgentConfiguration | None = None,
+) -> Target:
+    """The target that a user names, such as "demo", "pid/4711" or "deploy/web".
 
-    With `sudo` the agent is started through sudo where it is started on this machine. Raises `UsageFailure`.
+    With `sudo` the agent is started through sudo where it is started on this machine. `cluster` and `agent` are for
+    targets in a cluster. Raises `UsageFailure`.
     """
     kind, _, rest = text.partition("/")
     if kind == "pid":
@@ -29,4 +41,22 @@ def parse_target(text: str, *, sudo: bool = False) -> Target:
         from mirrord_trace.targets.demo import DemoTarget
 
         return DemoTarget()
-    raise UsageFailure(f"unknown target {text!r}", _ACCEPTED)
+    return _workload(text, cluster or ClusterConfiguration(), agent or AgentConfiguration())
+
+
+def _workload(text: str, cluster: ClusterConfiguration, agent: AgentConfiguration) -> Target:
+    from mirrord_trace.targets.workloads.path import nearest, parse_path
+
+    path = parse_path(text)
+    if path is None and text != "targetless":
+        known = nearest(text)
+        meant = "" if known is None else f"Is {known!r} meant? "
+        raise UsageFailure(f"unknown target {text!r}", meant + _ACCEPTED)
+    if path is None and agent.mode == "ephemeral":
+        raise UsageFailure(
+            "without a target there is no pod to which the agent could be added as an ephemeral container",
+            "Name a target (-t), or leave the agent a pod of its own (--agent-mode job).",
+        )
+    from mirrord_trace.targets.workloads.target import WorkloadTarget
+
+    return WorkloadTarget(path, cluster, agent)

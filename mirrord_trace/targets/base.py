@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
-
-    import trio
 
     from mirrord_trace.reporting import Reporter
 
@@ -29,6 +28,8 @@ class AgentLink:
     """Processes on this machine that belong to the agent, for those who must leave them alone."""
     last_words: Callable[[], Awaitable[str]]
     """The end of what a dying agent has written for people, shortly after its end; "" when there is nothing."""
+    answered: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
+    """To be set by whoever opens a session over the stream, once there is one."""
 
 
 class Target(Protocol):

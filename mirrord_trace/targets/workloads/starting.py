@@ -13,6 +13,8 @@ from typing import Final
 
 import attrs
 
+from mirrord_trace.cluster.refusals import ApiRefusal, Request, failure
+from mirrord_trace.cluster.resources import PODS
 from mirrord_trace.errors import Failure
 from mirrord_trace.targets.workloads.kinds import Object
 
@@ -144,39 +146,26 @@ def _why_not_pulled(waiting: Object, events: Sequence[Object]) -> str:
 
 def _refused_creation(events: Sequence[Object]) -> Failure | None:
     """Why the job controller may not make the pod: what admission says to it, it can tell by events only."""
-    refusals = [event["message"] for event in in_order(events) if event.get("reason") == "FailedCreate"]
-    return None if not refusals else _refusal(refusals[-1])
-
-
-def _refusal(message: str) -> Failure:
-    what = f"the cluster refuses the agent's pod: {message.removeprefix('Error creating: ')}"
-    if "PodSecurity" in message:
+    refusals = [event for event in in_order(events) if event.get("reason") == "FailedCreate"]
+    if not refusals:
+        return None
+    message = refusals[-1].get("message", "").removeprefix("Error creating: ")
+    if "security context constraint" in message:  # OpenShift's
         return Failure(
-            what,
-            "The agent needs more than this namespace's Pod Security Standard admits. Start it in a namespace labelled "
-            "pod-security.kubernetes.io/enforce=privileged (-a/--agent-namespace), or have this one labelled so.",
+            f"cannot make the agent's pod: {message}",
+            "agent.service_account must name one that may use the `privileged` security context constraint.",
         )
-    if "security context constraint" in message:
-        return Failure(
-            what,
-            "The agent's service account (agent.service_account) must be allowed to use the `privileged` security "
-            "context constraint.",
-        )
-    if "quota" in message:
-        return Failure(
-            what,
-            "Free some of the quota, ask for less (agent.resources) or use another namespace (-a/--agent-namespace). "
-            f"{_EPHEMERAL_ADVICE}",
-        )
-    if "serviceaccount" in message or "service account" in message:
-        return Failure(what, "agent.service_account names an account of the agent's namespace; without it, `default`.")
-    if "admission webhook" in message:
-        return Failure(what, "That webhook belongs to the cluster: those who run it can say what it wants.")
-    return Failure(what)
+    asked = Request("create", PODS, refusals[-1]["metadata"].get("namespace"))
+    return failure(ApiRefusal(asked, 403, "Forbidden", message), "make the agent's pod")
 
 
 def timed_out(
-    timeout_s: float, state: State, pod: Object | None, events: Sequence[Object], agent_said: Iterable[str] = ()
+    timeout_s: float,
+    state: State,
+    pod: Object | None,
+    events: Sequence[Object],
+    agent_said: Iterable[str] = (),
+    target_trouble: str = "",
 ) -> Failure:
     """The agent has not started in time: what it waited for, and all that the cluster tells about it."""
     waited = f": it waits {state.reason}" if isinstance(state, Waiting) else ""
@@ -187,6 +176,7 @@ def timed_out(
         lines += ["Its container runs and has not said that it listens. Its log:", *(said or ["  (nothing)"])]
     elif pod is not None and pod["spec"].get("nodeName") and not pod.get("status", {}).get("startTime"):
         lines.append(f"Node {pod['spec']['nodeName']} has taken no notice of the pod: it may be down, or gone.")
+    lines += [target_trouble] if target_trouble else []
     lines.append("More time is given by --agent-startup-timeout.")
     return Failure(f"the agent has not started within {timeout_s:g} s{waited}", "\n".join(lines))
 
