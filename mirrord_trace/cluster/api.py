@@ -56,7 +56,8 @@ class ApiServer:
     """A cluster's API server, as one user."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
+        """Renewed as needed; for who opens connections of their own."""
         self._exchange = Exchange(credentials)
         self.namespace = credentials.namespace
         """The one that was asked for, else the context's, else "default"."""
@@ -159,7 +160,7 @@ class ApiServer:
         self, resource: Resource, namespace: str, name: str, query: Mapping[str, str]
     ) -> WebSocketRequest:
         """How to open a WebSocket to a subresource, with credentials that are valid now."""
-        access = await self._credentials.access()
+        access = await self.credentials.access()
         headers = await trio.to_thread.run_sync(access.headers, abandon_on_cancel=True)
         return WebSocketRequest(
             uri=f"ws{access.server.removeprefix('http')}{resource.path(namespace, name)}?{urlencode(query)}",
@@ -172,7 +173,7 @@ class ApiServer:
 
     async def renew_credentials(self) -> None:
         """Load credentials anew, after a WebSocket was refused with 401."""
-        await self._credentials.access(refused=await self._credentials.access())
+        await self.credentials.access(refused=await self.credentials.access())
 
     def count_request(self) -> None:
         """Count a request that was made without us, such as a WebSocket's."""

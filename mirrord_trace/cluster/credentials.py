@@ -14,6 +14,7 @@ Credentials are loaded anew when the server refuses them (401), and before use w
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import socket
 import ssl
@@ -148,6 +149,10 @@ class Credentials:
         context = self._context
         if context is None or not context.user.get("exec") or context.user.get("token"):
             return None
+        if not isinstance(context.user["exec"], dict):
+            raise Failure(
+                f"the exec plugin of the kubeconfig's user {context.user_name} is not described as it should be"
+            )
         return await exec_plugin.run(
             context.user["exec"],
             context.cluster,
@@ -248,8 +253,10 @@ def _document(context: Context, plugin: PluginCredentials | None) -> Iterator[di
 
 def _access(settings: Any, context: Context | None, plugin: PluginCredentials | None) -> Access:
     server = settings.host.rstrip("/")
+    if context is not None and not context.cluster.get("server"):
+        raise _cannot_use(context, ValueError("the cluster has no server"))
     if urlsplit(server).scheme not in ("http", "https") or not urlsplit(server).hostname:
-        raise _cannot_use(context, ValueError(f"the cluster's server is {server!r}, which is no URL of http or https"))
+        raise _cannot_use(context, ValueError(f"the cluster's server {server!r} is no URL of http or https"))
     tls = _tls(settings, context) if server.startswith("https:") else None
     server_hostname = context.cluster.get("tls-server-name") if context else None
     proxy = proxy_for(server, context.cluster.get("proxy-url") if context else None, os.environ)
@@ -300,10 +307,10 @@ def _pools(tls: ssl.SSLContext | None, server_hostname: str | None, proxy: str |
         return urllib3.PoolManager(**options)
     url = urlsplit(proxy)
     if url.scheme.startswith("socks"):
-        try:
-            from urllib3.contrib.socks import SOCKSProxyManager
-        except ImportError as error:
-            raise Failure(f"the proxy {url.scheme}://{url.hostname} needs PySocks", "pip install PySocks") from error
+        if importlib.util.find_spec("socks") is None:
+            raise Failure(f"the proxy {url.scheme}://{url.hostname} needs PySocks", "pip install PySocks python-socks")
+        from urllib3.contrib.socks import SOCKSProxyManager
+
         return SOCKSProxyManager(proxy, **options)
     headers = None
     if url.username:

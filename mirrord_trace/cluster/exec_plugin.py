@@ -54,20 +54,20 @@ async def run(
     it has there. `interactive` says whether the terminal is ours to lend. Raises `Failure` when it gives none.
     """
     subject = f"the kubeconfig's user {user}"
-    command = plugin.get("command")
     version = plugin.get("apiVersion")
-    if not isinstance(command, str) or not command:
-        raise Failure(f"the exec plugin of {subject} has no command")
     if version not in _VERSIONS:
         raise Failure(f"the exec plugin of {subject} speaks {version!r}", f"Known are {' and '.join(_VERSIONS)}.")
+    try:
+        command = str(plugin["command"])
+        arguments = [str(folder / command) if "/" in command else command, *map(str, plugin.get("args") or [])]
+        variables = {str(variable["name"]): str(variable["value"]) for variable in plugin.get("env") or []}
+    except (KeyError, TypeError) as error:
+        raise Failure(f"the exec plugin of {subject} is not described as it should be: {error}") from error
     lent = _lends_terminal(plugin.get("interactiveMode", "IfAvailable"), interactive, command, subject)
-    arguments = [str(folder / command) if "/" in command else command, *map(str, plugin.get("args") or [])]
-    environment = dict(os.environ)
-    environment |= {str(variable["name"]): str(variable["value"]) for variable in plugin.get("env") or []}
     information: dict[str, Any] = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": lent}}
     if plugin.get("provideClusterInfo"):
         information["spec"]["cluster"] = cluster_information(cluster)
-    environment["KUBERNETES_EXEC_INFO"] = json.dumps(information)
+    environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)}
     shown = shlex.join(arguments)
     try:
         status, output, said = await _output_of(arguments, environment, lend_terminal=lent)

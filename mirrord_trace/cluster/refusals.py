@@ -179,8 +179,8 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[ApiRefusal, re.Match[str]], _
     (re.compile(pattern, re.DOTALL), explain)
     for pattern, explain in (
         (
-            r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
-            r' (?:in the namespace "(?P<namespace>[^"]+)"|at the cluster scope)',
+            r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" '
+            r'in API group "(?P<group>[^"]*)" (?:in the namespace "(?P<namespace>[^"]+)"|at the cluster scope)',
             _right,
         ),
         (r'violates PodSecurity "(?P<level>[^"]+)": (?P<why>.+)', _pod_security),
