@@ -32,10 +32,6 @@ class RuntimeRefused(Exception):
     """The runtime could not do it; says why as a sentence."""
 
 
-class NodeGone(Exception):
-    """The node's processes have ended."""
-
-
 @attrs.frozen
 class Started:
     """A container that runs."""
@@ -52,16 +48,21 @@ class _Pending:
     descriptors: list[int] = attrs.field(factory=list)
 
 
+@attrs.define
+class _Exit:
+    happened: trio.Event = attrs.field(factory=trio.Event)
+    status: int = 0
+
+
 class Client:
-    """Requests to one node's runtime, any number at a time."""
+    """Requests to one node's runtime, any number at a time. A node that is gone never answers: look at `gone`."""
 
     def __init__(self, control: socket.socket, life: IO[bytes]) -> None:
         self._control = control
         self._life = life
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
-        self._statuses: dict[str, int] = {}
-        self._exits: dict[str, trio.Event] = {}
+        self._exits: dict[str, _Exit] = {}
         self._sending = trio.Lock()
         self.gone = trio.Event()
         """Set when the node has ended, whatever ended it."""
@@ -73,7 +74,7 @@ class Client:
 
     async def start(self, container: Container, output: int, error: int) -> Started:
         """Starts a program with these descriptors as its standard output and error. Raises RuntimeRefused."""
-        self._exits[container.id] = trio.Event()
+        self._exits[container.id] = _Exit()
         (pidfd,) = await self._ask(StartContainer(container), (output, error))
         try:
             with open(f"/proc/self/fdinfo/{pidfd}") as file:  # noqa: ASYNC230 (procfs)
@@ -83,11 +84,10 @@ class Client:
         return Started(container.id, pid)
 
     async def wait(self, container: str) -> int:
-        """Waits until a container's first process has ended: its code, or minus the signal. Raises NodeGone."""
-        await self._exits[container].wait()
-        if container not in self._statuses:
-            raise NodeGone
-        return self._statuses[container]
+        """Waits until a container's first process has ended: its code, or the negative number of a signal."""
+        end = self._exits[container]
+        await end.happened.wait()
+        return end.status
 
     async def signal(self, container: str, number: int) -> None:
         """Sends a signal to a container's first process."""
@@ -97,7 +97,6 @@ class Client:
         """Ends what is left of a container, or of a sandbox, and forgets it."""
         await self._ask(Remove(container))
         self._exits.pop(container, None)
-        self._statuses.pop(container, None)
 
     def switch_off(self) -> None:
         """Ends the node as a power failure does: `gone` is set when it has."""
@@ -119,15 +118,14 @@ class Client:
                 channel.send(self._control, message, descriptors)
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._control)
-            except ConnectionError as error:
-                raise NodeGone from error
+            except ConnectionError:
+                await trio.sleep_forever()
             else:
                 return
 
     async def _answer(self, pending: _Pending) -> list[int]:
         await pending.answered.wait()
-        if pending.answer is None:
-            raise NodeGone
+        assert pending.answer is not None
         if pending.answer.error is not None:
             raise RuntimeRefused(pending.answer.error)
         return pending.descriptors
@@ -157,16 +155,12 @@ class Client:
                 self._take(*received)
         finally:
             self.gone.set()
-            for pending in self._pending.values():
-                pending.answered.set()
-            for event in self._exits.values():
-                event.set()
 
     def _take(self, message: Answer | Exited, descriptors: list[int]) -> None:
         if isinstance(message, Exited):
             if message.id in self._exits:
-                self._statuses[message.id] = message.status
-                self._exits[message.id].set()
+                self._exits[message.id].status = message.status
+                self._exits[message.id].happened.set()
             return
         pending = self._pending.get(message.number)
         if pending is None:

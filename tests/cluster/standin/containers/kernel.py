@@ -29,6 +29,7 @@ CLONE_NEWCGROUP = 0x02000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 _SYS_MOUNT_SETATTR = 442
 _MOUNT_ATTR_RDONLY = 1
+_AT_EMPTY_PATH = 0x1000
 _PR_CAPBSET_DROP, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 24, 15, 38
 
 CAPABILITIES = [
@@ -110,18 +111,25 @@ def name_process(name: str) -> None:
     checked("PR_SET_NAME", libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0))
 
 
-def bind(source: str, target: str, *, read_only: bool = False) -> None:
-    """A bind mount of what is at and below a path."""
-    tree = copy_of_mounts(source)
+def tree(path: str) -> int:
+    """What is mounted at and below a path, where its last link leads, to be attached elsewhere: a descriptor."""
+    return copy_of_mounts(os.path.realpath(path))
+
+
+def attach_tree(descriptor: int, target: str, *, read_only: bool) -> None:
+    """Mounts what `tree` has returned, and closes the descriptor."""
     if read_only:
         # struct mount_attr: set, clear, propagation, userns_fd.
         attributes = _MOUNT_ATTR_RDONLY.to_bytes(8, "little") + bytes(24)
-        at_empty_path = 0x1000
-        checked(
-            f"mount_setattr {source}",
-            libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", at_empty_path | AT_RECURSIVE, attributes, len(attributes)),
-        )
-    attach(tree, target)
+        flags = _AT_EMPTY_PATH | AT_RECURSIVE
+        result = libc.syscall(_SYS_MOUNT_SETATTR, descriptor, b"", flags, attributes, len(attributes))
+        checked(f"mount_setattr for {target}", result)
+    attach(descriptor, target)
+
+
+def bind(source: str, target: str, *, read_only: bool = False) -> None:
+    """A bind mount of what is at and below a path."""
+    attach_tree(tree(source), target, read_only=read_only)
 
 
 def keep_mounts_to_ourselves() -> None:
@@ -156,6 +164,7 @@ __all__ = [
     "MS_NOSUID",
     "MS_RDONLY",
     "MS_REMOUNT",
+    "attach_tree",
     "bind",
     "checked",
     "die_with_parent",
@@ -166,5 +175,6 @@ __all__ = [
     "mount",
     "name_process",
     "setns",
+    "tree",
     "unshare",
 ]

@@ -41,7 +41,10 @@ _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tr
 
 
 def build(container: Container, scratch: str) -> None:
-    """Mounts the container's file system and moves into it; `scratch` is an empty directory to mount on."""
+    """Mounts the container's file system and moves into it; `scratch` is an empty directory to mount on.
+
+    Nothing is done below the root's path before it is the root: links in the image are meant to be followed there.
+    """
     os.umask(0)
     kernel.mount("standin", scratch, 0, "tmpfs", "mode=755")
     upper, work, root = (f"{scratch}/{name}" for name in ("upper", "work", "root"))
@@ -49,21 +52,17 @@ def build(container: Container, scratch: str) -> None:
         os.mkdir(directory, 0o755)
     layers = f"lowerdir={_escaped(container.root)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
     kernel.mount("overlay", root, 0, "overlay", layers)
-    for path, content in container.files.items():
-        os.makedirs(os.path.dirname(root + path), 0o755, exist_ok=True)
-        write(root + path, content)
-        os.chmod(root + path, 0o755 if content.startswith(b"#!") else 0o644)
-    _mount_kernel_files(root, privileged=container.privileged)
-    for volume in container.mounts:
-        target = root + volume.target
-        if os.path.isdir(volume.source):
-            os.makedirs(target, 0o755, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-            if not os.path.lexists(target):
-                write(target, b"")
-        kernel.bind(volume.source, target, read_only=volume.read_only)
+    volumes = [(volume, os.path.isdir(volume.source), kernel.tree(volume.source)) for volume in container.mounts]
     _enter(root)
+    _mount_kernel_files(privileged=container.privileged)
+    for path, content in container.files.items():
+        _place(path, content)
+    for volume, is_directory, tree in volumes:
+        if is_directory:
+            os.makedirs(volume.target, 0o755, exist_ok=True)
+        elif not os.path.exists(volume.target):
+            _place(volume.target, b"")
+        kernel.attach_tree(tree, volume.target, read_only=volume.read_only)
     if not container.privileged:
         _hide()
     if container.read_only_root:
@@ -71,35 +70,42 @@ def build(container: Container, scratch: str) -> None:
     os.umask(0o022)
 
 
+def _place(path: str, content: bytes) -> None:
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    if os.path.islink(path):
+        os.unlink(path)
+    write(path, content)
+    os.chmod(path, 0o755 if content.startswith(b"#!") else 0o644)
+
+
 def _escaped(path: str) -> str:
     """Overlay's options have backslash, comma and colon for themselves."""
     return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
 
 
-def _mount_kernel_files(root: str, *, privileged: bool) -> None:
+def _mount_kernel_files(*, privileged: bool) -> None:
     for name in ("proc", "dev", "sys"):
-        os.makedirs(f"{root}/{name}", 0o755, exist_ok=True)
-    kernel.mount("proc", f"{root}/proc", _NO_SURPRISES, "proc")
-    dev = f"{root}/dev"
-    kernel.mount("tmpfs", dev, kernel.MS_NOSUID, "tmpfs", "mode=755,size=65536k")
+        os.makedirs(f"/{name}", 0o755, exist_ok=True)
+    kernel.mount("proc", "/proc", _NO_SURPRISES, "proc")
+    kernel.mount("tmpfs", "/dev", kernel.MS_NOSUID, "tmpfs", "mode=755,size=65536k")
     for name, (major, minor) in _DEVICES.items():
-        os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
     for name, target in _DEVICE_LINKS.items():
-        os.symlink(target, f"{dev}/{name}")
+        os.symlink(target, f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):
-        os.mkdir(f"{dev}/{name}", 0o755)
+        os.mkdir(f"/dev/{name}", 0o755)
     kernel.mount(
         "devpts",
-        f"{dev}/pts",
+        "/dev/pts",
         kernel.MS_NOSUID | kernel.MS_NOEXEC,
         "devpts",
         "newinstance,ptmxmode=0666,mode=0620,gid=5",
     )
-    kernel.mount("shm", f"{dev}/shm", _NO_SURPRISES, "tmpfs", "mode=1777,size=65536k")
-    kernel.mount("mqueue", f"{dev}/mqueue", _NO_SURPRISES, "mqueue")
+    kernel.mount("shm", "/dev/shm", _NO_SURPRISES, "tmpfs", "mode=1777,size=65536k")
+    kernel.mount("mqueue", "/dev/mqueue", _NO_SURPRISES, "mqueue")
     read_only = 0 if privileged else kernel.MS_RDONLY
-    kernel.mount("sysfs", f"{root}/sys", _NO_SURPRISES | read_only, "sysfs")
-    kernel.mount("cgroup", f"{root}/sys/fs/cgroup", _NO_SURPRISES | read_only, "cgroup2")
+    kernel.mount("sysfs", "/sys", _NO_SURPRISES | read_only, "sysfs")
+    kernel.mount("cgroup", "/sys/fs/cgroup", _NO_SURPRISES | read_only, "cgroup2")
 
 
 def _enter(root: str) -> None:

@@ -114,6 +114,9 @@ class Runtime:
                 running = self._running.pop(identity, None)
                 if running is not None:
                     cgroups.remove(running.cgroup, self._cgroup)
+                    if not running.ended:
+                        _, status = os.waitpid(running.pid, 0)
+                        self._say(Exited(identity, os.waitstatus_to_exitcode(status)), [])
                     for descriptor in running.namespaces.values():
                         os.close(descriptor)
         return []
