@@ -8,7 +8,12 @@ import sys
 import click
 
 from mirrord_trace import __version__
+from mirrord_trace.cli.clean import clean
+from mirrord_trace.cli.ls import ls
 from mirrord_trace.cli.run import run
+from mirrord_trace.cli.verify_access import verify_access
+
+_NAME = "mirrord-trace"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,7 +27,30 @@ def commands() -> None:
     \b
     Try it, no cluster needed:
         mirrord-trace run -- bash
+    In a cluster:
+        mirrord-trace ls
+        mirrord-trace run -t deployment/web -- ./server
     """  # noqa: D301 (click wants the character, not the two that stand for it)
+
+
+@commands.command(short_help="Print a shell's completion script.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that makes a shell complete options, and targets from the cluster.
+
+    \b
+    For bash, in ~/.bashrc:
+        eval "$(mirrord-trace completion bash)"
+    For zsh, in ~/.zshrc after compinit:
+        eval "$(mirrord-trace completion zsh)"
+    For fish, once:
+        mirrord-trace completion fish > ~/.config/fish/completions/mirrord-trace.fish
+    """  # noqa: D301 (click wants the character, not the two that stand for it)
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None, "click knows the shells that it documents"
+    click.echo(kind(commands, {}, _NAME, "_MIRRORD_TRACE_COMPLETE").source())
 
 
 @commands.command()
@@ -31,13 +59,14 @@ def version() -> None:
     click.echo(f"mirrord-trace {__version__}")
 
 
-commands.add_command(run)
+for _command in (run, ls, verify_access, clean):
+    commands.add_command(_command)
 
 
 def main() -> None:
     """The console script. Exits with the code of the process, 2 for wrong usage, 130 for Ctrl-C before it runs."""
     try:
-        sys.exit(commands.main(prog_name="mirrord-trace", standalone_mode=False))
+        sys.exit(commands.main(prog_name=_NAME, standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

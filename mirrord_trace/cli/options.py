@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import click
 
+from mirrord_trace.cli import completing
 from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ cluster_options = _together(
         metavar="NAMESPACE",
         group=CLUSTER,
         callback=not_empty,
+        shell_complete=completing.namespaces,
         help="The target's namespace, instead of the context's.",
     ),
     option(
@@ -91,6 +93,7 @@ cluster_options = _together(
         metavar="FILE",
         group=CLUSTER,
         callback=not_empty,
+        shell_complete=completing.files,
         help="The kubeconfig, instead of $KUBECONFIG and ~/.kube/config.",
     ),
     option(
@@ -105,6 +108,7 @@ cluster_options = _together(
         "--config-file",
         metavar="FILE",
         callback=not_empty,
+        shell_complete=completing.files,
         help="Read a configuration file: .json, .toml or .yaml, with mirrord's names. Flags have precedence.",
     ),
 )
@@ -115,6 +119,7 @@ agent_namespace = option(
     metavar="NAMESPACE",
     group=AGENT,
     callback=not_empty,
+    shell_complete=completing.namespaces,
     help="Where the agent's job is made, instead of the target's namespace.",
 )
 

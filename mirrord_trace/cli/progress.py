@@ -136,7 +136,7 @@ class LineReporter:
         self._wipe()
         sign = mark.sign if self._can_write(mark.sign) else mark.ascii_sign
         for line in text.splitlines():
-            self._write_line(mark, sign, _printable(line))
+            self._write_line(mark, sign, printable(line))
             sign = " "
         self._show_under_way()
 
@@ -191,7 +191,7 @@ class TerminalReporter(LineReporter):
     def _show_under_way(self) -> None:
         if not self._under_way or self._process_runs or Mark.DONE not in self._shown:
             return
-        line = self._text.assemble(("…", "cyan"), " ", _printable(self._under_way[-1].under_way))
+        line = self._text.assemble(("…", "cyan"), " ", printable(self._under_way[-1].under_way))
         # A line that wraps could not be wiped.
         line.truncate(max(1, self._console.width - 1), overflow="ellipsis")
         self._wipe()
@@ -209,7 +209,7 @@ class TerminalReporter(LineReporter):
         return capture.get()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with control characters spelled out: names that come from a target must not steer the terminal."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
+from mirrord_trace.cli import completing
 from mirrord_trace.cli.options import (
     AGENT,
     ClusterFlags,
@@ -43,6 +44,7 @@ def _regex(text: str) -> re.Pattern[str]:
     "-t",
     "--target",
     metavar="TARGET",
+    shell_complete=completing.targets,
     help="Where the command shall seem to run. In a cluster: KIND/NAME or KIND/NAME/container/CONTAINER, where KIND is "
     "pod, deployment, statefulset, daemonset, replicaset, job, cronjob, rollout or service, or label/KEY=VALUE; "
     "targetless, in the cluster but next to no pod. On this machine: demo, a small pod made for the occasion, or "
@@ -131,7 +133,14 @@ def _regex(text: str) -> re.Pattern[str]:
 @option("--sudo", is_flag=True, help="For pid/PID: start the agent through sudo. The command itself never is.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @option("-v", "--verbose", is_flag=True, help="Say also what was chosen and why.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=completing.files,
+    metavar="[--] COMMAND [ARG]...",
+)
 def run(
     *,
     target: str | None,
