@@ -234,6 +234,17 @@ async def test_an_ephemeral_container_has_nothing_to_enter(tmp_path: Path) -> No
 
 
 @in_trio
+async def test_a_container_may_show_a_moment_later(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node, node.pod("web-0") as target, node.pod("agent-0") as pod:
+        later = f"{4:064x}"
+        async with pod.agent("--container-id", later, processes=Processes.NODE) as agent:
+            web = await target.start_web()
+            assert web.id == later
+            async with open_session(agent.stream, SECRET) as session:
+                assert (await session.environment())[b"SHOP"] == b"open"
+
+
+@in_trio
 async def test_where_no_cgroup_tells_the_container_the_first_process_stands_for_it(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, node.pod("web-0") as pod:
         web = await pod.start_web(scope="unnamed")

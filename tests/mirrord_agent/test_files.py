@@ -82,6 +82,30 @@ def test_errors_are_the_kernels(target: Target, path: bytes, number: int) -> Non
     assert error.value.errno == number
 
 
+def update_volume(volume: Path, number: int) -> None:
+    """Gives the volume's files a new content at once, as the kubelet does it (pkg/volume/util/atomic_writer.go)."""
+    content = volume / f"..{number}"
+    content.mkdir()
+    (content / "token").write_text(str(number))
+    (volume / "..data_tmp").symlink_to(content.name)
+    old = os.readlink(volume / "..data") if number else None
+    (volume / "..data_tmp").rename(volume / "..data")
+    if old is None:
+        (volume / "token").symlink_to("..data/token")
+    else:
+        (volume / old / "token").unlink()
+        (volume / old).rmdir()
+
+
+def test_a_volume_that_is_updated_is_seen_fresh(root: Path, target: Target) -> None:
+    (root / "volume").mkdir()
+    for number in range(20):
+        update_volume(root / "volume", number)
+        content = read_file(target, b"/volume/token", 100)
+        assert content.data == b"%d" % number
+        assert content.mtime_ns == (root / "volume/token").stat().st_mtime_ns
+
+
 def test_a_file_longer_than_the_limit_is_not_cut(target: Target) -> None:
     assert read_file(target, b"/etc/hosts", 6).data == b"inside"
     with pytest.raises(OSError, match="longer than 5 bytes"):

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from mirrord_agent import listening
+from mirrord_agent.__main__ import main
 from mirrord_trace.session import (
     AgentRefused,
     GoodbyeKind,
@@ -265,6 +266,24 @@ async def test_a_listening_agent_turns_strangers_away_and_serves_one_client() ->
     finally:
         process.kill()
         await process.stdout.aclose()
+
+
+@in_trio
+async def test_an_agent_to_which_no_client_comes_leaves() -> None:
+    command = [sys.executable, "-m", "mirrord_agent", "--targetless", "--secret-hash", SECRET_HASH]
+    options = ["--listen", "127.0.0.1:0", "--first-client-timeout", "0"]
+    ran = await trio.run_process([*command, *options], check=False, capture_stdout=True, capture_stderr=True, env=PATHS)
+    assert ran.returncode == 1
+    assert ran.stdout.startswith(b"listening on 127.0.0.1:")
+    assert b"no client came" in ran.stderr
+
+
+@pytest.mark.parametrize("target", [[], ["--pid", "1", "--targetless"], ["--container-id", "../1"]])
+def test_one_target_is_named(target: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*target, "--secret-hash", SECRET_HASH, "--socket-fd", "0"])
+    assert ended.value.code == 2
+    assert "--container-id" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
