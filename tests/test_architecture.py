@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE_ROOTS = {"mirrord_trace": ROOT, "mirrord_agent": ROOT / "agent", "mirrord_syscalls": ROOT / "syscalls"}
-DISTRIBUTIONS = {"dns": "dnspython", "ptrace": "python-ptrace"}
+DISTRIBUTIONS = {"dns": "dnspython", "ptrace": "python-ptrace", "yaml": "PyYAML"}
 """Import packages whose distribution has another name."""
 
 
@@ -60,7 +60,28 @@ def is_third_party(name: str) -> bool:
         ("mirrord_agent", ["mirrord_agent"], ["attrs", "msgpack", "trio"]),
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
         ("mirrord_trace.policy", ["mirrord_trace.policy", "mirrord_syscalls"], ["attrs"]),
-        ("mirrord_trace.config", ["mirrord_trace.config"], ["attrs"]),
+        (
+            "mirrord_trace.config",
+            ["mirrord_trace.config", "mirrord_trace.errors", "mirrord_trace.__version__"],
+            ["attrs", "cattrs", "yaml"],
+        ),
+        (
+            "mirrord_trace.cluster",
+            ["mirrord_trace.cluster", "mirrord_trace.config", "mirrord_trace.errors", "mirrord_trace.__version__"],
+            ["attrs", "kubernetes", "trio", "urllib3", "websockets", "yaml"],
+        ),
+        (
+            "mirrord_trace.targets.workloads",
+            [
+                "mirrord_agent.wire",
+                *(
+                    f"mirrord_trace.{name}"
+                    for name in ("cluster", "config", "errors", "reporting", "session", "targets")
+                ),
+                "mirrord_trace.__version__",
+            ],
+            ["attrs", "trio"],
+        ),
         ("mirrord_trace.errors", [], []),
         ("mirrord_trace.reporting", [], []),
     ],
@@ -112,6 +133,18 @@ def test_python_ptrace_is_imported_by_one_module() -> None:
     """Its licence differs from ours: see the README."""
     importers = {module for module, names in imports().items() if any(is_below(name, "ptrace") for name in names)}
     assert importers == {"mirrord_trace.supervisor.delivery.ptrace.requests"}
+
+
+def test_the_clusters_libraries_are_imported_by_one_package() -> None:
+    """They take a fifth of a second to load, which who stays on this machine does not pay."""
+    found = {
+        f"{module} imports {name}"
+        for module, names in imports().items()
+        if not is_below(module, "mirrord_trace.cluster")
+        for name in names
+        if is_below(name, "kubernetes", "urllib3", "websockets")
+    }
+    assert not found
 
 
 def test_dependencies_are_those_that_are_imported() -> None:

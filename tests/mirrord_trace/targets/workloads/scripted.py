@@ -21,6 +21,7 @@ from mirrord_trace.errors import Failure
 
 Object = dict[str, Any]
 Objects = list[Object]
+Warnings = list[str]
 
 
 def refusal(verb: str, resource: Resource, status: int, message: str = "no", **details: Any) -> ApiRefusal:
@@ -83,7 +84,7 @@ class ScriptedApi:
         self.selectors.append(label_selector or field_selector)
         return [one for (of, _), one in self.objects.items() if of == kind]
 
-    async def create(self, kind: Resource, namespace: str, body: Object) -> tuple[Object, list[str]]:
+    async def create(self, kind: Resource, namespace: str, body: Object) -> tuple[Object, Warnings]:
         await self._begin("create", kind)
         self.has(kind, body)
         await self._answer("create")
