@@ -22,6 +22,8 @@ from mirrord_trace.targets.workloads.ownership import MANAGED_BY
 
 CAPABILITIES: Final = ("SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW")
 """To read the target's environment and root, to enter its network, to steal from it and to mirror it."""
+_DAC_OVERRIDE: Final = "DAC_OVERRIDE"
+"""To open what is another user's. Every container has it; we would drop it with the rest."""
 CONTAINER: Final = "agent"
 """The container's name in a job's pod."""
 JOB_NAME_LABEL: Final = "job-name"
@@ -155,7 +157,7 @@ def _security(config: AgentConfiguration) -> dict[str, Any]:
     return {
         "runAsUser": 0,
         "runAsNonRoot": False,
-        "capabilities": {"drop": ["ALL"]} | ({"add": wanted} if wanted else {}),
+        "capabilities": {"drop": ["ALL"], "add": [_DAC_OVERRIDE, *wanted]},
         "appArmorProfile": {"type": "Unconfined"},
     }
 

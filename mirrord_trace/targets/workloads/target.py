@@ -51,6 +51,7 @@ class WorkloadTarget:
     async def open(self, reporter: Reporter) -> AsyncIterator[AgentLink]:
         """See `Target.open`."""
         async with open_api(self.cluster) as api, AsyncExitStack() as owned:
+            reporter.explain(f"kubeconfig context {api.context or '(none: in a pod)'}, namespace {api.namespace}")
             candidate = None if self.path is None else await _choose(api, self.path, reporter)
             secret = handshake.new_secret()
             agent = self._agent(api, reporter, candidate, handshake.hash_secret(secret))
