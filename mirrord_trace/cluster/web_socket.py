@@ -182,6 +182,10 @@ async def _reach(request: WebSocketRequest) -> trio.abc.Stream:
         raise Failure(
             "a SOCKS proxy needs the package python-socks, which is not installed", "pip install 'python-socks[trio]'"
         ) from error
+    except OSError as error:
+        if isinstance(error.__cause__, ExceptionGroup):  # one for each of the server's addresses
+            raise error.__cause__.exceptions[0] from error
+        raise
     if isinstance(transport, trio.SocketStream):
         transport.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
         transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)

@@ -24,7 +24,7 @@ from http import HTTPStatus
 from uuid import NAMESPACE_OID, uuid5
 
 import trio
-from websockets.utils import apply_mask
+from websockets.speedups import apply_mask
 
 from .http import Connection, Request, Response
 from .interfaces import Dial
