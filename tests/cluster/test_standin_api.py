@@ -11,7 +11,14 @@ from tests.cluster.standin.cluster import Cluster
 
 
 def test_the_official_client_gets_lists_and_creates(api_server: Cluster) -> None:
-    api_server.apply({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "shop"}})
+    api_server.apply(
+        {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {"name": "a", "namespace": "shop"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        }
+    )
     configuration = client.Configuration()
     config.load_kube_config(str(api_server.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
     core: Any = client.CoreV1Api(client.ApiClient(configuration))

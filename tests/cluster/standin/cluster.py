@@ -5,15 +5,14 @@
         run_something_with(cluster.kubeconfig)
 
 The methods here are for the test's thread, also while a Trio loop runs in it: each hands its work to the stand-in's
-loop and waits. What the work raises, they raise.
+loop and waits. What the work raises, they raise. Where the stand-in itself fails, the block ends with its traceback.
 """
 
 from __future__ import annotations
 
-import secrets
-import ssl
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -22,20 +21,28 @@ from typing import TypeVar
 
 import trio
 import trustme
-import yaml
 
 from mirrord_trace.cluster.resources import Resource
 
-from .api import Api, Identity
-from .http import serve_connection
+from .admission import Webhook
+from .api import Api, Recorded
+from .connect_proxy import ConnectProxy
+from .faults import Faults
+from .http import Connection
+from .identities import ADMIN
 from .interfaces import Machinery
-from .kinds import kind_of
-from .store import Object, Store
+from .kinds import NAMESPACES, kind_of
+from .kubeconfigs import Auth, Kubeconfigs, Server
+from .listening import Certificate, Listening
+from .objects.defaults import fill_in, first_status
+from .objects.schema import examine, normalized
+from .port_forward import port_forward
+from .store import Object, Objects, Store
 
 T = TypeVar("T")
 
-STARTING_S = 20.0
-"""How long the machinery may take to start."""
+ANSWER_S = 20.0
+"""How long the loop may take for anything; also the machinery for its start."""
 
 
 class Cluster:
@@ -47,32 +54,42 @@ class Cluster:
     def __init__(self, directory: Path, machinery: Machinery | None = None) -> None:
         self.directory = directory
         self.machinery = machinery
-        self._api = Api()
-        self._authority = trustme.CA()
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._scope = trio.CancelScope()
-        self._started: Future[int] = Future()
-        self._thread = threading.Thread(target=self._run, name="cluster stand-in")
-
-    @property
-    def store(self) -> Store:
+        self.store = Store()
         """What the cluster holds; to be touched in the stand-in's loop only."""
-        return self._api.store
+        connections: set[Connection] = set()
+        self.faults = Faults(self.in_loop, self.store, connections)
+        self._api = Api(self.store, self.faults, port_forward, machinery)
+        self.rbac = self._api.authorizer
+        """Who may do what. "admin" may do everything, others what they are given."""
+        self._authority = trustme.CA()
+        self._connections = connections
+        self._kubeconfigs = Kubeconfigs(directory, self._authority, self._api.identities)
+        self._loop: trio.lowlevel.TrioToken | None = None
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="cluster stand-in")
 
     def __enter__(self) -> Cluster:
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._authority.cert_pem.write_to_path(str(self.directory / "ca.crt"))
         self._thread.start()
-        self.port = self._started.result(STARTING_S)
+        try:
+            self._started.result(ANSWER_S)
+        except BaseException:
+            self._stop()
+            raise
         for name in ("default", "kube-system"):
-            self.apply({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
+            self._ensure_namespace(name)
+        self.port = self.in_loop(partial(self._listening.port, "valid"))
         self.kubeconfig = self.kubeconfig_for()
+        """A kubeconfig for "admin", who may do everything."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.in_loop(self._scope.cancel)
-        self._thread.join()
+        self._stop()
+        if error is None and self._api.failures:
+            raise AssertionError("the stand-in failed:\n" + "\n".join(self._api.failures))
 
     def in_loop(self, work: Callable[[], T]) -> T:
         """Runs a function in the stand-in's loop and returns its result."""
@@ -84,23 +101,62 @@ class Cluster:
             except BaseException as error:
                 outcome.set_exception(error)
 
-        assert self._token is not None, "the cluster runs only within its block"
-        self._token.run_sync_soon(run)
-        return outcome.result(STARTING_S)
+        assert self._loop is not None, "the cluster runs only within its block"
+        self._loop.run_sync_soon(run)
+        return outcome.result(ANSWER_S)
+
+    def wait_until(self, check: Callable[[Store], T | None], timeout_s: float = ANSWER_S) -> T:
+        """Waits until a look at the store finds what it looks for, and returns that. Raises TimeoutError."""
+        outcome: Future[T] = Future()
+
+        async def look() -> None:
+            try:
+                while (found := check(self.store)) is None:
+                    await self.store.news.wait()
+                outcome.set_result(found)
+            except Exception as error:
+                outcome.set_exception(error)
+
+        self.in_loop(partial(self._nursery.start_soon, look))
+        return outcome.result(timeout_s)
 
     def apply(self, value: Object) -> Object:
-        """Creates or replaces an object, past all rules, as a controller or an administrator would."""
+        """Creates or replaces an object, past rights and admission, as the cluster's own parts would.
+
+        Its schema is checked, defaults are filled in, and its namespace is made if there is none. A status that isn't
+        given stays as it is.
+        """
         kind = kind_of(value["apiVersion"], value["kind"])
         assert kind is not None, f"no such kind: {value['apiVersion']} {value['kind']}"
-        if kind.namespaced:
-            value = value | {"metadata": {"namespace": "default"} | value["metadata"]}
-        return self.in_loop(partial(self.store.put, kind.resource, value))
+        value = normalized(value)
+        if kind.model is not None:
+            found = examine(kind.model, value)
+            wrong = [*(f"unknown field {path}" for path in found.unknown), *found.undecodable]
+            assert not wrong, f"{kind.name} {value['metadata'].get('name')}: {wrong}"
+        namespace = value["metadata"].setdefault("namespace", "default") if kind.namespaced else None
+        if namespace is not None:
+            self._ensure_namespace(namespace)
+
+        def put() -> Object:
+            self._api.absent.discard(kind.resource)
+            before = self.store.find(kind.resource, namespace, value["metadata"]["name"])
+            value["metadata"].setdefault("uid", before["metadata"]["uid"] if before else str(uuid.uuid4()))
+            fill_in(kind, value)
+            status = before.get("status") if before else first_status(kind, value)
+            if status is not None:
+                value.setdefault("status", status)
+            if kind.model is not None:
+                missing = [str(error) for error in examine(kind.model, value).missing]
+                assert not missing, f"{kind.name} {value['metadata']['name']}: {missing}"
+            return self.store.put(kind.resource, value)
+
+        return self.in_loop(put)
 
     def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object, or None."""
         return self.in_loop(partial(self.store.find, resource, namespace, name))
 
-    def list(self, resource: Resource, namespace: str | None = None) -> list[Object]:
+    def list(self, resource: Resource, namespace: str | None = None) -> Objects:
         """All objects of a namespace, or of all."""
         return self.in_loop(partial(self.store.list, resource, namespace))
 
@@ -112,35 +168,90 @@ class Cluster:
         """Removes an object at once, past all rules."""
         return self.in_loop(partial(self.store.delete, resource, namespace, name))
 
-    def kubeconfig_for(self, user: str = "admin", *, namespace: str | None = None) -> Path:
-        """Writes a kubeconfig file for a user, and returns its path."""
-        token = secrets.token_hex(16)
-        self.in_loop(partial(self._api.tokens.__setitem__, token, Identity(user)))
-        authority = self.directory / "ca.crt"
-        self._authority.cert_pem.write_to_path(str(authority))
-        context = {"cluster": "standin", "user": user} | ({"namespace": namespace} if namespace else {})
-        path = self.directory / f"{user}-{secrets.token_hex(3)}.kubeconfig"
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "standin",
-                    "contexts": [{"name": "standin", "context": context}],
-                    "clusters": [
-                        {
-                            "name": "standin",
-                            "cluster": {
-                                "server": f"https://127.0.0.1:{self.port}",
-                                "certificate-authority": str(authority),
-                            },
-                        }
-                    ],
-                    "users": [{"name": user, "user": {"token": token}}],
-                }
-            )
-        )
-        return path
+    def install(self, resource: Resource) -> None:
+        """Serves a custom resource from now on, as if its definition had been created."""
+        self.in_loop(partial(self._api.absent.discard, resource))
+
+    @property
+    def requests(self) -> Sequence[Recorded]:
+        """All requests that were made until now, in order."""
+        return self.in_loop(self._api.requests.copy)
+
+    def add_webhook(self, webhook: Webhook) -> None:
+        """Has a webhook refuse new objects from now on."""
+        self.in_loop(partial(self._api.admission.webhooks.append, webhook))
+
+    def kubeconfig_for(
+        self,
+        user: str = ADMIN,
+        auth: Auth = "token",
+        *,
+        namespace: str | None = None,
+        certificate: Certificate = "valid",
+        trusted: bool = True,
+        insecure: bool = False,
+        tls_server_name: str | None = None,
+        proxy_url: str | None = None,
+    ) -> Path:
+        """Writes a kubeconfig for a user, with one context, and returns its path.
+
+        `certificate` is the one that the server shows there, `trusted` whether the kubeconfig names its authority. The
+        rest is what the kubeconfig says of the server.
+        """
+        port = self.in_loop(partial(self._listening.port, certificate))
+        authority = self.directory / "ca.crt" if trusted and not insecure else None
+        server = Server(f"https://127.0.0.1:{port}", authority, insecure, tls_server_name, proxy_url)
+        return self._kubeconfigs.write(user, auth, server, namespace)
+
+    def service_account(self, user: str, namespace: str) -> tuple[Path, dict[str, str]]:
+        """What a pod of that account finds: the directory with token, ca.crt and namespace, and its environment."""
+        place = self._kubeconfigs.write_service_account(user, namespace)
+        return place, {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
+
+    def proxy(self, password: str | None = None) -> tuple[str, ConnectProxy]:
+        """Starts an HTTP proxy; returns its URL, with the password that it asks for, and the proxy."""
+        proxy = ConnectProxy(password)
+        port = self.in_loop(partial(self._listening.serve_plainly, proxy.serve))
+        credentials = f"developer:{password}@" if password is not None else ""
+        return f"http://{credentials}127.0.0.1:{port}", proxy
+
+    def expire_tokens(self, user: str = ADMIN) -> None:
+        """A user's tokens expire; exec plugins and token files have new ones."""
+        self.in_loop(partial(self._kubeconfigs.expire, user))
+
+    def expire_certificates(self, user: str = ADMIN) -> None:
+        """A user's client certificates are no longer accepted."""
+        self.in_loop(partial(self._api.identities.revoke_certificates, user))
+
+    def plugin_runs(self, kubeconfig: Path) -> int:
+        """How often the exec plugin of a kubeconfig has run."""
+        return self._kubeconfigs.plugin_runs(kubeconfig)
+
+    def forget_pages(self) -> None:
+        """Whoever is in the middle of a list in pages gets 410 for the next page."""
+        self.in_loop(self._api.lister.forget)
+
+    def go_away(self) -> None:
+        """The API server is gone: connections end, new ones are refused."""
+        self.in_loop(self._listening.go_away)
+
+    def come_back(self) -> None:
+        """It is there again, at the same address."""
+        self.in_loop(self._listening.come_back)
+
+    def _ensure_namespace(self, name: str) -> None:
+        if self.get(NAMESPACES, None, name) is None:
+            labels = {"kubernetes.io/metadata.name": name}
+            namespace = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}}
+            status = {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+            self.in_loop(partial(self.store.put, NAMESPACES, namespace | status))
+
+    def _stop(self) -> None:
+        try:
+            self.in_loop(self._scope.cancel)
+        except trio.RunFinishedError:
+            pass
+        self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -151,21 +262,11 @@ class Cluster:
             self._started.set_exception(error)
 
     async def _main(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
-        self._authority.configure_trust(context)
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.set_alpn_protocols(["http/1.1"])
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-        async def serve(stream: trio.SocketStream) -> None:
-            wrapped = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-            await serve_connection(wrapped, self._api.handle)
-
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                if self.machinery is not None:
-                    await nursery.start(self.machinery.run, self._api)
-                nursery.start_soon(partial(trio.serve_listeners, serve, [listener]))
-                self._started.set_result(listener.socket.getsockname()[1])
+        self._loop = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            self._nursery, self._scope = nursery, nursery.cancel_scope
+            self._listening = Listening(self._authority, self._api.handle, nursery, self._connections)
+            if self.machinery is not None:
+                await nursery.start(self.machinery.run, self._api)
+            nursery.start_soon(trio.sleep_forever)
+            self._started.set_result(None)

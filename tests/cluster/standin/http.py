@@ -8,15 +8,19 @@ real server. A handler may take the connection over (an upgrade) or drop it (a f
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 import h11
 import trio
 
+if TYPE_CHECKING:
+    from .requests import Attributes
+
+HANDSHAKE_S = 10.0
 LARGEST_BODY = 3 << 20
 """Bytes of a request's body, the real server's default limit (MaxRequestBodyBytes)."""
 _PIECE = 64 << 10
@@ -61,42 +65,105 @@ class Dropped(Exception):
     """A fault: the connection ends here, without a word."""
 
 
-@attrs.define
+class Handler(Protocol):
+    """What answers requests."""
+
+    async def __call__(self, request: Request, connection: Connection) -> Response | None:
+        """Answers a request. None: it has taken the connection over and is done with it. Raises Dropped."""
+        ...
+
+
+@attrs.define(eq=False)
 class Connection:
     """One client, as handlers see it."""
 
     stream: trio.SSLStream[trio.SocketStream]
-    certificate: Mapping[str, Any] | None
+    certificate: Mapping[str, Any] | None = None
     """The client's, verified, as SSLSocket.getpeercert() shows it; None without one."""
     trailing: bytes = b""
     """What was read beyond the request, for whoever takes the connection over."""
+    serving: Attributes | None = None
+    """What the request that is being served asks."""
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _ending: trio.CancelScope | None = None
+    """Around each wait for the next piece of an answer that is streamed: there it can end in good order."""
 
+    def cut(self) -> None:
+        """Ends the connection at once, whatever it is doing."""
+        self._scope.cancel()
 
-Handler = Callable[[Request, Connection], Awaitable[Response | None]]
-"""Answers a request. None: it has taken the connection over and is done with it. Raises Dropped."""
+    def end_stream(self) -> None:
+        """Ends the answer that is being streamed, in good order."""
+        if self._ending is not None:
+            self._ending.cancel()
 
+    async def serve(self, handle: Handler) -> None:
+        """Serves a client until either side ends the connection."""
+        try:
+            with self._scope:
+                with trio.fail_after(HANDSHAKE_S):
+                    await self.stream.do_handshake()
+                self.certificate = self.stream.getpeercert() or None
+                await self._serve_requests(handle)
+                await self.stream.aclose()
+        except (Dropped, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError):
+            pass
+        finally:
+            await trio.aclose_forcefully(self.stream)
 
-async def serve_connection(socket: trio.SSLStream[trio.SocketStream], handle: Handler) -> None:
-    """Serves a client until either side ends the connection."""
-    try:
-        with trio.fail_after(10):
-            await socket.do_handshake()
-        connection = Connection(socket, socket.getpeercert() or None)
+    async def _serve_requests(self, handle: Handler) -> None:
         machine = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_BODY)
-        while (request := await _next_request(machine, socket)) is not None:
-            connection.trailing = machine.trailing_data[0]
-            response = await handle(request, connection)
+        while (request := await _next_request(machine, self.stream)) is not None:
+            self.trailing = machine.trailing_data[0]
+            response = await handle(request, self)
             if response is None:
                 return
-            await _answer(machine, socket, response)
+            if isinstance(response.body, bytes):
+                await self.stream.send_all(_whole(machine, response, response.body))
+            else:
+                await self._stream(machine, response, response.body)
+            self.serving = None
             if machine.our_state is h11.MUST_CLOSE:
-                break
+                return
             machine.start_next_cycle()
-        await socket.aclose()
-    except (Dropped, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, h11.RemoteProtocolError):
-        pass
-    finally:
-        await trio.aclose_forcefully(socket)
+
+    async def _stream(self, machine: h11.Connection, response: Response, body: AsyncGenerator[bytes, None]) -> None:
+        await self.stream.send_all(_head(machine, response, (b"transfer-encoding", b"chunked")))
+        gone = False
+
+        async def notice_end() -> None:
+            """A client has nothing to say while it is answered: whatever it says, it is done with this."""
+            nonlocal gone
+            try:
+                await self.stream.receive_some(1)
+            except trio.BrokenResourceError:
+                pass
+            gone = True
+            nursery.cancel_scope.cancel()
+
+        self._ending = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notice_end)
+            try:
+                async with aclosing(body):
+                    while (piece := await self._next_piece(body)) is not None:
+                        await self.stream.send_all(machine.send(h11.Data(data=piece)) or b"")
+            except trio.BrokenResourceError:
+                gone = True
+            nursery.cancel_scope.cancel()
+        self._ending = None
+        if gone:
+            raise Dropped
+        await self.stream.send_all(machine.send(h11.EndOfMessage()) or b"")
+
+    async def _next_piece(self, body: AsyncGenerator[bytes, None]) -> bytes | None:
+        """The next piece of a streamed answer; None at its end, or when it shall end."""
+        assert self._ending is not None
+        piece = None
+        with self._ending:
+            piece = await anext(body, None)
+        self._ending = trio.CancelScope() if not self._ending.cancel_called else self._ending
+        return piece
 
 
 async def _next_request(machine: h11.Connection, socket: trio.SSLStream[trio.SocketStream]) -> Request | None:
@@ -130,36 +197,11 @@ def _request(head: h11.Request, body: bytes) -> Request:
     )
 
 
-async def _answer(machine: h11.Connection, socket: trio.SSLStream[trio.SocketStream], response: Response) -> None:
+def _head(machine: h11.Connection, response: Response, framing: tuple[bytes, bytes]) -> bytes:
     headers = [(name.encode(), value.encode()) for name, value in response.headers]
-    if isinstance(response.body, bytes):
-        headers.append((b"content-length", str(len(response.body)).encode()))
-        parts = [
-            machine.send(h11.Response(status_code=response.status, headers=headers)),
-            machine.send(h11.Data(data=response.body)),
-            machine.send(h11.EndOfMessage()),
-        ]
-        await socket.send_all(b"".join(part or b"" for part in parts))
-        return
-    headers.append((b"transfer-encoding", b"chunked"))
-    await socket.send_all(machine.send(h11.Response(status_code=response.status, headers=headers)) or b"")
-    whole = False
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_at_end, socket, nursery.cancel_scope)
-        async with aclosing(response.body) as pieces:
-            async for piece in pieces:
-                await socket.send_all(machine.send(h11.Data(data=piece)) or b"")
-        whole = True
-        nursery.cancel_scope.cancel()
-    if not whole:
-        raise Dropped
-    await socket.send_all(machine.send(h11.EndOfMessage()) or b"")
+    return machine.send(h11.Response(status_code=response.status, headers=[*headers, framing])) or b""
 
 
-async def _cancel_at_end(socket: trio.SSLStream[trio.SocketStream], scope: trio.CancelScope) -> None:
-    """Notices that the client goes away. It has nothing to say while it is answered: whatever it says ends it too."""
-    try:
-        await socket.receive_some(1)
-    except trio.BrokenResourceError:
-        pass
-    scope.cancel()
+def _whole(machine: h11.Connection, response: Response, body: bytes) -> bytes:
+    head = _head(machine, response, (b"content-length", str(len(body)).encode()))
+    return head + (machine.send(h11.Data(data=body)) or b"") + (machine.send(h11.EndOfMessage()) or b"")

@@ -10,6 +10,7 @@ import attrs
 from mirrord_trace.cluster.resources import Resource
 
 from .http import Request
+from .selectors import exact_name
 
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
@@ -54,10 +55,11 @@ def question(request: Request) -> Question:
         namespace, rest = rest[1], rest[2:]
     elif rest[0] == "namespaces" and len(rest) == 2:
         namespace = rest[1]
-    plural, name, subresource, *_ = [*rest, "", "", ""]
+    plural, name, subresource = (*rest, "", "")[:3]
     resource = Resource(group, version, plural, subresource)
     if verb == "get" and not name:
         verb = "watch" if request.flag("watch") else "list"
+        name = exact_name(request.parameter("fieldSelector"))
     elif verb == "delete" and not name:
         verb = "deletecollection"
     return Question(verb, resource, namespace, name)

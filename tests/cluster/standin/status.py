@@ -85,6 +85,16 @@ def duplicate(field: str, value: object) -> FieldError:
     return FieldError("FieldValueDuplicate", field, f"Duplicate value: {quoted(value)}")
 
 
+def absent(field: str, value: object) -> FieldError:
+    """A value names something that is not there."""
+    return FieldError("FieldValueNotFound", field, f"Not found: {quoted(value)}")
+
+
+def too_long(field: str, detail: str) -> FieldError:
+    """A value is too long; it is not shown."""
+    return FieldError("FieldValueTooLong", field, f"Too long: {detail}")
+
+
 def not_supported(field: str, value: object, supported: Sequence[str]) -> FieldError:
     """A value is none of the known ones."""
     known = ", ".join(quoted(one) for one in sorted(supported))
@@ -128,9 +138,33 @@ def bad_request(message: str) -> Refused:
     return Refused(400, "BadRequest", message)
 
 
+def method_not_allowed() -> Refused:
+    """The path is there, but not for this."""
+    return Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def unsupported_media_type(accepted: Sequence[str]) -> Refused:
+    """The body is of a kind that isn't read here."""
+    told = f"accepted media types include: {', '.join(accepted)}"
+    return Refused(415, "UnsupportedMediaType", f"the body of the request was in an unknown format - {told}")
+
+
+def expired(message: str) -> Refused:
+    """What is asked for was there, and no longer is: a version, or the rest of a list."""
+    return Refused(410, "Expired", message)
+
+
+def invalid_patch(value: object, told: str) -> Refused:
+    """A patch makes something that is no object of its kind."""
+    error = FieldError("FieldValueInvalid", "patch", f"Invalid value: {quoted(json.dumps(value))}: {told}")
+    causes = [{"reason": error.type, "message": error.body, "field": error.field}]
+    return Refused(422, "Invalid", f' "" is invalid: {error}', {"causes": causes})
+
+
 def invalid_object(kind: Kind, name: str, errors: Sequence[FieldError]) -> Refused:
     """The object breaks rules; all of them are told."""
-    told = str(errors[0]) if len(errors) == 1 else f"[{', '.join(dict.fromkeys(map(str, errors)))}]"
+    distinct = list(dict.fromkeys(map(str, errors)))
+    told = distinct[0] if len(distinct) == 1 else f"[{', '.join(distinct)}]"
     qualified = f"{kind.name}.{kind.resource.group}" if kind.resource.group else kind.name
     causes = [{"reason": error.type, "message": error.body, "field": error.field} for error in errors]
     details = {"name": name, "group": kind.resource.group, "kind": kind.name, "causes": causes}

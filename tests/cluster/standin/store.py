@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import attrs
@@ -30,9 +30,9 @@ HISTORY = 10_000
 """So many changes of a resource can still be watched from; older ones are "gone"."""
 
 
-def now() -> str:
-    """The time as the API writes it: UTC, whole seconds (metav1.Time)."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now(after_s: float = 0) -> str:
+    """The time as the API writes it, so many seconds from now: UTC, whole seconds (metav1.Time)."""
+    return (datetime.now(UTC) + timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -76,7 +76,8 @@ class Store:
         self._objects: dict[Resource, dict[tuple[str | None, str], Object]] = {}
         self._histories: dict[Resource, deque[Change]] = {}
         self._forgotten: dict[Resource, int] = {}
-        self._news = trio.Event()
+        self.news = trio.Event()
+        """Set with the next change of anything; then another one takes its place."""
 
     def find(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         """The object, or None."""
@@ -153,23 +154,14 @@ class Store:
             for value in self.list(resource):
                 yield Change("ADDED", value, None, int(value["metadata"]["resourceVersion"]))
         while True:
-            news = self._news
-            for change in self._after(resource, since):
+            news = self.news
+            for change in self.since(resource, since):
                 since = change.version
                 yield copy.deepcopy(change)
-            if news is self._news:
-                await news.wait()
-            else:
-                await trio.lowlevel.checkpoint()
+            await news.wait()
 
-    def forget(self, resource: Resource) -> None:
-        """Forgets the history of a resource, as etcd's compaction does: older versions are gone."""
-        self.version += 1
-        self._forgotten[resource] = self.version
-        self._histories.pop(resource, None)
-        self._announce()
-
-    def _after(self, resource: Resource, version: int) -> deque[Change]:
+    def since(self, resource: Resource, version: int) -> Sequence[Change]:
+        """What happened to a resource after a version; not to be altered. Raises Gone."""
         if version < self._forgotten.get(resource, 0):
             raise Gone(f"too old resource version: {version} ({self._forgotten[resource]})")
         fresh: deque[Change] = deque()
@@ -178,6 +170,13 @@ class Store:
                 break
             fresh.appendleft(change)
         return fresh
+
+    def forget(self, resource: Resource) -> None:
+        """Forgets the history of a resource, as etcd's compaction does: older versions are gone."""
+        self.version += 1
+        self._forgotten[resource] = self.version
+        self._histories.pop(resource, None)
+        self._announce()
 
     def _held(self, resource: Resource) -> dict[tuple[str | None, str], Object]:
         return self._objects.setdefault(resource, {})
@@ -194,8 +193,8 @@ class Store:
         self._announce()
 
     def _announce(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
+        self.news.set()
+        self.news = trio.Event()
 
 
 def _wish(value: Object) -> Object:
