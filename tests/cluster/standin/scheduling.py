@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from decimal import Decimal
 
+from .objects.quantities import amount
+from .pod_facts import is_finished
 from .store import Object
 
-_QUANTITY = re.compile(r"([+-]?[0-9.]+)(e[+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?", re.IGNORECASE)
-_SUFFIXES = {
-    "": Fraction(1),
-    "n": Fraction(1, 10**9),
-    "u": Fraction(1, 10**6),
-    "m": Fraction(1, 1000),
-    **{letter: Fraction(1000 ** (power + 1)) for power, letter in enumerate("kMGTPE")},
-    **{f"{letter}i": Fraction(1024 ** (power + 1)) for power, letter in enumerate("KMGTPE")},
-}
-_FINISHED = ("Succeeded", "Failed")
 
-
-def quantity(text: str) -> Fraction:
-    """A resource quantity such as "100m" or "1Gi" as a number. Raises ValueError."""
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no quantity")
-    suffix = match[2] or ""
-    if suffix[:1] in ("e", "E") and len(suffix) > 1:
-        return Fraction(match[1]) * Fraction(10) ** int(suffix[1:])
-    return Fraction(match[1]) * _SUFFIXES[suffix]
-
-
-def requested(pod: Object, resource: str) -> Fraction:
+def requested(pod: Object, resource: str) -> Decimal:
     """What a pod's containers ask for, of one resource."""
-    total = Fraction(0)
+    total = Decimal(0)
     for container in pod["spec"]["containers"]:
         resources = container.get("resources", {})
         asked = resources.get("requests", {}).get(resource) or resources.get("limits", {}).get(resource)
-        total += quantity(str(asked)) if asked else 0
+        total += _amount(asked or "0")
     return total
+
+
+def _amount(text: str) -> Decimal:
+    value = amount(text)
+    assert value is not None, f"{text!r} is no quantity"
+    return value
 
 
 def tolerates(pod: Object, taint: Object) -> bool:
@@ -72,14 +57,14 @@ def is_selected(pod: Object, node: Object) -> bool:
 
 def shortage(pod: Object, node: Object, others: Iterable[Object]) -> tuple[str, str] | None:
     """The first resource of which the node has too little, with the kubelet's figures; None if all fits."""
-    running = [other for other in others if other.get("status", {}).get("phase") not in _FINISHED]
+    running = [other for other in others if not is_finished(other)]
     allocatable = node["status"]["allocatable"]
-    if len(running) + 1 > quantity(allocatable["pods"]):
+    if len(running) + 1 > _amount(allocatable["pods"]):
         return "pods", f"requested: 1, used: {len(running)}, capacity: {allocatable['pods']}"
     # The kubelet tells CPUs in thousandths.
     for resource, unit in (("cpu", 1000), ("memory", 1)):
-        asked, capacity = requested(pod, resource), quantity(allocatable[resource])
-        used = sum((requested(other, resource) for other in running), Fraction(0))
+        asked, capacity = requested(pod, resource), _amount(allocatable[resource])
+        used = sum((requested(other, resource) for other in running), Decimal(0))
         if asked and used + asked > capacity:
             figures = (int(value * unit) for value in (asked, used, capacity))
             return resource, "requested: {}, used: {}, capacity: {}".format(*figures)
@@ -105,7 +90,7 @@ def choose(pod: Object, nodes: Sequence[Object], pods: Iterable[Object]) -> tupl
     bound: dict[str, list[Object]] = {node["metadata"]["name"]: [] for node in nodes}
     for other in pods:
         name = other["spec"].get("nodeName")
-        if name in bound and other.get("status", {}).get("phase") not in _FINISHED:
+        if name in bound and not is_finished(other):
             bound[name].append(other)
     reasons: Counter[str] = Counter()
     fitting = []

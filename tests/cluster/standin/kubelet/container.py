@@ -45,6 +45,8 @@ class ContainerWorker:
     """Set once it has run, or never will."""
     ended: trio.Event = attrs.field(factory=trio.Event)
     """Set when it will not run again."""
+    pid: int | None = None
+    """Of its first process, as this process sees it, while it runs."""
     _stopped: bool = False
     _unstarted: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -66,7 +68,6 @@ class ContainerWorker:
                     return
                 if self.record.restarts:
                     back_off_s = back_off_s * 2 or self.pod.surroundings.pace.crash_back_off_s
-                self.record.restarts += 1
         finally:
             self.log.end()
             self.started.set()
@@ -100,12 +101,14 @@ class ContainerWorker:
         await self._pull()
         identity = secrets.token_hex(32)
         container = await self._translate(identity)
+        if self.record.container_id:
+            self.record.restarts += 1
         # Known before it is there, so that whoever takes the pod down meanwhile finds it.
         self.record.container_id = identity
         self._tell("Normal", "Created", f"Container created: {self.record.name}")
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
-            await self.pod.surroundings.runtime.start(container, writing, writing)
+            self.pid = (await self.pod.surroundings.runtime.start(container, writing, writing)).pid
         except BaseException as error:
             os.close(reading)
             if not isinstance(error, RuntimeRefused):
@@ -139,6 +142,7 @@ class ContainerWorker:
             # What it has left behind holds its output.
             await runtime.remove(identity)
         self.record.ready = False
+        self.pid = None
         self._say(terminated(status, self.record.state["running"]["startedAt"], identity))
         return status
 

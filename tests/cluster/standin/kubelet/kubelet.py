@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import trio
 
 from mirrord_trace.cluster.resources import PODS, Resource
 
 from ..kinds import CONFIG_MAPS, NODES, SECRETS
+from ..pod_facts import is_being_deleted, is_finished
 from ..scheduling import rejection
-from ..store import Change, Object
+from ..store import Change, Gone, Object
 from .pod import PodWorker
 from .pod_state import PodState
 from .surroundings import Surroundings
@@ -27,16 +29,10 @@ class Kubelet:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Does its work until the node is gone."""
-        store = self.surroundings.store
         async with trio.open_nursery() as nursery:
             for resource in (CONFIG_MAPS, SECRETS):
                 nursery.start_soon(self._watch_configuration, resource)
-
-            async def watch() -> None:
-                async for change in store.changes(PODS):
-                    self._take(change, nursery)
-
-            nursery.start_soon(watch)
+            nursery.start_soon(self._watch_pods, nursery)
             task_status.started()
             await self.surroundings.runtime.gone.wait()
             nursery.cancel_scope.cancel()
@@ -45,7 +41,7 @@ class Kubelet:
         """The worker of a pod, if it is here."""
         return self._workers.get(pod["metadata"]["uid"])
 
-    async def log(self, pod: Object, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+    async def log(self, pod: Object, container: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """What a container has written since its last start."""
         worker = self.worker(pod)
         found = worker.container(container) if worker is not None else None
@@ -60,11 +56,25 @@ class Kubelet:
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
         return await worker.dial(port)
 
+    async def _watch_pods(self, nursery: trio.Nursery) -> None:
+        store = self.surroundings.store
+        while True:
+            try:
+                async for change in store.changes(PODS):
+                    self._take(change, nursery)
+            except Gone:
+                present = {pod["metadata"]["uid"] for pod in store.list(PODS)}
+                for uid, worker in self._workers.items():
+                    if uid not in present:
+                        worker.remove_at_once()
+
     async def _watch_configuration(self, resource: Resource) -> None:
-        async for change in self.surroundings.store.changes(resource):
-            for worker in list(self._workers.values()):
-                if worker.state.namespace == change.object["metadata"]["namespace"]:
-                    worker.refresh_volumes()
+        while True:
+            with suppress(Gone):
+                async for change in self.surroundings.store.changes(resource):
+                    for worker in self._workers.values():
+                        if worker.state.namespace == change.object["metadata"]["namespace"]:
+                            worker.refresh_volumes()
 
     def _take(self, change: Change, nursery: trio.Nursery) -> None:
         pod = change.object
@@ -76,8 +86,8 @@ class Kubelet:
             self._admit(pod, nursery)
 
     def _admit(self, pod: Object, nursery: trio.Nursery) -> None:
-        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
-            if "deletionTimestamp" in pod["metadata"]:
+        if is_finished(pod):
+            if is_being_deleted(pod):
                 self.surroundings.store.delete(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
             return
         state = PodState(self.surroundings, pod)
@@ -90,7 +100,7 @@ class Kubelet:
         worker = PodWorker(state)
         self._workers[state.uid] = worker
         nursery.start_soon(self._run, worker)
-        if "deletionTimestamp" in pod["metadata"]:
+        if is_being_deleted(pod):
             worker.update(pod)
 
     async def _run(self, worker: PodWorker) -> None:

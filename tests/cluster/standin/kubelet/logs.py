@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -30,7 +30,7 @@ class Log:
         self._ended = True
         self._announce()
 
-    async def read(self, *, follow: bool) -> AsyncIterator[bytes]:
+    async def read(self, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """What has been written, and with `follow` also what will be."""
         position = 0
         while True:

@@ -12,6 +12,7 @@ from mirrord_trace.cluster.resources import PODS
 
 from ..containers.network import within
 from ..containers.specification import Processes, Sandbox
+from ..pod_facts import is_being_deleted
 from ..store import Object
 from . import volumes
 from .container import ContainerWorker
@@ -45,7 +46,7 @@ class PodWorker:
     def update(self, pod: Object) -> None:
         """Takes note of the pod as it is now: its end, more ephemeral containers, what its volumes show."""
         self.state.object = pod
-        if "deletionTimestamp" in pod["metadata"]:
+        if is_being_deleted(pod):
             self._end(pod["metadata"].get("deletionGracePeriodSeconds", 30))
         self.refresh_volumes()
         self._wake()

@@ -109,7 +109,7 @@ def conditions(
         why = _condition(
             "ContainersNotReady" if unready else "", f"containers with unready status: [{' '.join(unready)}]"
         )
-    told |= {"Ready": why, "ContainersReady": dict(why)}
+    told |= {"Ready": why, "ContainersReady": dict(why), "PodScheduled": _condition("", "")}
     known = {condition["type"]: condition for condition in before}
     for kind, condition in told.items():
         old = known.get(kind)
