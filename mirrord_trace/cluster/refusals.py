@@ -197,7 +197,7 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[ApiRefusal, re.Match[str]], _
 
 
 def _by_status(refusal: ApiRefusal) -> _Explanation:
-    said = refusal.message or refusal.reason or f"the API server answered with status {refusal.status}"
+    said = refusal.message or refusal.reason or f"it answered with status {refusal.status}"
     match refusal.status:
         case 401:
             return (
@@ -209,7 +209,7 @@ def _by_status(refusal: ApiRefusal) -> _Explanation:
         case 404 if "could not find the requested resource" in refusal.message:
             return (
                 f"the cluster has no {refusal.resource}",
-                "What they belong to is not installed, or is of another version.",
+                "What they belong to is not installed, or of another version.",
             )
         case 404:
             place = f" in the namespace {refusal.namespace}" if refusal.namespace else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from http.client import IncompleteRead
 from urllib.parse import urlsplit
 
 from mirrord_trace.errors import Failure
@@ -38,22 +39,16 @@ def may_pass(error: BaseException, *, reached: bool) -> bool:
 
     `reached` says that the server has answered before.
     """
-    import urllib3
+    from urllib3.exceptions import ConnectTimeoutError, ProtocolError
 
     causes = list(_causes(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return False
-    if any(
-        isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-        for cause in causes
-    ):
+    if any(isinstance(cause, ConnectTimeoutError) for cause in causes):  # also connections that were refused
         return reached
-    if any(isinstance(cause, urllib3.exceptions.ReadTimeoutError) for cause in causes):
+    if any(_is_timeout(cause) for cause in causes):
         return False
-    return any(
-        isinstance(cause, ConnectionError | EOFError | ssl.SSLEOFError | urllib3.exceptions.ProtocolError)
-        for cause in causes
-    )
+    return any(isinstance(cause, ConnectionError | EOFError | ssl.SSLEOFError | ProtocolError) for cause in causes)
 
 
 def failure(error: BaseException, server: str, proxy: str | None = None) -> Failure:
@@ -84,6 +79,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(cause))
             yield cause
             waiting += [cause.__cause__, getattr(cause, "original_error", None), *cause.args]
+            waiting += cause.exceptions if isinstance(cause, BaseExceptionGroup) else ()
             if not cause.__suppress_context__:
                 waiting.append(cause.__context__)
 
@@ -94,14 +90,10 @@ def _untrusted(error: ssl.SSLCertVerificationError, server: str) -> Failure:
 
 
 def _words(causes: list[BaseException]) -> str:
-    import urllib3
-
     for cause in causes:
         if isinstance(cause, socket.gaierror):
-            return "its name cannot be resolved" if cause.errno != socket.EAI_AGAIN else "no name server answers"
-        if isinstance(
-            cause, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ReadTimeoutError | TimeoutError
-        ):
+            return "no name server answers" if cause.errno == socket.EAI_AGAIN else "its name cannot be resolved"
+        if _is_timeout(cause):
             return "it does not answer in time"
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
@@ -109,7 +101,18 @@ def _words(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
-    return " ".join(str(causes[-1] if len(causes) == 1 else causes[0]).split())
+    if any(isinstance(cause, IncompleteRead) for cause in causes):
+        return "the connection broke off in the middle of an answer"
+    words = " ".join(str(causes[-1]).split())
+    return words[:1].lower() + words[1:]
+
+
+def _is_timeout(error: BaseException) -> bool:
+    from urllib3.exceptions import NewConnectionError
+    from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+
+    # The first is one of the second in urllib3's eyes.
+    return isinstance(error, TimeoutError | HTTPTimeoutError) and not isinstance(error, NewConnectionError)
 
 
 def _advice(causes: list[BaseException], server: str, proxy: str | None) -> str:
