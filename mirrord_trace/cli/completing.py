@@ -37,6 +37,25 @@ def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: 
     return _items(_from_cluster(context, names), incomplete)
 
 
+def contexts(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The kubeconfig's contexts."""
+    import os
+    from pathlib import Path
+
+    import yaml
+
+    from mirrord_trace.cluster.kubeconfig import usual_files
+
+    names: list[str] = []
+    # As in `_from_cluster`: silent, whatever is the matter.
+    with suppress(Exception):
+        named = context.params.get("kubeconfig")
+        for path in [Path(named).expanduser()] if named else usual_files(os.environ):
+            if path.exists():
+                names += [each["name"] for each in yaml.safe_load(path.read_text())["contexts"]]
+    return _items(names, incomplete)
+
+
 def targets(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Targets: first kinds, then names of a kind, then containers.
 
@@ -110,4 +129,4 @@ def _from_cluster(context: click.Context, work: Callable[[ApiServer], Awaitable[
 
 
 def _items(values: list[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(value) for value in sorted(values) if value.startswith(incomplete)]
+    return [CompletionItem(value) for value in sorted(set(values)) if value.startswith(incomplete)]

@@ -67,7 +67,11 @@ def _list(all_namespaces: bool, output: str | None, reporter: LineReporter, clus
         _print_rows(found, all_namespaces)
     else:
         reporter.note(f"nothing {where} has a pod that is ready")
-    unready = [one.target for one in listing.all if not one.ready and one.pods]
+    unready = [
+        f"{one.target} in {one.namespace}" if all_namespaces else one.target
+        for one in listing.all
+        if not one.ready and one.pods
+    ]
     if unready and output is None:
         reporter.note(f"without a ready pod: {', '.join(unready)}")
     return 0

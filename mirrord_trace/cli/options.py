@@ -86,6 +86,7 @@ cluster_options = _together(
         metavar="NAME",
         group=CLUSTER,
         callback=not_empty,
+        shell_complete=completing.contexts,
         help="A context of the kubeconfig, instead of its current one.",
     ),
     option(
