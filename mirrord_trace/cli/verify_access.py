@@ -93,8 +93,16 @@ def _verify(document: Document, reporter: LineReporter) -> int:
         return [(question, purposes, answers[question]) for question, purposes in questions.items()]
 
     answers = asked(document.cluster_configuration(), "ask which rights you have", work)
+    lacking = [
+        question
+        for question, purposes, allowed in answers
+        if not allowed
+        and (mode in purposes or finding in purposes)
+        # Who has no rollouts is rarely given the right to them.
+        and (finding is not rights.TARGET or purposes != [finding] or question.right.resource != ROLLOUTS)
+    ]
     print_table(
-        ["Verb", "Resource", "Namespace", "Needed to", "Allowed"],
+        ["Verb", "Resource", "Namespace", "Needed for", "Allowed"],
         [
             [
                 question.right.verb,
@@ -105,24 +113,16 @@ def _verify(document: Document, reporter: LineReporter) -> int:
             ]
             for question, purposes, allowed in answers
         ],
-        faults=[not allowed for _, _, allowed in answers],
+        faults=[question in lacking for question, _, _ in answers],
     )
-    lacking = [
-        question
-        for question, purposes, allowed in answers
-        if not allowed
-        and (mode in purposes or finding in purposes)
-        # Who has no rollouts is rarely given the right to them.
-        and (finding is not rights.TARGET or purposes != [finding] or question.right.resource != ROLLOUTS)
-    ]
     if not lacking:
+        reporter.note(f"you have what it takes to {mode.doing}")
         return 0
     number = "a right" if len(lacking) == 1 else f"{len(lacking)} rights"
     reporter.failure(
         Failure(
-            f"you lack {number} to {mode.name}: {', '.join(map(str, lacking))}",
-            "agent/rbac.yaml has roles that grant them: for "
-            f"{' and '.join(purpose.role for purpose in (finding, mode))}, ask who runs the cluster.",
+            f"you lack {number} that it takes to {mode.doing}: {', '.join(map(str, lacking))}",
+            f"agent/rbac.yaml has roles that grant them, {finding.role} and {mode.role}: ask who runs the cluster.",
         )
     )
     return 1

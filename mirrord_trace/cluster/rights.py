@@ -63,13 +63,16 @@ class Purpose:
     role: str
     """The name of the role in agent/rbac.yaml that grants them."""
     name: str
-    """For people, after "needed to"."""
+    """In a word."""
+    doing: str
+    """In more words, as it goes on from "to"."""
     place: Place
     rights: tuple[Right, ...]
 
 
 TARGET: Final = Purpose(
     "mirrord-trace-target",
+    "target",
     "find the target",
     Place.TARGET,
     _rights(
@@ -93,18 +96,21 @@ TARGET: Final = Purpose(
 _CONNECTION: Final = {POD_LOGS: "get", POD_PORT_FORWARD: "get create", EVENTS: "list"}
 JOB: Final = Purpose(
     "mirrord-trace-job",
+    "job",
     "run the agent as a job",
     Place.AGENT,
     _rights({JOBS: "create get patch delete", PODS: "get list watch", **_CONNECTION}),
 )
 EPHEMERAL: Final = Purpose(
     "mirrord-trace-ephemeral",
+    "ephemeral",
     "run the agent as an ephemeral container",
     Place.TARGET,
     _rights({PODS: "get list watch", POD_EPHEMERAL_CONTAINERS: "patch", **_CONNECTION}),
 )
 LS: Final = Purpose(
     "mirrord-trace-ls",
+    "ls",
     "list targets",
     Place.TARGET,
     _rights(
@@ -124,7 +130,7 @@ LS: Final = Purpose(
         )
     ),
 )
-CLEAN: Final = Purpose("mirrord-trace-clean", "clean up", Place.AGENT, _rights({JOBS: "list delete"}))
+CLEAN: Final = Purpose("mirrord-trace-clean", "clean", "clean up", Place.AGENT, _rights({JOBS: "list delete"}))
 
 PURPOSES: Final = (TARGET, JOB, EPHEMERAL, LS, CLEAN)
 

@@ -73,6 +73,11 @@ def test_completion_without_rights_is_silent(shop: Cluster) -> None:
     assert completed(shop.kubeconfig_for("nobody"), "run", "-n", "s") == []
 
 
+def test_completion_does_not_wait_for_a_slow_cluster(shop: Cluster) -> None:
+    shop.faults.hold()
+    assert completed(shop.kubeconfig, "run", "-n", "shop", "-t", "deploy/") == []
+
+
 def test_completion_without_a_cluster_is_silent(tmp_path: Path) -> None:
     assert completed(tmp_path / "none", "run", "-t", "deploy/", HOME=str(tmp_path)) == []
 

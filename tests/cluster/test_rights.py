@@ -18,6 +18,7 @@ from mirrord_trace.cluster.resources import (
     POD_PORT_FORWARD,
     PODS,
     ROLLOUTS,
+    Resource,
 )
 from mirrord_trace.cluster.rights import Place, Question, Right
 from mirrord_trace.config import ClusterConfiguration
@@ -62,9 +63,8 @@ def test_binding_that_is_commented_out_is_valid() -> None:
     assert content["roleRef"]["name"] in roles()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_every_kind_of_target_can_be_found_and_listed(kind: object) -> None:
-    resource = kind.resource  # type: ignore[attr-defined]
+@pytest.mark.parametrize("resource", [kind.resource for kind in KINDS], ids=str)
+def test_every_kind_of_target_can_be_found_and_listed(resource: Resource) -> None:
     assert Right("get", resource) in rights.TARGET.rights
     assert Right("list", resource) in rights.LS.rights
     assert set(rights.to_find(resource)) <= set(rights.TARGET.rights)

@@ -273,6 +273,23 @@ def test_version(console: Console, capfd: pytest.CaptureFixture[str], arguments:
     assert capfd.readouterr().out == f"mirrord-trace {__version__}\n"
 
 
+def test_help_shows_options_in_groups() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "mirrord_trace", "run", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    headings = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options:", "Cluster:", "Agent in the cluster:", "What the command gets:"]
+    assert shown.index("--target TARGET") < shown.index("Cluster:") < shown.index("--context")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(console: Console, capfd: pytest.CaptureFixture[str], shell: str) -> None:
+    assert console("completion", shell) == 0
+    output = capfd.readouterr()
+    assert f"_MIRRORD_TRACE_COMPLETE={shell}_complete" in output.out
+    assert output.err == ""
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
 def test_help_shows_each_example_on_a_line_of_its_own(arguments: list[str]) -> None:
     shown = subprocess.run(
@@ -282,7 +299,18 @@ def test_help_shows_each_example_on_a_line_of_its_own(arguments: list[str]) -> N
     assert "\\b" not in shown
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["run", "--nonsense"],
+        ["ls", "--help"],
+        ["verify-access", "--help"],
+        ["clean", "--nonsense"],
+        ["completion", "bash"],
+    ],
+)
 def test_help_loads_no_layer_below(arguments: list[str]) -> None:
     """Which is what makes it fast; the time itself depends on the machine."""
     script = (
