@@ -206,7 +206,7 @@ def _by_status(refusal: ApiRefusal) -> _Explanation:
             )
         case 403:
             return said, "mirrord-trace verify-access tells which rights are missing, and agent/rbac.yaml grants them."
-        case 404 if "could not find the requested resource" in refusal.message:
+        case 404 if not refusal.reason or "could not find the requested resource" in refusal.message:
             return (
                 f"the cluster has no {refusal.resource}",
                 "What they belong to is not installed, or of another version.",

@@ -190,9 +190,12 @@ def test_sentences(status: int, reason: str, message: str, what: str, advice: st
         assert advice in advised
 
 
-def test_what_is_not_installed() -> None:
-    message = "the server could not find the requested resource"
-    told, advice = refused(404, "NotFound", message, request=Request("get", ROLLOUTS, "shop", "web"))
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("NotFound", "the server could not find the requested resource"), ("", "404 page not found")],
+)
+def test_what_is_not_installed(reason: str, message: str) -> None:
+    told, advice = refused(404, reason, message, request=Request("get", ROLLOUTS, "shop", "web"))
     assert told == "the cluster has no rollouts.argoproj.io"
     assert advice == "What they belong to is not installed, or of another version."
 
