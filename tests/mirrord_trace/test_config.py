@@ -1,6 +1,9 @@
+from typing import get_args
+
 import pytest
 
-from mirrord_trace.config import EnvironmentConfiguration, RunConfiguration
+from mirrord_trace.config import Capability, EnvironmentConfiguration, RunConfiguration
+from mirrord_trace.targets.workloads.agent_pod import CAPABILITIES
 
 
 def test_defaults_are_those_of_mirrord() -> None:
@@ -27,3 +30,7 @@ def test_hold_must_be_a_duration(seconds: float) -> None:
 def test_include_and_exclude_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="not both"):
         EnvironmentConfiguration(include=("A",), exclude=("B",))
+
+
+def test_capabilities_that_can_be_disabled_are_those_that_agents_have() -> None:
+    assert set(get_args(Capability)) == set(CAPABILITIES)
