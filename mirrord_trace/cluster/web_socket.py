@@ -215,9 +215,10 @@ async def _shake_hands(stream: TlsStream | _PlainStream, request: WebSocketReque
             protocol.receive_eof()
     failure = protocol.handshake_exc
     if isinstance(failure, InvalidStatus):
-        if failure.response.status_code < 400:
+        if failure.response.status_code >= 400:
+            raise Rejected(failure.response)
+        if failure.response.status_code >= 300:
             raise unreachable.redirected(request.server, failure.response.headers.get("Location"))
-        raise Rejected(failure.response)
     if failure is not None and isinstance(failure.__cause__, EOFError):
         raise ConnectionError(errno.ECONNRESET, "the connection ended before an answer")
     if failure is not None or protocol.subprotocol is None:

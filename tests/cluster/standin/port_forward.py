@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -248,7 +249,7 @@ class _Forward:
         try:
             self._pod = await dial(self._port)
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = (os.strerror(error.errno) if error.errno else str(error)).lower()
             problem = (
                 f'failed to connect to localhost:{self._port} inside namespace "{self._sandbox}", '
                 f"IPv4: dial tcp4 127.0.0.1:{self._port}: connect: {why} "
