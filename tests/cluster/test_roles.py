@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mirrord_trace.cluster import rights
-from mirrord_trace.cluster.resources import JOBS
+from mirrord_trace.cluster.resources import JOBS, PODS
 from mirrord_trace.cluster.rights import Purpose
-from tests.cluster.commands import mirrord_trace
+from mirrord_trace.targets.workloads.ownership import MANAGED_BY
+from tests.cluster.commands import COMMAND, mirrord_trace
 from tests.cluster.standin import shop as shops
 from tests.cluster.standin.cluster import Cluster
 from tests.cluster.standin.node import Nodes
+from tests.cluster.standin.store import Store
 
 RBAC = Path(__file__).parents[2] / "agent" / "rbac.yaml"
 
@@ -89,3 +93,31 @@ def test_what_ls_lists_are_the_targets_that_work(cluster: Cluster) -> None:
     assert {target for target in TARGETS if "=" not in target and "/" in target} <= set(listed)
     assert "pod/orders-66b8-n4rts/container/orders" in listed
     assert not [target for target in listed if "broken" in target or "mirrord" in target]
+
+
+def test_clean_removes_what_a_killed_run_has_left(cluster: Cluster) -> None:
+    kubeconfig = bound(cluster, "killed", rights.TARGET, rights.JOB, rights.CLEAN)
+    with subprocess.Popen(
+        [*COMMAND, "run", "-q", "-t", "deployment/cart", "--", "sh", "-c", "echo runs; exec sleep 1000"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"runs\n"
+        living = mirrord_trace(kubeconfig, "clean")
+        assert (living.returncode, living.stdout.count("kept: it runs on this machine")) == (0, 1)
+        run.kill()
+        run.wait()
+        result = mirrord_trace(kubeconfig, "clean")
+    assert result.returncode == 0
+    assert result.stdout.count("removed") == 1
+    assert refused(cluster, "killed") == []
+    is_agent = MANAGED_BY.items()
+    assert not [job for job in cluster.list(JOBS) if is_agent <= job["metadata"].get("labels", {}).items()]
+
+    def gone(store: Store) -> bool | None:
+        pods = [pod for pod in store.list(PODS, None) if is_agent <= pod["metadata"].get("labels", {}).items()]
+        return None if pods else True
+
+    assert cluster.wait_until(gone)
