@@ -78,12 +78,13 @@ def _list(all_namespaces: bool, output: str | None, reporter: LineReporter, clus
 
 
 def _print_json(found: list[Listed], all_namespaces: bool) -> None:
+    from mirrord_trace.cli.tables import print_text
+
     by_namespace: dict[str, list[str]] = {}
     for one in found:
         by_namespace.setdefault(one.namespace, []).extend(one.targets)
     flat = [target for targets in by_namespace.values() for target in targets]
-    json.dump(by_namespace if all_namespaces else flat, sys.stdout, indent=2 if sys.stdout.isatty() else None)
-    click.echo()
+    print_text(json.dumps(by_namespace if all_namespaces else flat, indent=2 if sys.stdout.isatty() else None))
 
 
 def _print_rows(found: list[Listed], all_namespaces: bool) -> None:

@@ -1,4 +1,4 @@
-"""Tables on stdout: ruled by colours on a terminal, plain columns elsewhere, which other programs can read."""
+"""What commands print on stdout: tables, with rules and colours on a terminal, plain columns elsewhere."""
 
 import shutil
 import sys
@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from mirrord_trace.cli.progress import printable
+from mirrord_trace.errors import Failure
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -16,15 +17,25 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, faults
     """Print rows of texts below the names of their columns. A row that `faults` marks stands out on a terminal."""
     cells = [[printable(text) for text in row] for row in rows]
     if sys.stdout.isatty():
-        _print_coloured(columns, cells, faults)
+        print_text(_coloured(columns, cells, faults))
         return
     shown = [[name.upper().replace(" ", "-") for name in columns], *cells]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
+    print_text("\n".join(lines))
 
 
-def _print_coloured(columns: Sequence[str], rows: Sequence[Sequence[str]], faults: Sequence[bool]) -> None:
+def print_text(text: str) -> None:
+    """Print a text on stdout, and a newline. Raises Failure when it cannot be written, not when nobody reads it."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise  # click ends the command
+    except OSError as error:
+        raise Failure(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _coloured(columns: Sequence[str], rows: Sequence[Sequence[str]], faults: Sequence[bool]) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -36,7 +47,10 @@ def _print_coloured(columns: Sequence[str], rows: Sequence[Sequence[str]], fault
     for number, row in enumerate(rows):
         is_fault = number < len(faults) and faults[number]
         table.add_row(*map(Text, row), style="red" if is_fault else None)
-    Console(width=shutil.get_terminal_size().columns).print(table)
+    console = Console(width=shutil.get_terminal_size().columns)
+    with console.capture() as capture:
+        console.print(table, end="")
+    return capture.get()
 
 
 def age(since: datetime, now: datetime) -> str:

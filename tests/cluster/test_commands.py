@@ -16,7 +16,7 @@ from mirrord_trace.cluster import rights
 from mirrord_trace.cluster.resources import DEPLOYMENTS, JOBS, POD_PORT_FORWARD, PODS, ROLLOUTS, Resource
 from mirrord_trace.cluster.rights import Purpose
 from mirrord_trace.targets.workloads.ownership import MANAGED_BY, Ownership
-from tests.cluster.commands import COMMAND, apply, apply_pod, apply_shop, mirrord_trace, selecting, template
+from tests.cluster.commands import COMMAND, TIMEOUT_S, apply, apply_pod, apply_shop, mirrord_trace, selecting, template
 from tests.cluster.standin.cluster import Cluster
 
 
@@ -108,6 +108,22 @@ def test_ls_on_a_terminal_is_a_table(shop: Cluster) -> None:
     assert process.returncode == 0
     assert b"deployment/web" in shown
     assert b"\x1b[" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["-o", "json"]])
+def test_output_that_cannot_be_written_is_told(shop: Cluster, arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*COMMAND, "ls", "-n", "shop", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+            env={**os.environ, "KUBECONFIG": str(shop.kubeconfig)},
+        )
+    assert result.returncode == 1
+    assert "cannot write to standard output: No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_ls_where_nothing_is(shop: Cluster) -> None:
