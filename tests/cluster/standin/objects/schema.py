@@ -124,11 +124,17 @@ def _path(location: Sequence[int | str]) -> str:
 
 
 def _in_go_words(model: type[BaseModel], location: Sequence[int | str], kind: str, value: object) -> str:
-    """A value of a wrong type, as encoding/json tells it: without indexes, with the innermost type's name."""
-    names = [part for part in location if isinstance(part, str)]
-    for name in names[:-1]:
-        model = (_fields(model)[name].model if name in _fields(model) else None) or model
+    """A value of a wrong type, as encoding/json tells it: without indexes and keys, with the innermost type's name."""
+    names, struct_fields = [part for part in location if isinstance(part, str)], []
+    while names:
+        name = names.pop(0)
+        struct_fields.append(name)
+        field = _fields(model).get(name, _Field("", None))
+        if field.container == "Dict" and names:
+            names.pop(0)
+        if names and field.model is not None:
+            model = field.model
     struct = re.sub(r"^.*V\d+(alpha\d+|beta\d+)?", "", model.__name__)
     met = _JSON_TYPES[type(value)] if value is not None else "null"
     wanted = _GO_TYPES.get(kind, struct)
-    return f"json: cannot unmarshal {met} into Go struct field {struct}.{'.'.join(names)} of type {wanted}"
+    return f"json: cannot unmarshal {met} into Go struct field {struct}.{'.'.join(struct_fields)} of type {wanted}"
