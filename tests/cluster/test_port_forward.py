@@ -20,51 +20,20 @@ from mirrord_trace.cluster.resources import POD_PORT_FORWARD, PODS
 from mirrord_trace.config import ClusterConfiguration
 from mirrord_trace.errors import Failure
 from mirrord_trace.session import open_session
+from tests.cluster.loopback_node import cluster_with_pod
 from tests.cluster.standin.cluster import Cluster
 from tests.cluster.standin.faults import Match
-from tests.cluster.standin.interfaces import ControlPlane
 from tests.cluster.standin.listening import OTHER_NAME
-from tests.cluster.standin.store import Object
 from tests.mirrord_agent.support import SECRET, SECRET_HASH, in_trio
 
 FORWARD = Match(resource=POD_PORT_FORWARD)
 Service = Callable[[trio.SocketStream], Awaitable[object]]
 
 
-class Node:
-    """A node whose pods' ports are ports of this machine."""
-
-    async def run(self, control: ControlPlane, task_status: trio.TaskStatus[None]) -> None:
-        task_status.started()
-        await trio.sleep_forever()
-
-    async def log(self, pod: Object, container: str, *, follow: bool) -> AsyncIterator[bytes]:
-        yield b""
-
-    async def dial(self, pod: Object, port: int) -> trio.SocketStream:
-        socket = trio.socket.socket()
-        try:
-            await socket.connect(("127.0.0.1", port))
-        except OSError:
-            socket.close()
-            raise
-        return trio.SocketStream(socket)
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster with a pod, web-1 in the namespace shop, that runs."""
-    with Cluster(tmp_path / "cluster", Node()) as cluster:
-        container = {"name": "web", "image": "web"}
-        cluster.apply(
-            {
-                "kind": "Pod",
-                "apiVersion": "v1",
-                "metadata": {"name": "web-1", "namespace": "shop"},
-                "spec": {"nodeName": "node-1", "containers": [container]},
-                "status": {"phase": "Running"},
-            }
-        )
+    with cluster_with_pod(tmp_path) as cluster:
         yield cluster
 
 
