@@ -68,6 +68,20 @@ def test_the_restricted_level(api_server: Cluster) -> None:
     assert client.create(PODS.path("shop"), pod({**PLAIN, "securityContext": context})).status == 201
 
 
+def test_pod_security_names_all_who_break_a_rule(api_server: Cluster) -> None:
+    client = shop(api_server, enforce="baseline", warn_version="v1.30")
+    other = {**AGENT, "name": "other", "securityContext": {"privileged": True, "capabilities": {"add": ["NET_ADMIN"]}}}
+    told = (
+        'non-default capabilities (containers "agent", "other" must not include "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"'
+        ' in securityContext.capabilities.add), privileged (container "other" must not set'
+        " securityContext.privileged=true)"
+    )
+    answer = client.create(PODS.path("shop"), pod(AGENT, other))
+    assert answer.message == f'pods "a" is forbidden: violates PodSecurity "baseline:latest": {told}'
+    made = client.create(JOBS.path("shop"), job(pod(AGENT, other)))
+    assert r"would violate PodSecurity \"baseline:v1.30\"" in made.warnings[0]
+
+
 def test_pod_security_holds_for_ephemeral_containers(api_server: Cluster) -> None:
     client = shop(api_server, enforce="baseline")
     client.create(PODS.path("shop"), pod(PLAIN))

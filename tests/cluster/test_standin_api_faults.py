@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from mirrord_trace.cluster.resources import JOBS, PODS
 from tests.cluster.plain_client import PlainClient
 from tests.cluster.standin.cluster import Cluster
 from tests.cluster.standin.faults import Match
+from tests.cluster.standin.interfaces import ControlPlane
+from tests.cluster.standin.kinds import NAMESPACES
 from tests.cluster.standin.store import Object
 
 IN_SHOP = PODS.path("shop")
@@ -132,6 +135,32 @@ def test_faults_of_the_stand_in_itself_fail_the_test(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         meet_a_fault()
+
+
+class Crashing:
+    """Machinery that fails once a namespace "trouble" is there."""
+
+    async def run(self, control: ControlPlane, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while control.store.find(NAMESPACES, None, "trouble") is None:
+            await control.store.news.wait()
+        raise ZeroDivisionError("trouble")
+
+    def log(self, pod: Object, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
+    async def dial(self, pod: Object, port: int) -> trio.SocketStream:
+        raise ConnectionRefusedError
+
+
+def test_machinery_that_fails_fails_the_test(tmp_path: Path) -> None:
+    def meet_trouble() -> None:
+        with Cluster(tmp_path, Crashing()) as cluster:
+            cluster.apply({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "trouble"}})
+
+    with pytest.raises(ExceptionGroup) as caught:
+        meet_trouble()
+    assert caught.group_contains(ZeroDivisionError, match="trouble")
 
 
 def test_it_serves_while_the_test_s_own_loop_runs(api_server: Cluster, client: PlainClient) -> None:

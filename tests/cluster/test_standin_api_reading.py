@@ -142,7 +142,11 @@ def test_events_are_selected_by_what_they_are_about(api_server: Cluster, client:
     ("path", "query", "message"),
     [
         (IN_SHOP, {"fieldSelector": "spec.foo=x"}, "field label not supported: spec.foo"),
-        (JOBS.path("shop"), {"fieldSelector": "status.phase=x"}, 'field label "status.phase" not supported for Job'),
+        (
+            JOBS.path("shop"),
+            {"fieldSelector": "status.phase=x"},
+            'field label "status.phase" not supported for batchv1.Job',
+        ),
         (IN_SHOP, {"labelSelector": "a in"}, "unable to parse requirement: a in"),
         (
             IN_SHOP,

@@ -417,3 +417,5 @@ def test_options_of_a_delete(api_server: Cluster, client: PlainClient) -> None:
     api_server.patch(SERVICES, "shop", "web", {"metadata": {"finalizers": ["example.com/wait"]}})
     assert "deletionTimestamp" in client.delete(path).json["metadata"]
     assert api_server.get(SERVICES, "shop", "web") is not None
+    client.patch(path, {"metadata": {"finalizers": None}})
+    assert api_server.get(SERVICES, "shop", "web") is None

@@ -29,7 +29,7 @@ from .objects.schema import normalized
 from .rbac import Authorizer
 from .requests import Attributes, question
 from .reviews import REVIEWS, reviewed
-from .status import Refused, method_not_allowed, not_found, path_not_found
+from .status import Refused, forbidden, method_not_allowed, not_found, path_not_found
 from .store import Object, Store
 from .watching import Watch
 from .writing import Writer, Written
@@ -148,10 +148,15 @@ class Api:
         )
 
     def _authorize(self, asked: Attributes) -> None:
-        """Raises Refused. Upgrades need the right to create, too (KEP 4006, since Kubernetes 1.35)."""
+        """Raises Refused. Upgrades need the right to create, too (since Kubernetes 1.35).
+
+        That it is missing is told with the authorizer's reason alone, and RBAC gives none for what it doesn't allow
+        (ensureAuthorizedForVerb in kubernetes/pkg/registry/core/pod/rest).
+        """
         self.authorizer.check(asked)
-        if asked.resource is not None and asked.resource.subresource == "portforward" and asked.verb == "get":
-            self.authorizer.check(attrs.evolve(asked, verb="create"))
+        is_upgrade = asked.resource is not None and asked.resource.subresource == "portforward"
+        if is_upgrade and self.authorizer.reason(attrs.evolve(asked, verb="create")) is None:
+            raise forbidden(PODS, asked.name, "")
 
     async def _serve(self, request: Request, asked: Attributes, connection: Connection) -> Response | None:
         resource = asked.resource

@@ -66,6 +66,7 @@ class Cluster:
         self._kubeconfigs = Kubeconfigs(directory, self._authority, self._api.identities)
         self._loop: trio.lowlevel.TrioToken | None = None
         self._started: Future[None] = Future()
+        self._crash: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="cluster stand-in")
 
     def __enter__(self) -> Cluster:
@@ -88,6 +89,8 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
+        if error is None and self._crash is not None:
+            raise self._crash
         if error is None and self._api.failures:
             raise AssertionError("the stand-in failed:\n" + "\n".join(self._api.failures))
 
@@ -108,17 +111,22 @@ class Cluster:
     def wait_until(self, check: Callable[[Store], T | None], timeout_s: float = ANSWER_S) -> T:
         """Waits until a look at the store finds what it looks for, and returns that. Raises TimeoutError."""
         outcome: Future[T] = Future()
+        scope = trio.CancelScope()
 
         async def look() -> None:
             try:
-                while (found := check(self.store)) is None:
-                    await self.store.news.wait()
-                outcome.set_result(found)
+                with scope:
+                    while (found := check(self.store)) is None:
+                        await self.store.news.wait()
+                    outcome.set_result(found)
             except Exception as error:
                 outcome.set_exception(error)
 
         self.in_loop(partial(self._nursery.start_soon, look))
-        return outcome.result(timeout_s)
+        try:
+            return outcome.result(timeout_s)
+        finally:
+            self.in_loop(scope.cancel)
 
     def apply(self, value: Object) -> Object:
         """Creates or replaces an object, past rights and admission, as the cluster's own parts would.
@@ -261,9 +269,9 @@ class Cluster:
         try:
             trio.run(self._main)
         except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+            self._crash = error
+            if not self._started.done():
+                self._started.set_exception(error)
 
     async def _main(self) -> None:
         self._loop = trio.lowlevel.current_trio_token()

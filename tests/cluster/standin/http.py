@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .requests import Attributes
 
 HANDSHAKE_S = 10.0
-LARGEST_BODY = 3 << 20
-"""Bytes of a request's body, the real server's default limit (MaxRequestBodyBytes)."""
 _PIECE = 64 << 10
 
 
@@ -112,7 +110,7 @@ class Connection:
             await trio.aclose_forcefully(self.stream)
 
     async def _serve_requests(self, handle: Handler) -> None:
-        machine = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_BODY)
+        machine = h11.Connection(h11.SERVER)
         while (request := await _next_request(machine, self.stream)) is not None:
             self.trailing = machine.trailing_data[0]
             response = await handle(request, self)

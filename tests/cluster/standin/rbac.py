@@ -20,7 +20,9 @@ from .status import Refused, forbidden
 
 MASTERS = "system:masters"
 _ANYBODY_MAY_READ = ("/version", "/healthz", "/livez", "/readyz")
-_THEIR_OWN = {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"}
+_USERS_MAY_READ = ("/api", "/apis", "/openapi")
+"""And all below them (ClusterRole system:discovery)."""
+_THEIR_OWN = {"selfsubjectaccessreviews", "selfsubjectreviews"}
 """What every authenticated user may create (ClusterRole system:basic-user)."""
 
 
@@ -86,9 +88,11 @@ class Authorizer:
         """Why a request is allowed, in RBAC's words, which may be none; None if it isn't."""
         if MASTERS in asked.groups:
             return None if any(rule.covers(asked) for rule in self.denied) else ""
+        known = "system:authenticated" in asked.groups
         if asked.resource is None:
-            return "" if asked.verb == "get" and asked.path in _ANYBODY_MAY_READ else None
-        if asked.verb == "create" and asked.resource.plural in _THEIR_OWN and "system:authenticated" in asked.groups:
+            discovery = known and "/".join(asked.path.split("/")[:2]) in _USERS_MAY_READ
+            return "" if asked.verb == "get" and (discovery or asked.path in _ANYBODY_MAY_READ) else None
+        if asked.verb == "create" and asked.resource.plural in _THEIR_OWN and known:
             return (
                 'RBAC: allowed by ClusterRoleBinding "system:basic-user" of ClusterRole "system:basic-user"'
                 ' to Group "system:authenticated"'

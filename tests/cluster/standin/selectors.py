@@ -43,7 +43,7 @@ _FIELDS: Mapping[Resource, tuple[str, ...]] = {
 }
 """What can be selected by, beside name and namespace (AddFieldLabelConversionFunc of each group)."""
 _REFUSED = {
-    JOBS: 'field label "{0}" not supported for Job',
+    JOBS: 'field label "{0}" not supported for batchv1.Job',
     NAMESPACES: "field label not supported: {0}",
     NODES: "field label not supported: {0}",
     PODS: "field label not supported: {0}",

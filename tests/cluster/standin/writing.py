@@ -127,7 +127,10 @@ class Writer:
         else:
             errors = [*metadata_changes(before, after), *metadata_errors(kind, after)]
             _refuse(kind, after, [*errors, *_change_errors(kind, before, after)])
-        return Written(self.store.put(kind.resource, after), warnings)
+        written = self.store.put(kind.resource, after)
+        if _was_kept_by_finalizers(before) and not after["metadata"].get("finalizers"):
+            self.store.delete(kind.resource, namespace, name)
+        return Written(written, warnings)
 
     def delete(self, kind: Kind, namespace: str | None, name: str, request: Request, *, gracefully: bool) -> Written:
         """Deletes an object, or begins to; `gracefully`: a pod's node ends it. Raises Refused."""
@@ -244,6 +247,12 @@ def _only_ephemeral(before: Object, after: Object) -> Object:
     for container in pod["spec"]["ephemeralContainers"]:
         fill_in_container(container)
     return pod
+
+
+def _was_kept_by_finalizers(value: Object) -> bool:
+    """Whether an object is deleted as soon as nothing waits for it any more. A pod's node may still have to end it."""
+    metadata = value["metadata"]
+    return bool("deletionTimestamp" in metadata and not metadata["deletionGracePeriodSeconds"])
 
 
 def _delete_options(request: Request) -> Object:

@@ -6,7 +6,7 @@ them is refused later. The warning's level is that of the label `warn`, else the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from ..store import Object
@@ -47,6 +47,8 @@ def violation(labels: dict[str, str], spec: Object, *, enforce: bool) -> str | N
     """
     mode = ENFORCE if enforce or WARN not in labels else WARN
     level, version = labels.get(mode, "privileged"), labels.get(f"{mode}-version", "latest")
+    if not enforce:
+        version = labels.get(f"{WARN}-version", version)
     found = {"privileged": (), "baseline": tuple(_baseline(spec)), "restricted": tuple(_restricted(spec))}[level]
     return f'PodSecurity "{level}:{version}": {", ".join(found)}' if found else None
 
@@ -54,14 +56,7 @@ def violation(labels: dict[str, str], spec: Object, *, enforce: bool) -> str | N
 def _baseline(spec: Object, *, restricted: bool = False) -> Iterator[str]:
     containers = _containers(spec)
     if not restricted:
-        yield from _named(
-            "non-default capabilities",
-            [
-                f'container "{name}" must not include {_quoted(added)} in securityContext.capabilities.add'
-                for name, context in containers
-                if (added := sorted({*_capabilities(context, "add")} - _BASELINE_CAPABILITIES))
-            ],
-        )
+        yield from _named("non-default capabilities", _added(containers, _BASELINE_CAPABILITIES))
     shared = [f"{name}=true" for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
     yield from _named("host namespaces", shared, joint=", ")
     if not restricted:
@@ -84,11 +79,7 @@ def _restricted(spec: Object) -> Iterator[str]:
     keeping = [name for name, context in containers if "ALL" not in _capabilities(context, "drop")]
     who = f"{_plural('container', keeping)} {_quoted(keeping)}"
     told = [f'{who} must set securityContext.capabilities.drop=["ALL"]'] if keeping else []
-    told += [
-        f'container "{name}" must not include {_quoted(added)} in securityContext.capabilities.add'
-        for name, context in containers
-        if (added := sorted({*_capabilities(context, "add")} - {"NET_BIND_SERVICE"}))
-    ]
+    told += _added(containers, {"NET_BIND_SERVICE"})
     yield from _named("unrestricted capabilities", told)
     yield from _named(
         "restricted volume types",
@@ -103,9 +94,9 @@ def _restricted(spec: Object) -> Iterator[str]:
         who = f"pod or {_plural('container', rooted)} {_quoted(rooted)}"
         yield f"runAsNonRoot != true ({who} must set securityContext.runAsNonRoot=true)"
     zero = [name for name, context in containers if context.get("runAsUser") == 0]
-    told = ["pod must not set runAsUser=0"] if pod.get("runAsUser") == 0 else []
-    told += [f"{_plural('container', zero)} {_quoted(zero)} must not set runAsUser=0"] if zero else []
-    yield from _named("runAsUser=0", told)
+    setters = ["pod"] if pod.get("runAsUser") == 0 else []
+    setters += [f"{_plural('container', zero)} {_quoted(zero)}"] if zero else []
+    yield from _named("runAsUser=0", [f"{' and '.join(setters)} must not set runAsUser=0"] if setters else [])
     profiled = ("RuntimeDefault", "Localhost")
     open_ = [name for name, context in containers if _seccomp(context, pod) not in profiled]
     if open_:
@@ -116,6 +107,17 @@ def _restricted(spec: Object) -> Iterator[str]:
 def _containers(spec: Object) -> list[tuple[str, Object]]:
     groups = ("initContainers", "containers", "ephemeralContainers")
     return [(one["name"], one.get("securityContext", {})) for group in groups for one in spec.get(group, [])]
+
+
+def _added(containers: Sequence[tuple[str, Object]], allowed: Collection[str]) -> list[str]:
+    """Who adds capabilities that are not allowed, and which."""
+    added = {name: {*_capabilities(context, "add")}.difference(allowed) for name, context in containers}
+    adding = [name for name, capabilities in added.items() if capabilities]
+    if not adding:
+        return []
+    all_added = sorted(set().union(*added.values()))
+    who = f"{_plural('container', adding)} {_quoted(adding)}"
+    return [f"{who} must not include {_quoted(all_added)} in securityContext.capabilities.add"]
 
 
 def _capabilities(context: Object, what: str) -> Sequence[str]:

@@ -73,13 +73,19 @@ def pod_changes(before: Object, after: Object) -> Iterator[FieldError]:
             allowed[name] = before["spec"][name]
         else:
             allowed.pop(name, None)
-    old_tolerations = before["spec"].get("tolerations", [])
     if allowed != before["spec"]:
         yield forbidden_field("spec", _CHANGEABLE)
-    elif any(one not in after["spec"].get("tolerations", []) for one in old_tolerations):
+    elif any(one not in _untimed(after["spec"]) for one in _untimed(before["spec"])):
         yield forbidden_field(
             "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
         )
+
+
+def _untimed(spec: Object) -> list[Object]:
+    """The tolerations without their times, which may change."""
+    return [
+        {key: value for key, value in one.items() if key != "tolerationSeconds"} for one in spec.get("tolerations", [])
+    ]
 
 
 def ephemeral_changes(before: Object, after: Object) -> Iterator[FieldError]:
