@@ -47,15 +47,21 @@ PASSWORD = "correct horse"
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-def registry() -> Registry:
-    """The images of the shop and of the agent. Raises AssertionError where `make agent-rootfs` is missing."""
+def agent_root() -> Path:
+    """The agent's image, unpacked. Raises AssertionError where it is missing."""
     assert (AGENT_ROOT / "usr/bin/mirrord-agent").exists(), "the agent's root file system is missing: make agent-rootfs"
+    return AGENT_ROOT
+
+
+def registry() -> Registry:
+    """The images of the shop and of the agent. Raises AssertionError where the agent's is missing."""
+    root = agent_root()
     program = Path(__file__).with_name("shop_service.py").read_bytes()
     return Registry(
         {
-            AGENT_IMAGE: Image(AGENT_ROOT, entrypoint=("mirrord-agent",), environment={"PATH": "/usr/bin"}),
+            AGENT_IMAGE: Image(root, entrypoint=("mirrord-agent",), environment={"PATH": "/usr/bin"}),
             SHOP_IMAGE: Image(
-                AGENT_ROOT,
+                root,
                 entrypoint=("/usr/bin/python3.11", "-I", "/shop_service.py"),
                 files={"/shop_service.py": program},
             ),
