@@ -28,6 +28,7 @@ _DAY = timedelta(days=1)
 class _Endpoint:
     port: int
     context: ssl.SSLContext
+    listener: trio.SocketListener
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
 
@@ -45,15 +46,16 @@ class Listening:
         """The port with that certificate, opened when it is first asked for."""
         if certificate not in self._endpoints:
             listener = _listener(0)
-            endpoint = _Endpoint(listener.socket.getsockname()[1], self._context(certificate))
+            endpoint = _Endpoint(listener.socket.getsockname()[1], self._context(certificate), listener)
             self._endpoints[certificate] = endpoint
-            self._start(endpoint, listener)
+            self.nursery.start_soon(self._accept, endpoint)
         return self._endpoints[certificate].port
 
     def go_away(self) -> None:
         """Closes the ports and cuts all connections, as a server that is killed."""
         for endpoint in self._endpoints.values():
             endpoint.scope.cancel()
+            endpoint.listener.socket.close()
         for connection in self.connections:
             connection.cut()
 
@@ -61,7 +63,8 @@ class Listening:
         """Listens again, on the same ports."""
         for endpoint in self._endpoints.values():
             endpoint.scope = trio.CancelScope()
-            self._start(endpoint, _listener(endpoint.port))
+            endpoint.listener = _listener(endpoint.port)
+            self.nursery.start_soon(self._accept, endpoint)
 
     def serve_plainly(self, serve: Callable[[trio.SocketStream], Awaitable[object]]) -> int:
         """Opens a port for something else, without TLS, and returns it."""
@@ -70,13 +73,10 @@ class Listening:
         port: int = listener.socket.getsockname()[1]
         return port
 
-    def _start(self, endpoint: _Endpoint, listener: trio.SocketListener) -> None:
-        self.nursery.start_soon(self._accept, endpoint, listener)
-
-    async def _accept(self, endpoint: _Endpoint, listener: trio.SocketListener) -> None:
+    async def _accept(self, endpoint: _Endpoint) -> None:
         serve = partial(self._serve, endpoint.context)
         with endpoint.scope:
-            await trio.serve_listeners(serve, [listener], handler_nursery=self.nursery)
+            await trio.serve_listeners(serve, [endpoint.listener], handler_nursery=self.nursery)
 
     async def _serve(self, context: ssl.SSLContext, stream: trio.SocketStream) -> None:
         connection = Connection(trio.SSLStream(stream, context, server_side=True, https_compatible=True))
@@ -102,9 +102,6 @@ class Listening:
 
 
 def _listener(port: int) -> trio.SocketListener:
-    opened = socket.socket()
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.bind(("127.0.0.1", port))
-    opened.listen(128)
+    opened = socket.create_server(("127.0.0.1", port), backlog=128)
     opened.setblocking(False)
     return trio.SocketListener(trio.socket.from_stdlib_socket(opened))
