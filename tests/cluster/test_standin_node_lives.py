@@ -127,8 +127,10 @@ def test_a_pod_that_fits_nowhere_waits_and_says_why(cluster: Cluster) -> None:
     (condition,) = found["status"]["conditions"]
     assert condition["type"] == "PodScheduled"
     assert condition["reason"] == "Unschedulable"
-    why = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. "
-    assert condition["message"].startswith(why)
+    assert condition["message"] == (
+        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
+        "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    )
     assert events(cluster)[0] == ("FailedScheduling", condition["message"])
     cluster.patch(NODES, None, "node-2", {"metadata": {"labels": {"disk": "ssd"}}})
     assert wait_for_pod(cluster, is_ready)["spec"]["nodeName"] == "node-2"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from .objects.quantities import amount
 from .pod_facts import is_finished
 from .store import Object
+
+_CROWDED = ("Insufficient cpu", "Insufficient memory", "Too many pods")
+_NO_VICTIMS = "No preemption victims found for incoming pod"
 
 
 def requested(pod: Object, resource: str) -> Decimal:
@@ -103,21 +106,24 @@ def choose(pod: Object, nodes: Sequence[Object], pods: Iterable[Object]) -> tupl
             reasons[reason] += 1
     if fitting:
         return min(fitting, key=lambda name: (len(bound[name]), name)), ""
-    told = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
     if not nodes:
         return None, "no nodes available to schedule pods"
-    return None, f"0/{len(nodes)} nodes are available: {told}. preemption: 0/{len(nodes)} nodes are available: " + (
-        f"{len(nodes)} Preemption is not helpful for scheduling."
-    )
+    none = f"0/{len(nodes)} nodes are available: "
+    # Other pods could make way only where there are too many.
+    crowded = sum(count for reason, count in reasons.items() if reason in _CROWDED)
+    preemption = {"Preemption is not helpful for scheduling": len(nodes) - crowded, _NO_VICTIMS: crowded}
+    return None, f"{none}{_counted(reasons)}. no new claims to deallocate, preemption: {none}{_counted(preemption)}."
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items() if count))
 
 
 def _misfit(pod: Object, node: Object, others: Sequence[Object]) -> str | None:
     if node["spec"].get("unschedulable"):
         return "node(s) were unschedulable"
-    taint = untolerated(pod, node, ("NoSchedule", "NoExecute"))
-    if taint is not None:
-        value = f"{taint['key']}: {taint.get('value', '')}"
-        return f"node(s) had untolerated taint {{{value}}}"
+    if untolerated(pod, node, ("NoSchedule", "NoExecute")) is not None:
+        return "node(s) had untolerated taint(s)"
     if not is_selected(pod, node):
         return "node(s) didn't match Pod's node affinity/selector"
     short = shortage(pod, node, others)

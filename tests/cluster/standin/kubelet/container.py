@@ -105,7 +105,7 @@ class ContainerWorker:
             self.record.restarts += 1
         # Known before it is there, so that whoever takes the pod down meanwhile finds it.
         self.record.container_id = identity
-        self._tell("Normal", "Created", f"Container created: {self.record.name}")
+        self._tell("Normal", "Created", "Container created")
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             self.pid = (await self.pod.surroundings.runtime.start(container, writing, writing)).pid
@@ -124,7 +124,7 @@ class ContainerWorker:
         """Waits for its end while it runs: its exit code, or the negative number of a signal."""
         runtime, identity = self.pod.surroundings.runtime, self.record.container_id
         self.log = Log()
-        self._tell("Normal", "Started", f"Container started: {self.record.name}")
+        self._tell("Normal", "Started", "Container started")
         if "terminated" in self.record.state:
             self.record.last_state = self.record.state
         asked = self.specification.get("readinessProbe")
