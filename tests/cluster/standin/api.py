@@ -55,7 +55,7 @@ class Recorded:
     headers: Mapping[str, str]
     body: bytes
     status: int = 0
-    """0 until it is answered, and for ever where the connection ended instead; 101 where it was handed over."""
+    """0 until it is answered, and for ever where the connection ended instead; 101 after one that was handed over."""
 
     def object(self) -> Object:
         """The request's body as JSON."""
