@@ -12,9 +12,12 @@ import pytest
 import trio
 
 from tests.cluster.container_pods import SLEEP, first_line, running_pod, whole
+from tests.cluster.standin.cluster import Cluster
 from tests.cluster.standin.containers.cgroups import name_of_node
 from tests.cluster.standin.containers.client import RuntimeRefused
 from tests.cluster.standin.containers.specification import Processes
+from tests.cluster.standin.node import Nodes
+from tests.cluster.standin.shop import NEWER_WEB, OLDER_WEB, open_up, registry
 from tests.mirrord_agent.support import in_trio
 
 REPOSITORY = Path(__file__).parents[2]
@@ -216,3 +219,44 @@ def test_it_works_in_a_plain_chroot_without_sys(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("web-")
+
+
+# Whole clusters.
+
+
+def test_nothing_stays_of_a_cluster(tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    nodes = Nodes(tmp_path / "nodes", registry())
+    with Cluster(tmp_path / "cluster", nodes) as cluster:
+        shop = open_up(cluster, nodes)
+        processes = [os.pidfd_open(shop.pid(name, "web")) for name in (OLDER_WEB, NEWER_WEB)]
+        names = {name_of_node(str(tmp_path / "nodes" / name / "runtime")) for name in nodes.names}
+        assert names <= set(cgroup_names(tmp_path))
+    for process in processes:
+        trio.run(wait_for_end, process)
+        os.close(process)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not names & set(cgroup_names(tmp_path))
+
+
+def test_a_cluster_whose_process_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    before = set(cgroup_names(tmp_path))
+    directory = tmp_path / "standin"
+    command = [sys.executable, "-m", "tests.cluster.standin", str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        assert Path(process.stdout.readline().decode().strip()).exists()
+        names = {name_of_node(str(directory / "nodes" / name / "runtime")) for name in ("node-1", "node-2")}
+        assert names <= set(cgroup_names(tmp_path)) - before
+        holders = [os.pidfd_open(int(child)) for child in children_of(process.pid)]
+        process.kill()
+    # Each removes its node's cgroups before it ends.
+    for holder in holders:
+        trio.run(wait_for_end, holder)
+        os.close(holder)
+    assert not names & set(cgroup_names(tmp_path))
+
+
+def children_of(pid: int) -> list[str]:
+    """The processes that threads of this one have started."""
+    return [child for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in tasks.read_text().split()]

@@ -109,6 +109,11 @@ class Client:
             async with self._sending:
                 await self._send((number, request), descriptors)
             return await self._answer(pending)
+        except BaseException:
+            # It may have come just when the one who asked was cancelled.
+            for descriptor in pending.descriptors:
+                os.close(descriptor)
+            raise
         finally:
             del self._pending[number]
 

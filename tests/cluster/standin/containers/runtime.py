@@ -134,7 +134,7 @@ class Runtime:
         return os.dup(namespaces["net"])
 
     def _start(self, container: Container, outputs: list[int]) -> int:
-        namespaces = self._running[container.sandbox].namespaces
+        namespaces = self._find(container.sandbox).namespaces
         cgroup = cgroups.make(self._cgroup / container.cgroup)
         report, ready = os.pipe()
         processes = container.sandbox if container.processes is Processes.SANDBOX else container.processes
@@ -155,10 +155,7 @@ class Runtime:
             kernel.unshare(kernel.CLONE_NEWPID)
         else:
             assert isinstance(processes, str)
-            joined = self._running.get(processes)
-            if joined is None or joined.ended:
-                raise ProcessLookupError(f"container {processes} is not running")
-            namespace = os.open(f"/proc/{joined.pid}/ns/pid", os.O_RDONLY)
+            namespace = os.open(f"/proc/{self._find(processes).pid}/ns/pid", os.O_RDONLY)
             try:
                 kernel.setns(namespace, kernel.CLONE_NEWPID)
             finally:
@@ -170,6 +167,12 @@ class Runtime:
             if pid != 0:
                 kernel.setns(self._own_processes, kernel.CLONE_NEWPID)
         return pid
+
+    def _find(self, identity: str) -> _Running:
+        running = self._running.get(identity)
+        if running is None or running.ended:
+            raise ProcessLookupError(f"container {identity} is not running")
+        return running
 
     def _await(self, pid: int, report: int, cgroup: Path) -> None:
         """Waits until a child runs its program. Raises OSError with what it has reported."""

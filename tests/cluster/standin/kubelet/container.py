@@ -148,6 +148,8 @@ class ContainerWorker:
 
     async def _probe(self, asked: Object) -> None:
         surroundings = self.pod.surroundings
+        period_s = asked.get("periodSeconds", 10)
+        pause_s = min(surroundings.pace.first_probe_s, period_s)
         while True:
             trouble = await probe(surroundings.nodes_network, self.pod.address, self.specification, asked)
             if trouble is not None:
@@ -155,7 +157,8 @@ class ContainerWorker:
             if self.record.ready != (trouble is None):
                 self.record.ready = trouble is None
                 self.pod.publish()
-            await trio.sleep(surroundings.pace.probe_s)
+            await trio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, period_s)
 
     async def _pull(self) -> None:
         """Waits until the image is on the node."""

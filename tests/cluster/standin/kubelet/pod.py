@@ -84,13 +84,17 @@ class PodWorker:
     async def run(self) -> None:
         """Runs the pod until it has been deleted and is gone."""
         self.state.publish()
-        async with trio.open_nursery() as background:
-            background.start_soon(self._live, background)
-            await self._deleted.wait()
-            await self._stop()
-            background.cancel_scope.cancel()
-        await self._take_down()
-        self._forget()
+        try:
+            async with trio.open_nursery() as background:
+                background.start_soon(self._live, background)
+                await self._deleted.wait()
+                await self._stop()
+                background.cancel_scope.cancel()
+            await self._take_down()
+            self._forget()
+        finally:
+            # Also where the node is gone: the descriptor alone would keep the namespace.
+            self._close_network()
 
     async def _live(self, background: trio.Nursery) -> None:
         await self._make_sandbox()
@@ -166,12 +170,15 @@ class PodWorker:
     async def _take_down(self) -> None:
         """Removes the sandbox and the volumes; harmless when done before."""
         state = self.state
-        if state.network >= 0:
-            os.close(state.network)
-            state.network = -1
+        self._close_network()
         if state.sandbox:
             await state.surroundings.runtime.remove(state.sandbox)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _close_network(self) -> None:
+        if self.state.network >= 0:
+            os.close(self.state.network)
+            self.state.network = -1
 
     def _forget(self) -> None:
         """Confirms the pod's deletion to the API server."""

@@ -25,8 +25,8 @@ class Pace:
     """From ErrImagePull to ImagePullBackOff; until the next sync, in reality."""
     retry_s: float = 0.1
     """Before it looks again for what is missing (ConfigMaps, Secrets)."""
-    probe_s: float = 0.05
-    """Between probes, in place of `periodSeconds`."""
+    first_probe_s: float = 0.01
+    """From the first readiness probe to the second; the pauses grow up to its `periodSeconds`."""
 
 
 @attrs.frozen
