@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import attrs
 
@@ -24,12 +23,12 @@ READY_THEN_WAIT = ("sh", "-c", "echo ready; exec sleep 1000")
 """A command that says when it runs, and goes on."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Run:
-    """A run under way. Standard output is read line by line, standard error when it is over."""
+    """A run under way. Standard output is read line by line, standard error when one likes."""
 
     process: subprocess.Popen[str]
-    _stderr: IO[bytes]
+    _stderr: Path
 
     def wait_ready(self) -> None:
         assert self.process.stdout is not None
@@ -46,24 +45,24 @@ class Run:
     @property
     def told(self) -> str:
         """What it has said on standard error until now."""
-        return os.pread(self._stderr.fileno(), 1 << 20, 0).decode()
+        return self._stderr.read_text()
 
 
 @contextmanager
 def run(kubeconfig: Path, *arguments: str | Path) -> Iterator[Run]:
     """Starts `mirrord-trace run`; kills it when the block is left and it still runs."""
-    with (
-        tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(
-            [*COMMAND, "run", "--kubeconfig", str(kubeconfig), *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as process,
-    ):
+    # Beside the kubeconfig, which lies in a directory of the test's.
+    descriptor, name = tempfile.mkstemp(".stderr", dir=kubeconfig.parent)
+    with subprocess.Popen(
+        [*COMMAND, "run", "--kubeconfig", str(kubeconfig), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=descriptor,
+        text=True,
+    ) as process:
+        os.close(descriptor)
         try:
-            yield Run(process, stderr)
+            yield Run(process, Path(name))
         finally:
             process.kill()
 
@@ -80,34 +79,24 @@ def left_over(store: Store) -> list[str]:
 
 
 def wait_until_nothing_is_left(cluster: Cluster, timeout_s: float = 20) -> None:
-    """Jobs, pods and processes of agents. Raises TimeoutError."""
+    """Jobs, their pods and their processes. Raises TimeoutError.
+
+    What is in ephemeral containers is not looked for: it leaves by itself, which takes its time.
+    """
     cluster.wait_until(lambda store: None if left_over(store) else True, timeout_s)
-    assert agent_processes(cluster) == []
+    assert processes_of_jobs(cluster) == []
 
 
-def agent_processes(cluster: Cluster) -> list[int]:
-    """The processes on this machine of agents that were asked for in this cluster, however long ago."""
-    hashes = {
-        argument
-        for asked in cluster.requests
-        if asked.body and b"--secret-hash" in asked.body
-        for argument in _arguments(asked.object())
-        if len(argument) == 64
-    }
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if "--secret-hash" in arguments and arguments[arguments.index("--secret-hash") + 1] in hashes:
-            found.append(int(pid))
-    return found
+def processes_of_jobs(cluster: Cluster) -> list[int]:
+    """The processes on this machine of agents for which jobs were asked for in this cluster, however long ago."""
+    asked = [one.object() for one in cluster.requests if one.verb == "create" and one.resource == JOBS]
+    specs = [job["spec"]["template"]["spec"]["containers"][0]["args"] for job in asked if is_ours(job)]
+    hashes = {arguments[arguments.index("--secret-hash") + 1] for arguments in specs}
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if hashes & set(_arguments(pid))]
 
 
-def _arguments(body: Object) -> list[str]:
-    spec = body["spec"]
-    containers = spec["template"]["spec"]["containers"] if "template" in spec else spec["ephemeralContainers"]
-    arguments: list[str] = containers[0]["args"]
-    at = arguments.index("--secret-hash")
-    return arguments[at : at + 2]
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it has just ended
+        return []

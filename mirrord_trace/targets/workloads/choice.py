@@ -97,10 +97,10 @@ def why_not(pod: Object) -> str:
     if phase == "Running" and is_ready and len(reasons) == 1:
         return ""
     reasons += [
-        f"not {kind} ({_reason(condition)})"
-        for kind, condition in conditions.items()
-        # A condition that cannot hold before another does says nothing new.
-        if condition["status"] != "True" and kind in ("PodScheduled", "Initialized", "Ready") and _reason(condition)
+        f"not {kind} ({_reason(conditions[kind])})" if _reason(conditions[kind]) else f"not {kind}"
+        # The others follow from these.
+        for kind in ("PodScheduled", "Initialized", "Ready")
+        if kind in conditions and conditions[kind]["status"] != "True"
     ]
     reasons += [f"container {one['name']} {what}" for one in _statuses(pod) if (what := _trouble_of(one))]
     return ", ".join(reasons)

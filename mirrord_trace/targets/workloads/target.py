@@ -65,7 +65,6 @@ class WorkloadTarget:
             with reporter.step("waiting for the agent") as step:
                 arrival = Arrival(api, agent, self.agent, candidate, step)
                 pod, port = await arrival.listening(nursery)
-                step.waiting("for the connection to it")
                 forward = await owned.enter_async_context(_forwarded(api, agent, pod, port))
             connection = _Connection(forward, api, agent, pod, arrival.log)
             link = AgentLink(forward.stream, secret, name, frozenset(), connection.last_words)
@@ -125,7 +124,15 @@ async def _forwarded(api: ApiServer, agent: Agent, pod: str, port: int) -> Async
         try:
             forward = await owned.enter_async_context(port_forward(api, agent.namespace, pod, port))
         except ApiRefusal as refusal:
-            raise failure(refusal, f"connect to port {port} of pod {pod}") from refusal
+            problem = failure(refusal, f"connect to port {port} of pod {pod}")
+            if refusal.status == 403 and refusal.message.rstrip().endswith("is forbidden:"):
+                # The second look at rights, that of AuthorizePodWebsocketUpgradeCreatePermission, gives no reason.
+                problem = Failure(
+                    f"cannot connect to port {port} of pod {pod}: there is a right to get {refusal.resource} in the "
+                    f"namespace {agent.namespace}, but none to create it",
+                    "Kubernetes asks for both since 1.35. agent/rbac.yaml grants them.",
+                )
+            raise problem from refusal
         yield forward
 
 

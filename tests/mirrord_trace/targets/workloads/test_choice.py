@@ -36,11 +36,11 @@ def test_the_newest_first() -> None:
 @pytest.mark.parametrize(
     ("unfit", "why"),
     [
-        (pod(phase="Pending", ready=False, statuses=()), "Pending"),
-        (pod(phase="Succeeded", ready=False), "Succeeded"),
+        (pod(phase="Pending", ready=False, statuses=()), "Pending, not Ready"),
+        (pod(phase="Succeeded", ready=False), "Succeeded, not Ready"),
         (
             pod(phase="Failed", reason="Evicted", message="low on memory", ready=False),
-            "Failed (Evicted: low on memory)",
+            "Failed (Evicted: low on memory), not Ready",
         ),
         (pod(metadata={"deletionTimestamp": "2030-01-01T00:00:01Z"}), "Running, being deleted"),
         (pod(conditions=()) | {"status": {"phase": "Running"}}, "Running"),
@@ -71,9 +71,12 @@ def test_the_newest_first() -> None:
                 ready=False,
                 statuses=(container_status("app", {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),),
             ),
-            "Running, container app ended with exit code 137 (OOMKilled)",
+            "Running, not Ready, container app ended with exit code 137 (OOMKilled)",
         ),
-        (pod(ready=False, statuses=(container_status("app", ready=False),)), "Running, container app is not ready"),
+        (
+            pod(ready=False, statuses=(container_status("app", ready=False),)),
+            "Running, not Ready, container app is not ready",
+        ),
         (
             pod(
                 phase="Pending",
@@ -84,7 +87,7 @@ def test_the_newest_first() -> None:
                     container_status("second", {"terminated": {"exitCode": 1, "reason": "Error"}}),
                 ],
             ),
-            "Pending, container second ended with exit code 1 (Error)",
+            "Pending, not Ready, container second ended with exit code 1 (Error)",
         ),
     ],
 )
@@ -140,7 +143,7 @@ def test_a_container_that_only_some_pods_have() -> None:
     pods = [pod("a", created="2030-01-02T00:00:00Z"), pod("b", containers=("app", "new"))]
     assert names(pods, "new") == [("b", "new")]
     unready = [pods[0], pod("b", containers=("app", "new"), ready=False)]
-    assert no_candidate("x", unready, "new").advice == "a: has no container new\nb: Running"
+    assert no_candidate("x", unready, "new").advice == "a: has no container new\nb: Running, not Ready"
 
 
 def test_no_pods_and_why() -> None:
@@ -165,4 +168,4 @@ def test_no_pods_and_why() -> None:
 def test_many_pods_are_not_all_told() -> None:
     advice = no_candidate("x", [pod(f"p{number}", ready=False) for number in range(7)], None).advice
     assert advice is not None
-    assert advice.splitlines()[-2:] == ["p4: Running", "and 2 more"]
+    assert advice.splitlines()[-2:] == ["p4: Running, not Ready", "and 2 more"]
