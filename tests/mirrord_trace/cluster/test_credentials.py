@@ -237,10 +237,9 @@ def test_an_oidc_token_is_refreshed_and_kept(tmp_path: Path, monkeypatch: pytest
             who(handler)
 
     with Server(tmp_path, provider_and_api) as server:
-        (tmp_path / "idp.crt").write_bytes(server.authority.cert_pem.bytes())
         described = {
             "idp-issuer-url": server.url,
-            "idp-certificate-authority": str(tmp_path / "idp.crt"),
+            "idp-certificate-authority-data": encoded(server.authority.cert_pem.bytes().decode()),
             "client-id": "id",
             "client-secret": "secret",
             "id-token": jwt(time.time() - 3600),
