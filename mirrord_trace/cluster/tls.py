@@ -1,7 +1,7 @@
 """TLS on a byte stream, many records at a time.
 
 Trio's own hands out one record, 16 KiB at most, for each call, through two locks and several turns of the scheduler.
-Here a read empties what has come. A port-forward's bytes then cost two thirds of the processor's time
+Here a read empties what has come. The bytes of a port-forward then cost little more than half of the processor's time
 (docs/benchmarks.md).
 """
 
@@ -12,7 +12,7 @@ import ssl
 import trio
 
 #: Bytes asked for by one read of the transport. For more, the C library maps fresh memory each time (mallopt(3),
-#: M_MMAP_THRESHOLD), which costs more than the reads that it saves.
+#: M_MMAP_THRESHOLD), which costs more than it saves.
 _READ_BYTES = 128 << 10
 #: Plaintext of one record at most (RFC 8446, 5.1); OpenSSL never returns more for one read.
 _RECORD_BYTES = 16 << 10

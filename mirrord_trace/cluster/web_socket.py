@@ -8,6 +8,7 @@ here and a session's frames then have to share the processor with it; with our o
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -183,8 +184,9 @@ async def _reach(request: WebSocketRequest) -> trio.abc.Stream:
             "a SOCKS proxy needs the package python-socks, which is not installed", "pip install 'python-socks[trio]'"
         ) from error
     except OSError as error:
-        if isinstance(error.__cause__, ExceptionGroup):  # one for each of the server's addresses
-            raise error.__cause__.exceptions[0] from error
+        causes = error.__cause__  # one for each of the server's addresses
+        if isinstance(causes, ExceptionGroup) and isinstance(first := causes.exceptions[0], OSError) and first.errno:
+            raise OSError(first.errno, os.strerror(first.errno)) from error
         raise
     if isinstance(transport, trio.SocketStream):
         transport.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)

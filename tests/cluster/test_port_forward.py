@@ -370,7 +370,7 @@ async def test_a_wait_for_an_answer_can_be_cancelled(cluster: Cluster) -> None:
 async def test_an_api_server_that_is_not_there_is_a_failure(cluster: Cluster) -> None:
     async with api_at(cluster.kubeconfig) as api:
         cluster.go_away()
-        with pytest.raises(Failure, match="connection refused"):
+        with pytest.raises(Failure, match=r"https://127.0.0.1:\d+: connection refused$"):
             async with port_forward(api, "shop", "web-1", 80):
                 pass
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import ssl
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -190,11 +191,18 @@ class _WebSocket:
                 if not data:
                     return None
                 self._received += data
+                self._take_records()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         data = bytes(memoryview(self._received)[:size])
         del self._received[:size]
         return data
+
+    def _take_records(self) -> None:
+        """What else has come: Trio hands out one TLS record for each call, which would make this the bottleneck."""
+        with suppress(ssl.SSLWantReadError, ssl.SSLEOFError):
+            while data := self._stream._ssl_object.read(16 << 10):
+                self._received += data
 
 
 def _pieces(data: bytes) -> Iterator[memoryview]:
