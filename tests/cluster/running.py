@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import attrs
 
 from mirrord_trace.cluster.resources import JOBS, PODS
 from mirrord_trace.targets.workloads.ownership import MANAGED_BY
@@ -23,17 +21,25 @@ READY_THEN_WAIT = ("sh", "-c", "echo ready; exec sleep 1000")
 """A command that says when it runs, and goes on."""
 
 
-@attrs.define(eq=False)
 class Run:
-    """A run under way. Standard output is read line by line, standard error when one likes."""
+    """A run under way. Standard output is read line by line; standard error is kept as it comes."""
 
-    process: subprocess.Popen[str]
-    _stderr: Path
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
 
     def wait_ready(self) -> None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line == "ready\n", (line, self.told)
+
+    def wait_told(self, part: str) -> None:
+        """Until it has said something on standard error."""
+        with self._news:
+            assert self._news.wait_for(lambda: part in "".join(self._lines), TIMEOUT_S), self._lines
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -44,27 +50,36 @@ class Run:
 
     @property
     def told(self) -> str:
-        """What it has said on standard error until now."""
-        return self._stderr.read_text()
+        """What it has said on standard error until now; all of it, once it has ended."""
+        if self.process.poll() is not None:
+            self._reader.join(TIMEOUT_S)
+        return "".join(self._lines)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
 
 
 @contextmanager
 def run(kubeconfig: Path, *arguments: str | Path) -> Iterator[Run]:
     """Starts `mirrord-trace run`; kills it when the block is left and it still runs."""
-    # Beside the kubeconfig, which lies in a directory of the test's.
-    descriptor, name = tempfile.mkstemp(".stderr", dir=kubeconfig.parent)
     with subprocess.Popen(
         [*COMMAND, "run", "--kubeconfig", str(kubeconfig), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=descriptor,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        os.close(descriptor)
+        running = Run(process)
         try:
-            yield Run(process, Path(name))
+            yield running
         finally:
             process.kill()
+            process.wait()
+            assert running.told is not None  # its reader has ended before the pipe is closed
 
 
 def is_ours(thing: Object) -> bool:
