@@ -42,7 +42,7 @@ class Figure:
     section: str
     name: str
     unit: str
-    """ns, s, B (memory), B/s or 1/s (rates)."""
+    """ns, s, B (memory), B/s or 1/s (rates), 1 (a number)."""
     samples: Mapping[str, Sequence[float]]
     parameters: Mapping[str, int] = attrs.field(factory=dict)
     """What was varied: threads, bytes of a message, streams, …"""

@@ -1,4 +1,4 @@
-"""The goals of the notify delivery, and whether the figures meet them: pure."""
+"""The goals of the notify delivery and of sessions in clusters, and whether the figures meet them: pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks import units
 from benchmarks.figures import NATIVE, Figure, find
-from benchmarks.sections import calls, growth, network, startup
+from benchmarks.sections import calls, cluster, growth, network, startup
 from benchmarks.ways import FLOOR, NOTIFY, STRACE
 
 _FLOOR_FACTOR: Final = 1.6
@@ -20,6 +20,10 @@ _NATIVE_RATE: Final = 4e9
 _CONNECTIONS: Final = 1000
 _MEMORY_BYTES: Final = 150e6
 _START_S: Final = 0.5
+_CLUSTER_START_S: Final = 1.5
+_CLUSTER_RATE: Final = 250e6
+_REQUESTS: Final = 15
+_AGENT_BYTES: Final = 45e6
 
 
 @attrs.frozen
@@ -37,7 +41,7 @@ class Verdict:
 
 
 def judge(figures: Sequence[Figure]) -> list[Verdict]:
-    """Every goal, in the order of the issue."""
+    """Every goal, in the order of the issues."""
     return [
         _openat_and_floor(figures),
         _openat_and_strace(figures),
@@ -45,6 +49,10 @@ def judge(figures: Sequence[Figure]) -> list[Verdict]:
         _stream(figures),
         _connections(figures),
         _start(figures),
+        _cluster_start(figures),
+        _cluster_rate(figures),
+        _cluster_requests(figures),
+        _agent_memory(figures),
     ]
 
 
@@ -129,3 +137,49 @@ def _start(figures: Sequence[Figure]) -> Verdict:
     if taken is None:
         return _unmeasured(goal, figure, NOTIFY)
     return Verdict(goal, units.shown(taken.median, "s"), taken.median <= _START_S)
+
+
+def _cluster_start(figures: Sequence[Figure]) -> Verdict:
+    goal = f"mirrord-trace run -t deploy/web -- /bin/true takes at most {_CLUSTER_START_S:g} s plus the pod's own start"
+    figure = find(figures, cluster.SECTION, cluster.START_LESS)
+    taken = figure.summary(NOTIFY) if figure else None
+    if taken is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    return Verdict(goal, units.shown(taken.median, "s"), taken.median <= _CLUSTER_START_S)
+
+
+def _cluster_rate(figures: Sequence[Figure]) -> Verdict:
+    """The worse direction, each with messages of the size that is best for us."""
+    goal = f"A connection through a cluster's API server moves at least {units.shown(_CLUSTER_RATE, 'B/s')} either way"
+    names = (cluster.UP, cluster.DOWN)
+    directions = [
+        [figure for figure in figures if (figure.section, figure.name) == (cluster.SECTION, name)] for name in names
+    ]
+    rates = [max(map(_notify_median, candidates), default=0.0) for candidates in directions]
+    if not all(rates):
+        return _unmeasured(goal, next(iter(directions[0]), None), NOTIFY)
+    measured = ", ".join(
+        f"{name.split()[-1]} {units.shown(rate, 'B/s')}" for name, rate in zip(names, rates, strict=True)
+    )
+    return Verdict(goal, measured, min(rates) >= _CLUSTER_RATE)
+
+
+def _cluster_requests(figures: Sequence[Figure]) -> Verdict:
+    goal = f"A session costs the API server at most {_REQUESTS} requests and one WebSocket"
+    figure = find(figures, cluster.SECTION, cluster.REQUESTS)
+    sockets_figure = find(figures, cluster.SECTION, cluster.WEB_SOCKETS)
+    requests = figure.summary(NOTIFY) if figure else None
+    sockets = sockets_figure.summary(NOTIFY) if sockets_figure else None
+    if requests is None or sockets is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    met = requests.maximum <= _REQUESTS and sockets.maximum <= 1
+    return Verdict(goal, f"{requests.maximum:g} and {sockets.maximum:g}", met)
+
+
+def _agent_memory(figures: Sequence[Figure]) -> Verdict:
+    goal = f"An idle agent has at most {_AGENT_BYTES / 1e6:g} MB of memory"
+    figure = find(figures, cluster.SECTION, f"{cluster.MEMORY}: RSS")
+    memory = figure.summary(NOTIFY) if figure else None
+    if memory is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    return Verdict(goal, f"{memory.median / 1e6:.1f} MB resident", memory.median <= _AGENT_BYTES)

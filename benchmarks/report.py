@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from benchmarks.results import Results
 
 _ORDER: Final = (*ALL, SSH)
-_TITLES: Final = {"calls": "System calls", "startup": "Start-up", "network": "Network", "growth": "Growth"}
+_TITLES: Final = {
+    "calls": "System calls",
+    "startup": "Start-up",
+    "network": "Network",
+    "growth": "Growth",
+    "cluster": "In a cluster",
+}
 _CHARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "calls": ("calls.svg",),
     "startup": ("startup.svg",),
     "network": ("throughput.svg", "latency.svg", "datagrams.svg"),
     "growth": ("growth.svg", "memory.svg"),
+    "cluster": (),
 }
 _PARAMETERS: Final = {"bytes": units.size}
 

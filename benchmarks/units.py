@@ -10,18 +10,18 @@ _BINARY: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")
 
 
 def shown(value: float, unit: str) -> str:
-    """With a suitable prefix and three significant digits. Units: ns, s, B, B/s, 1/s. Prefixes are decimal."""
+    """With a suitable prefix and three significant digits. Units: ns, s, B, B/s, 1/s, 1. Prefixes are decimal."""
     if value == 0:
         return "0"
     divisor, suffix = _scale(value, unit)
-    return f"{significant(value / divisor)} {suffix}"
+    return f"{significant(value / divisor)} {suffix}".rstrip()
 
 
 def with_spread(value: float, lower: float, upper: float, unit: str) -> str:
     """A value and what it lies between, the unit said once: "1.3 µs (1.2 to 1.4)"."""
     divisor, suffix = _scale(value, unit)
     middle, low, high = (significant(number / divisor) for number in (value, lower, upper))
-    return f"{middle} {suffix} ({low} to {high})"
+    return f"{middle} {suffix}".rstrip() + f" ({low} to {high})"
 
 
 def _scale(value: float, unit: str) -> tuple[float, str]:

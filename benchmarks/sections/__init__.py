@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
-from benchmarks.sections import calls, growth, network, startup
+from benchmarks.sections import calls, cluster, growth, network, startup
 
 
 @attrs.frozen
@@ -25,4 +25,5 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "startup": Section("Start-up", startup.measure),
     "network": Section("Network", network.measure),
     "growth": Section("Growth", growth.measure),
+    "cluster": Section("In a cluster", cluster.measure),
 }

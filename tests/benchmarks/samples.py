@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.figures import NATIVE, Figure
-from benchmarks.sections import calls, growth, network, startup
+from benchmarks.sections import calls, cluster, growth, network, startup
 from benchmarks.ways import ALL, FLOOR, NOTIFY, PROOT, PTRACE, SSH, STRACE
 
 OPENAT = {NATIVE: 600.0, FLOOR: 3000.0, NOTIFY: 4500.0, PTRACE: 20e3, STRACE: 30e3}
@@ -94,8 +94,39 @@ def growth_figures(memory_bytes: float = 140e6) -> list[Figure]:
     return figures
 
 
+def cluster_figures(
+    *,
+    start_s: float = 0.7,
+    rate: float = 3e8,
+    requests: float = 7.0,
+    web_sockets: float = 1.0,
+    memory_bytes: float = 27e6,
+) -> list[Figure]:
+    seconds = {
+        cluster.START: start_s + 0.05,
+        cluster.POD_START: 0.05,
+        cluster.START_LESS: start_s,
+        cluster.EPHEMERAL: 0.7,
+    }
+    counts = {cluster.REQUESTS: requests, cluster.WEB_SOCKETS: web_sockets}
+    return [
+        *(Figure(cluster.SECTION, name, "s", three({NOTIFY: value})) for name, value in seconds.items()),
+        *(Figure(cluster.SECTION, name, "1", {NOTIFY: [value] * 3}) for name, value in counts.items()),
+        *(
+            Figure(cluster.SECTION, f"{cluster.MEMORY}: {kind}", "B", three({NOTIFY: memory_bytes}))
+            for kind in ("RSS", "PSS")
+        ),
+        *(
+            Figure(cluster.SECTION, name, "B/s", three({NATIVE: 4e9, NOTIFY: rate * factor}), {"bytes": size})
+            for name, factor in ((cluster.UP, 1.0), (cluster.DOWN, 1.5))
+            for size in cluster.MESSAGES
+        ),
+        Figure(cluster.SECTION, cluster.ROUND_TRIP, "ns", three({NATIVE: 5e3, NOTIFY: 5e5}), {"bytes": 1}),
+    ]
+
+
 def all_figures() -> list[Figure]:
-    return [*call_figures(), *startup_figures(), *network_figures(), *growth_figures()]
+    return [*call_figures(), *startup_figures(), *network_figures(), *growth_figures(), *cluster_figures()]
 
 
 def without(figures: Sequence[Figure], way: str, why: str) -> list[Figure]:

@@ -12,8 +12,8 @@ def verdict(about: str, figures: list[Figure]) -> Verdict:
     return found[0]
 
 
-def test_all_six_goals_are_judged() -> None:
-    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 6
+def test_all_ten_goals_are_judged() -> None:
+    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 10
 
 
 def test_the_floor_is_the_measure_of_openat() -> None:
@@ -49,6 +49,34 @@ def test_memory_with_a_thousand_connections(memory: float, met: bool) -> None:
     judged = verdict("concurrent connections", samples.growth_figures(memory))
     assert judged.met is met
     assert judged.measured == f"{memory / 1e6:.0f} MB resident"
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(1.49, True), (1.51, False)])
+def test_the_start_in_a_cluster_is_judged_without_the_pods_own(seconds: float, met: bool) -> None:
+    judged = verdict("deploy/web", samples.cluster_figures(start_s=seconds))
+    assert judged.met is met
+    assert judged.measured == f"{seconds} s"
+
+
+@pytest.mark.parametrize(("rate", "met"), [(251e6, True), (249e6, False)])
+def test_the_worse_direction_counts(rate: float, met: bool) -> None:
+    judged = verdict("API server moves", samples.cluster_figures(rate=rate))
+    assert judged.met is met
+    assert judged.measured.startswith(f"up {rate / 1e6:.0f} MB/s, down ")
+
+
+@pytest.mark.parametrize(("requests", "web_sockets", "met"), [(15, 1, True), (16, 1, False), (7, 2, False)])
+def test_what_a_session_may_cost_the_api_server(requests: int, web_sockets: int, met: bool) -> None:
+    judged = verdict("requests", samples.cluster_figures(requests=requests, web_sockets=web_sockets))
+    assert judged.met is met
+    assert judged.measured == f"{requests} and {web_sockets}"
+
+
+@pytest.mark.parametrize(("memory", "met"), [(44.9e6, True), (45.1e6, False)])
+def test_memory_of_an_idle_agent(memory: float, met: bool) -> None:
+    judged = verdict("idle agent", samples.cluster_figures(memory_bytes=memory))
+    assert judged.met is met
+    assert judged.measured == f"{memory / 1e6} MB resident"
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:

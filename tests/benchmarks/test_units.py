@@ -17,6 +17,7 @@ from benchmarks import units
         (999, "B/s", "999 B/s"),
         (14_700, "1/s", "14.7 k/s"),
         (31, "1/s", "31 /s"),
+        (7, "1", "7"),
         (140_000_000, "B", "140 MB"),
         (0, "ns", "0"),
         (-50.6, "ns", "-50.6 ns"),
@@ -29,6 +30,7 @@ def test_a_value_is_shown_with_three_digits_and_a_fitting_prefix(value: float, u
 
 def test_a_spread_says_the_unit_once() -> None:
     assert units.with_spread(1300, 950, 1400, "ns") == "1.3 µs (0.95 to 1.4)"
+    assert units.with_spread(7, 7, 8, "1") == "7 (7 to 8)"
 
 
 @pytest.mark.parametrize(
