@@ -57,7 +57,7 @@ def test_through_a_proxy(shop: Shop, password: str | None) -> None:
     through = len(proxy.targets)
     assert through > 1, "requests and the WebSocket"
     assert_works(shop, shop.cluster.kubeconfig_for(namespace=NAMESPACE), HTTPS_PROXY=url, NO_PROXY="")
-    assert len(proxy.targets) == 2 * through
+    assert len(proxy.targets) > through + 1
 
 
 @pytest.mark.parametrize("auth", ["exec", "token-file"])
