@@ -18,8 +18,8 @@ from tests.cluster.standin.shop import NAMESPACE, NEWER_WEB, Shop
 USERS: list[Auth] = ["token", "token-file", "certificate", "certificate-data", "exec", "exec-certificate", "oidc"]
 
 
-def assert_works(shop: Shop, kubeconfig: Path, *arguments: str, **environment: str) -> None:
-    done = mirrord_trace(kubeconfig, "run", "-q", *arguments, "-t", "deploy/web", "--", "uname", "-n", **environment)
+def assert_works(shop: Shop, kubeconfig: Path, *arguments: str) -> None:
+    done = mirrord_trace(kubeconfig, "run", "-q", *arguments, "-t", "deploy/web", "--", "uname", "-n")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{NEWER_WEB}\n", "")
     assert not [job for job in shop.cluster.list(JOBS) if is_ours(job)]
 
@@ -54,10 +54,7 @@ def test_certificates_that_are_accepted_by_a_flag(shop: Shop) -> None:
 def test_through_a_proxy(shop: Shop, password: str | None) -> None:
     url, proxy = shop.cluster.proxy(password)
     assert_works(shop, shop.cluster.kubeconfig_for(namespace=NAMESPACE, proxy_url=url))
-    through = len(proxy.targets)
-    assert through > 1, "requests and the WebSocket"
-    assert_works(shop, shop.cluster.kubeconfig_for(namespace=NAMESPACE), HTTPS_PROXY=url, NO_PROXY="")
-    assert len(proxy.targets) > through + 1
+    assert len(proxy.targets) > 1, "requests and the WebSocket"
 
 
 @pytest.mark.parametrize("auth", ["exec", "token-file"])
