@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from mirrord_trace.cluster.resources import DEPLOYMENTS, JOBS, POD_LOGS, POD_PORT_FORWARD, PODS
+from mirrord_trace.cluster.resources import (
+    DEPLOYMENTS,
+    JOBS,
+    POD_EPHEMERAL_CONTAINERS,
+    POD_LOGS,
+    POD_PORT_FORWARD,
+    PODS,
+)
 from tests.cluster.commands import mirrord_trace
 from tests.cluster.running import (
     READY_THEN_WAIT,
@@ -151,6 +158,28 @@ def of_user(match: Match, user: str) -> Match:
     return Match(verb=match.verb, resource=match.resource, user=user)
 
 
+def test_kill_9_at_every_request_of_an_ephemeral_run(fresh_shop: Shop, tmp_path: Path) -> None:
+    """The agents that have started leave when nobody comes; their entries in the pod's list stay."""
+    cluster = fresh_shop.cluster
+    matches = [
+        Match(verb="patch", resource=POD_EPHEMERAL_CONTAINERS),
+        *(REQUESTS[name] for name in ("watching the pod", "following the log", "connecting")),
+    ]
+    with ExitStack() as runs:
+        for number, match in enumerate(matches):
+            user = f"killed-{number}"
+            cluster.rbac.allow(user, "*", "*")
+            hold = cluster.faults.hold(of_user(match, user))
+            config = cluster.kubeconfig_for(user, namespace=NAMESPACE)
+            arguments = ("-e", "-f", short_timeouts(tmp_path), "-t", "deploy/cart", "--", "true")
+            running = runs.enter_context(run(config, *arguments))
+            assert hold.reached.wait(30), running.told
+            running.signal(signal.SIGKILL)
+            running.wait()
+            hold.release()
+    cluster.wait_until(lambda store: True if ephemeral_agents_ended(fresh_shop, len(matches)) else None)
+
+
 def test_kill_9_of_an_ephemeral_run_ends_the_agent(shop: Shop) -> None:
     with run(kubeconfig(shop), "-e", "-t", "deploy/cart", "--", *READY_THEN_WAIT) as running:
         running.wait_ready()
@@ -164,11 +193,11 @@ def test_an_ephemeral_agent_leaves_with_its_session(shop: Shop) -> None:
     shop.cluster.wait_until(lambda store: True if ephemeral_agents_ended(shop) else None)
 
 
-def ephemeral_agents_ended(shop: Shop) -> bool:
-    """To be asked in the stand-in's loop."""
+def ephemeral_agents_ended(shop: Shop, count: int = 1) -> bool:
+    """Whether all have ended, and they are so many at least. To be asked in the stand-in's loop."""
     pod = shop.cluster.store.get(PODS, NAMESPACE, "cart-7b6d-lw8qz")
     statuses = pod["status"].get("ephemeralContainerStatuses", [])
-    return bool(statuses) and all("terminated" in one["state"] for one in statuses)
+    return len(statuses) >= count and all("terminated" in one["state"] for one in statuses)
 
 
 def test_a_delete_that_is_refused(shop: Shop) -> None:

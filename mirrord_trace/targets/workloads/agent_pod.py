@@ -31,8 +31,8 @@ JOB_NAME_LABEL: Final = "job-name"
 ANSWER_TIMEOUT_S: Final = 10.0
 """How long an agent may take to answer that can be connected to."""
 _MARGIN_S: Final = 5.0
-FIRST_CLIENT_TIMEOUT_S: Final = 30.0
-"""How long an agent waits for us, who wait for it: from its start to our connection a few requests go by."""
+_FIRST_CLIENT_S: Final = 30.0
+"""How long an agent waits for us at most, who wait for it: from its start to our connection a few requests go by."""
 _GRACE_S: Final = 2
 """What a pod gets for its end: the agent leaves at once."""
 _NOBODY: Final = 65534
@@ -141,7 +141,7 @@ def _arguments(config: AgentConfiguration, candidate: Candidate | None, secret_h
         *("--listen", "127.0.0.1:0"),
         *("--secret-hash", secret_hash),
         *("--communication-timeout", f"{config.communication_timeout_s:g}"),
-        *("--first-client-timeout", f"{FIRST_CLIENT_TIMEOUT_S:g}"),
+        *("--first-client-timeout", f"{min(_FIRST_CLIENT_S, config.startup_timeout_s + _MARGIN_S):g}"),
     ]
 
 

@@ -29,6 +29,8 @@ _UNDER_WAY_S: Final = 3.0
 """How long a request that makes something may still take when we are told to end."""
 _REMOVAL_S: Final = 5.0
 """How long removing may take: whoever ends us may not wait much longer."""
+_TELL_AFTER_S: Final = 1.0
+"""Then the user is told what we wait for."""
 
 _Result = TypeVar("_Result")
 
@@ -124,13 +126,18 @@ class JobAgent:
     async def _remove(self) -> None:
         problem = "the API server did not answer"
         with trio.move_on_after(_REMOVAL_S, shield=True):
-            try:
-                await self.api.delete(JOBS, self.namespace, self.name)
-                return
-            except ApiRefusal as refusal:
-                problem = failure(refusal, "delete it").message
-            except Failure as unreachable:
-                problem = unreachable.message
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_of_removal)
+                try:
+                    await self.api.delete(JOBS, self.namespace, self.name)
+                    problem = ""
+                except ApiRefusal as refusal:
+                    problem = failure(refusal, "delete it").message
+                except Failure as unreachable:
+                    problem = unreachable.message
+                nursery.cancel_scope.cancel()
+        if not problem:
+            return
         by_itself = (
             f"its agent leaves after {self.config.communication_timeout_s:g} s without us"
             if self._settled
@@ -141,6 +148,10 @@ class JobAgent:
             f"It goes by itself: {by_itself}, and the cluster removes it. To see to it: "
             f"mirrord-trace clean -n {self.namespace}"
         )
+
+    async def _tell_of_removal(self) -> None:
+        await trio.sleep(_TELL_AFTER_S)
+        self.reporter.note(f"waiting for the API server to delete the agent's job, for {_REMOVAL_S:g} s at most")
 
 
 @attrs.define(eq=False)

@@ -132,9 +132,12 @@ def _why_not_served(pod: Object, container: str | None) -> str:
 def _why_no_pods(workload: Object | None) -> Iterator[str]:
     if workload is None:
         return
-    if workload.get("spec", {}).get("replicas") == 0:
+    spec, status = workload.get("spec", {}), workload.get("status", {})
+    if spec.get("replicas") == 0:
         yield "It is scaled to 0."
-    for condition in workload.get("status", {}).get("conditions") or ():
+    if "schedule" in spec and not status.get("lastScheduleTime"):
+        yield f"It has not run yet; its schedule is {spec['schedule']}."
+    for condition in status.get("conditions") or ():
         good = "False" if condition["type"] in ("ReplicaFailure", "Failed") else "True"
         if condition["status"] != good and _reason(condition):
             yield f"{condition['type']} is {condition['status']}: {_reason(condition)}"

@@ -146,7 +146,12 @@ def _why_not_pulled(waiting: Object, events: Sequence[Object]) -> str:
 
 def _refused_creation(events: Sequence[Object]) -> Failure | None:
     """Why the job controller may not make the pod: what admission says to it, it can tell by events only."""
-    refusals = [event for event in in_order(events) if event.get("reason") == "FailedCreate"]
+    refusals = [
+        event
+        for event in in_order(events)
+        # Whoever counts quotas does it by optimistic locking, and the controller tries again at once.
+        if event.get("reason") == "FailedCreate" and "the object has been modified" not in event.get("message", "")
+    ]
     if not refusals:
         return None
     message = refusals[-1].get("message", "").removeprefix("Error creating: ")

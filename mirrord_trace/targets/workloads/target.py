@@ -78,6 +78,8 @@ class WorkloadTarget:
 
     def _agent(self, api: ApiServer, reporter: Reporter, candidate: Candidate | None, secret_hash: str) -> Agent:
         if self.agent.mode == "ephemeral" and candidate is not None:
+            if self.agent.namespace not in (None, candidate.namespace):
+                reporter.note(f"an ephemeral container is in its pod's namespace, not in {self.agent.namespace}")
             return EphemeralAgent(api, reporter, self.agent, candidate, secret_hash)
         namespace = self.agent.namespace or api.namespace
         return JobAgent(api, reporter, self.agent, namespace, candidate, secret_hash)

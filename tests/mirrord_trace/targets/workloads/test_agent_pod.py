@@ -56,6 +56,8 @@ def test_the_arguments_hold_the_hash_and_no_secret() -> None:
         *("--communication-timeout", "2.5"),
         *("--first-client-timeout", "30"),
     ]
+    impatient = container_of(made(AgentConfiguration(startup_timeout_s=1)))["args"]
+    assert impatient[-2:] == ["--first-client-timeout", "6"], "nobody will come after that"
 
 
 def test_root_with_the_capabilities_it_needs_and_no_more() -> None:

@@ -132,6 +132,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_long() -> None:
 
     assert trio.run(main, clock=MockClock(autojump_threshold=0)) == pytest.approx(5)
     assert "did not answer" in told.warnings[0]
+    assert "waiting for the API server" in told.notes[0]
 
 
 def test_settled_it_lives_as_long_as_its_session() -> None:

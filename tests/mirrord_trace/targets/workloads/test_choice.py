@@ -150,6 +150,8 @@ def test_no_pods_and_why() -> None:
     assert no_candidate("label/app=web", [], None).advice is None
     scaled = {"metadata": {"name": "web"}, "spec": {"replicas": 0}, "status": {}}
     assert no_candidate("deployment/web", [], None, scaled).advice == "It is scaled to 0."
+    nightly = {"metadata": {"name": "nightly"}, "spec": {"schedule": "0 6 * * *"}, "status": {}}
+    assert no_candidate("cronjob/nightly", [], None, nightly).advice == "It has not run yet; its schedule is 0 6 * * *."
     refused = {
         "spec": {"replicas": 1},
         "status": {

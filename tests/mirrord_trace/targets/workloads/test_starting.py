@@ -45,6 +45,15 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
     [
         (None, [], "for its pod to be made"),
         (None, [event("SuccessfulCreate", "Created pod: x")], "for its pod to be made"),
+        (
+            None,
+            [
+                event(
+                    "FailedCreate", 'Operation cannot be fulfilled on resourcequotas "q": the object has been modified'
+                )
+            ],
+            "for its pod to be made",
+        ),
         (agent(node=None), [], "for a node"),
         (agent(node=None, conditions=(UNSCHEDULABLE,)), [], "for a node (Unschedulable: 0/3 nodes)"),
         (agent(), [], "for node n1 to make the container"),
