@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import IO
+from typing import IO, Any
 
 import attrs
 import trio
@@ -137,8 +137,7 @@ class Client:
 
     async def ready(self) -> None:
         """Waits until the node can be asked; before `listen`. Raises RuntimeRefused."""
-        await trio.lowlevel.wait_readable(self._control)
-        received = channel.receive(self._control)
+        received = await self._receive()
         if received is None:
             raise RuntimeRefused("the node ended while it started")
         if received[0].error is not None:
@@ -146,20 +145,25 @@ class Client:
 
     async def listen(self) -> None:
         """Takes what the runtime says, until the node ends."""
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self._control)
-                try:
-                    received = channel.receive(self._control)
-                except BlockingIOError:
-                    continue
-                except ConnectionError:
-                    return
-                if received is None:
-                    return
-                self._take(*received)
-        finally:
-            self.gone.set()
+        while (received := await self._receive()) is not None:
+            self._take(*received)
+        self.gone.set()
+
+    async def wait_until_gone(self) -> None:
+        """Waits until nothing is left that could say anything; after `listen`."""
+        while not self.gone.is_set() and (received := await self._receive()) is not None:
+            for descriptor in received[1]:
+                os.close(descriptor)
+
+    async def _receive(self) -> tuple[Any, list[int]] | None:
+        while True:
+            await trio.lowlevel.wait_readable(self._control)
+            try:
+                return channel.receive(self._control)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                return None
 
     def _take(self, message: Answer | Exited, descriptors: list[int]) -> None:
         if isinstance(message, Exited):
@@ -191,8 +195,8 @@ async def open_node(name: str, directory: str, network: int) -> AsyncIterator[Cl
         with theirs:
             process = _spawn([str(theirs.fileno()), str(network), name, directory], theirs.fileno(), network)
         assert process.stdin is not None
+        client = Client(ours, process.stdin)
         try:
-            client = Client(ours, process.stdin)
             await client.ready()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.listen)
@@ -201,9 +205,8 @@ async def open_node(name: str, directory: str, network: int) -> AsyncIterator[Cl
         finally:
             process.stdin.close()
             with trio.CancelScope(shield=True):
-                if await trio.to_thread.run_sync(process.wait) != 0:
-                    # It had no time to take its cgroups away.
-                    await trio.to_thread.run_sync(_spawn([directory]).communicate)
+                await trio.to_thread.run_sync(process.wait)
+                await client.wait_until_gone()
                 os.rmdir(directory)
 
 

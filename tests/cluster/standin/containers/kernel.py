@@ -17,7 +17,6 @@ from mirrord_trace.targets.pod_init import (
     CLONE_NEWUTS,
     MS_PRIVATE,
     MS_REC,
-    PR_SET_PDEATHSIG,
     attach,
     checked,
     copy_of_mounts,
@@ -101,11 +100,6 @@ def give_up_new_privileges() -> None:
     checked("PR_SET_NO_NEW_PRIVS", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def die_with_parent(signal: int) -> None:
-    """PR_SET_PDEATHSIG."""
-    checked("PR_SET_PDEATHSIG", libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0))
-
-
 def name_process(name: str) -> None:
     """What /proc/PID/comm shows; at most 15 bytes."""
     checked("PR_SET_NAME", libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0))
@@ -167,7 +161,6 @@ __all__ = [
     "attach_tree",
     "bind",
     "checked",
-    "die_with_parent",
     "give_up_new_privileges",
     "keep_mounts_to_ourselves",
     "libc",

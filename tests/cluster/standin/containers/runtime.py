@@ -1,10 +1,10 @@
 """A node: process 1 of a pid namespace of its own, with its own mounts and host name, that starts containers.
 
 Run as a program, with a socket (SOCK_SEQPACKET) for requests and a pipe as standard input whose end means that the
-creator is gone. Two processes, as with the sandbox pods. The outer one makes the namespaces, and when the creator or
-the inner one ends it takes the node's cgroups away. The inner one is process 1 and forks containers: from an
-interpreter that is there already, so that one starts in a few milliseconds. Whatever ends it, the kernel kills all its
-containers. It does one thing at a time and waits only for what it has just forked.
+creator is gone. Two processes, as with the sandbox pods. The outer one makes the namespaces. The inner one is process 1
+and forks containers: from an interpreter that is there already, so that one starts in a few milliseconds. Whatever ends
+it, the kernel kills all its containers. It does one thing at a time and waits only for what it has just forked. When
+the creator or the outer process ends it takes the node's cgroups away; the outer one does where it could not.
 
 cgroup2 is mounted here, for nobody else to see: where a machine has it, and whether at all, does not matter.
 """
@@ -37,6 +37,9 @@ from .specification import (
     StartContainer,
 )
 
+_CLEARING_S = 5
+"""How long process 1 may take to clear up, before it is killed."""
+
 
 @attrs.define
 class _Running:
@@ -60,16 +63,16 @@ class Runtime:
         self._running: dict[str, _Running] = {}
         self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
-    def serve(self) -> None:
-        """Answers requests and tells of ends until the other end closes."""
+    def serve(self, holder: int) -> None:
+        """Answers requests and tells of ends, until the other end closes or the pipe from the outer process does."""
         ended, wake = socket.socketpair()
         ended.setblocking(False)
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(ended, select.POLLIN)
+        for readable in (self._control.fileno(), ended.fileno(), holder):
+            poll.register(readable, select.POLLIN)
         while True:
             for descriptor, _ in poll.poll():
                 if descriptor == ended.fileno():
@@ -77,6 +80,8 @@ class Runtime:
                         ended.recv(4096)
                     self._reap()
                     continue
+                if descriptor == holder:
+                    return
                 received = channel.receive(self._control)
                 if received is None:
                     return
@@ -211,59 +216,56 @@ def _in_child(report: int, become: process.Becoming) -> None:
         os._exit(128)
 
 
-def _be_the_node(control: socket.socket, name: str, scratch: str, cgroup: Path) -> None:
-    kernel.die_with_parent(signal.SIGKILL)
+def _be_the_node(control: socket.socket, name: str, scratch: str, cgroup: Path, holder: int) -> None:
     kernel.mount("proc", "/proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "proc")
     kernel.checked("sethostname", kernel.libc.sethostname(name.encode(), len(name)))
     write(f"{cgroup}/cgroup.procs", b"0")
     runtime = Runtime(control, scratch, cgroup)
     channel.send(control, Answer(0))
-    runtime.serve()
+    # Nobody may be there any more to hear an answer.
+    with contextlib.suppress(ConnectionError):
+        runtime.serve(holder)
+    # To outlive what it ends.
+    write(f"{cgroup.parent}/cgroup.procs", b"0")
+    cgroups.remove_tree(cgroup)
 
 
 def _hold(control: socket.socket, network: int, name: str, directory: str) -> None:
     """Makes the node's namespaces, starts its process 1, and takes away what does not go by itself."""
     kernel.setns(network, kernel.CLONE_NEWNET)
     os.close(network)
-    cgroup = _mount_cgroups(directory, kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
-    scratch = f"{directory}/container"
+    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
+    kernel.keep_mounts_to_ourselves()
+    kernel.mount("node", directory, 0, "tmpfs", "mode=755")
+    hierarchy, scratch = f"{directory}/cgroup", f"{directory}/container"
+    os.mkdir(hierarchy)
     os.mkdir(scratch)
+    kernel.mount("cgroup", hierarchy, kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "cgroup2")
+    cgroup = Path(hierarchy, cgroups.name_of_node(directory))
+    reading, writing = os.pipe()
     try:
         cgroups.make(cgroup)
         pid = os.fork()
         if pid == 0:
-            _in_child(2, lambda: _be_the_node(control, name, scratch, cgroup))
+            os.close(writing)
+            _in_child(2, lambda: _be_the_node(control, name, scratch, cgroup, reading))
         control.close()
         first_process = os.pidfd_open(pid)
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(first_process, select.POLLIN)
         poll.poll()
+        os.close(writing)
+        poll.unregister(0)
+        poll.poll(_CLEARING_S * 1000)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     finally:
         cgroups.remove_tree(cgroup)
 
 
-def _mount_cgroups(directory: str, other_namespaces: int = 0) -> Path:
-    """Mounts the hierarchy for nobody else to see; returns where the node's cgroup is in it."""
-    kernel.unshare(kernel.CLONE_NEWNS | other_namespaces)
-    kernel.keep_mounts_to_ourselves()
-    kernel.mount("node", directory, 0, "tmpfs", "mode=755")
-    hierarchy = f"{directory}/cgroup"
-    os.mkdir(hierarchy)
-    kernel.mount("cgroup", hierarchy, kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "cgroup2")
-    return Path(hierarchy, cgroups.name_of_node(directory))
-
-
 def main() -> None:
-    """`runtime CONTROL NETWORK NAME DIRECTORY`: two descriptors, the node's name, an existing directory to mount on.
-
-    `runtime DIRECTORY` removes the cgroups of a node that was killed.
-    """
-    if len(sys.argv) == 2:
-        cgroups.remove_tree(_mount_cgroups(sys.argv[1]))
-        return
+    """`runtime CONTROL NETWORK NAME DIRECTORY`: two descriptors, the node's name, an existing directory to mount on."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     try:
