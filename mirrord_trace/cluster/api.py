@@ -181,12 +181,14 @@ class ApiServer:
 
 
 @contextlib.asynccontextmanager
-async def open_api(configuration: ClusterConfiguration) -> AsyncIterator[ApiServer]:
+async def open_api(configuration: ClusterConfiguration, *, interactive: bool = True) -> AsyncIterator[ApiServer]:
     """The API server that the configuration means. No request is made yet.
 
-    Raises `Failure` when there is no kubeconfig or it is of no use, and when an exec plugin gives no credentials.
+    `interactive` says whether an exec plugin may ask at the terminal, until a first request has succeeded. Raises
+    `Failure` when there is no kubeconfig or it is of no use, and when an exec plugin gives no credentials.
     """
     credentials = find_credentials(configuration)
+    credentials.interactive = interactive
     await credentials.access()
     try:
         yield ApiServer(credentials)

@@ -5,8 +5,7 @@ Google's, a pod's service account. What it leaves to be desired is done around i
 - Exec plugins are run by `exec_plugin`; the client is given what they said, as if it stood in the kubeconfig.
 - Certificates and keys that stand in the kubeconfig go to it in memory files, since it would write them to /tmp, where
   a kill -9 would leave them.
-- `as`, `as-groups`, `as-uid` and `as-user-extra` become the headers that impersonate.
-- Proxies and TLS are set up here, from what the client says: once, for requests and for WebSockets.
+- What comes of it is made use of in `access`.
 
 Credentials are loaded anew when the server refuses them (401), and before use when they are known to have expired.
 """
@@ -14,77 +13,26 @@ Credentials are loaded anew when the server refuses them (401), and before use w
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
-import socket
-import ssl
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
 
-import attrs
 import trio
 
 from mirrord_trace.cluster import exec_plugin, kubeconfig
+from mirrord_trace.cluster.access import Access, access_by
 from mirrord_trace.cluster.exec_plugin import PluginCredentials
-from mirrord_trace.cluster.kubeconfig import Context
-from mirrord_trace.cluster.proxies import proxy_for
+from mirrord_trace.cluster.kubeconfig import Context, of_no_use
 from mirrord_trace.config import ClusterConfiguration
 from mirrord_trace.errors import Failure, UsageFailure
-
-if TYPE_CHECKING:
-    import urllib3
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MARGIN_S = 10.0
 """Credentials that end within this are not used any more."""
 _AUTH_PROVIDERS = ("gcp", "oidc")
 """What the official client knows of these (they gave way to exec plugins)."""
-_SOCKET_OPTIONS = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
-"""A watch notices within half a minute that the network is gone."""
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Access:
-    """How to reach the API server and as whom, until the credentials change."""
-
-    server: str
-    """The URL that paths are appended to, without a slash at its end."""
-    tls: ssl.SSLContext | None
-    """With the authority and the client's certificate; None for a server that speaks plain HTTP."""
-    server_hostname: str | None
-    """The name that the server's certificate must have, where it is not the URL's."""
-    proxy: str | None
-    """A URL, with user and password if need be."""
-    pools: urllib3.PoolManager
-    expires: float | None
-    """When the credentials end, in seconds since 1970, where that is known."""
-    configuration: Any
-    """The official client's."""
-    context: Context | None
-
-    def headers(self) -> list[tuple[str, str]]:
-        """What says who we are.
-
-        May read files and ask an identity provider, so not for Trio's thread. Raises `Failure` when that fails.
-        """
-        try:
-            settings = self.configuration.auth_settings().values()
-        except Exception as error:
-            raise _cannot_use(self.context, error) from error
-        headers = [(setting["key"], setting["value"].strip()) for setting in settings if setting["value"]]
-        if self.context is not None:
-            headers += impersonation(self.context.user)
-        return headers
 
 
 class Credentials:
@@ -149,10 +97,6 @@ class Credentials:
         context = self._context
         if context is None or not context.user.get("exec") or context.user.get("token"):
             return None
-        if not isinstance(context.user["exec"], dict):
-            raise Failure(
-                f"the exec plugin of the kubeconfig's user {context.user_name} is not described as it should be"
-            )
         return await exec_plugin.run(
             context.user["exec"],
             context.cluster,
@@ -176,10 +120,10 @@ class Credentials:
                 raise
             except Exception as error:
                 # The client checks little: a wrong field may end in any error of the language.
-                raise _cannot_use(context, error) from error
+                raise of_no_use(context, error) from error
             if self._configuration.accept_invalid_certificates:
                 settings.verify_ssl = False
-            return _access(settings, context, plugin)
+            return access_by(settings, context, None if plugin is None else plugin.expires)
 
 
 def find_credentials(configuration: ClusterConfiguration, environment: Mapping[str, str] = os.environ) -> Credentials:
@@ -249,93 +193,3 @@ def _document(context: Context, plugin: PluginCredentials | None) -> Iterator[di
             "clusters": [{"name": "cluster", "cluster": without_data(context.cluster, "cluster", "the cluster")}],
             "users": [{"name": "user", "user": user}],
         }
-
-
-def _access(settings: Any, context: Context | None, plugin: PluginCredentials | None) -> Access:
-    server = settings.host.rstrip("/")
-    if context is not None and not context.cluster.get("server"):
-        raise _cannot_use(context, ValueError("the cluster has no server"))
-    if urlsplit(server).scheme not in ("http", "https") or not urlsplit(server).hostname:
-        raise _cannot_use(context, ValueError(f"the cluster's server {server!r} is no URL of http or https"))
-    tls = _tls(settings, context) if server.startswith("https:") else None
-    server_hostname = context.cluster.get("tls-server-name") if context else None
-    proxy = proxy_for(server, context.cluster.get("proxy-url") if context else None, os.environ)
-    return Access(
-        server=server,
-        tls=tls,
-        server_hostname=server_hostname,
-        proxy=proxy,
-        pools=_pools(tls, server_hostname, proxy),
-        expires=None if plugin is None else plugin.expires,
-        configuration=settings,
-        context=context,
-    )
-
-
-def _tls(settings: Any, context: Context | None) -> ssl.SSLContext:
-    try:
-        tls = ssl.create_default_context(cafile=settings.ssl_ca_cert)
-    except (OSError, ssl.SSLError) as error:
-        raise _cannot_use(context, ValueError(f"the authority's certificate cannot be used: {error}")) from error
-    # Certificates that Python 3.13 finds fault with, such as authorities without key usage, are common in clusters.
-    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if not settings.verify_ssl:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    if settings.cert_file:
-        try:
-            # A password is answered with nothing, or OpenSSL would ask for one at the terminal.
-            tls.load_cert_chain(settings.cert_file, settings.key_file, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise _cannot_use(
-                context, ValueError(f"the client certificate or its key cannot be used: {error}")
-            ) from error
-    return tls
-
-
-def _pools(tls: ssl.SSLContext | None, server_hostname: str | None, proxy: str | None) -> urllib3.PoolManager:
-    import urllib3
-
-    # Whoever gave up the check of certificates knows it.
-    warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-    options: dict[str, Any] = {"maxsize": 8, "socket_options": _SOCKET_OPTIONS}
-    if tls is not None:
-        options |= {"ssl_context": tls, "cert_reqs": tls.verify_mode}
-    if server_hostname:
-        options["server_hostname"] = server_hostname
-    if proxy is None:
-        return urllib3.PoolManager(**options)
-    url = urlsplit(proxy)
-    if url.scheme.startswith("socks"):
-        if importlib.util.find_spec("socks") is None:
-            raise Failure(f"the proxy {url.scheme}://{url.hostname} needs PySocks", "pip install PySocks python-socks")
-        from urllib3.contrib.socks import SOCKSProxyManager
-
-        return SOCKSProxyManager(proxy, **options)
-    headers = None
-    if url.username:
-        login = f"{unquote(url.username)}:{unquote(url.password or '')}"
-        headers = urllib3.util.make_headers(proxy_basic_auth=login)
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
-
-
-def impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The headers by which a user of the kubeconfig acts as another."""
-    if user.get("as"):
-        yield "Impersonate-User", str(user["as"])
-    if user.get("as-uid"):
-        yield "Impersonate-Uid", str(user["as-uid"])
-    for group in user.get("as-groups") or []:
-        yield "Impersonate-Group", str(group)
-    for name, values in (user.get("as-user-extra") or {}).items():
-        for value in values:
-            yield f"Impersonate-Extra-{quote(str(name), safe='')}", str(value)
-
-
-def _cannot_use(context: Context | None, error: Exception) -> Failure:
-    words = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyError):
-        words = f"{words} is missing"
-    if context is None:
-        return Failure(f"cannot use the pod's service account: {words}")
-    return Failure(f"cannot use the context {context.name} of {context.file}: {words}")

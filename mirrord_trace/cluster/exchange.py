@@ -22,7 +22,8 @@ import trio
 
 from mirrord_trace import __version__
 from mirrord_trace.cluster import unreachable
-from mirrord_trace.cluster.credentials import Access, Credentials
+from mirrord_trace.cluster.access import Access
+from mirrord_trace.cluster.credentials import Credentials
 from mirrord_trace.cluster.refusals import ApiRefusal, Request
 from mirrord_trace.errors import Failure
 

@@ -14,7 +14,6 @@ import contextlib
 import datetime
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from mirrord_trace.errors import Failure
 _GRACE_S = 0.5
 """How long a plugin that is no longer wanted may take to end by itself."""
 _MOST_SAID = 2000
+_LOG_IN = "Log in as it wants (running it at a terminal may help), then try again."
 _VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _RESETTABLE_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -53,41 +53,39 @@ async def run(
     `plugin` and `cluster` are the kubeconfig's sections, `folder` is where the kubeconfig is, `user` is the name that
     it has there. `interactive` says whether the terminal is ours to lend. Raises `Failure` when it gives none.
     """
-    subject = f"the kubeconfig's user {user}"
+    subject = f"the exec plugin of the kubeconfig's user {user}"
     version = plugin.get("apiVersion")
     if version not in _VERSIONS:
-        raise Failure(f"the exec plugin of {subject} speaks {version!r}", f"Known are {' and '.join(_VERSIONS)}.")
+        raise Failure(f"{subject} speaks {version!r}", f"Known are {' and '.join(_VERSIONS)}.")
+    command = plugin.get("command")
+    if not isinstance(command, str) or not command:
+        raise Failure(f"{subject} has no command")
     try:
-        command = str(plugin["command"])
+        lent = _lends_terminal(plugin.get("interactiveMode", "IfAvailable"), interactive, subject)
         arguments = [str(folder / command) if "/" in command else command, *map(str, plugin.get("args") or [])]
+        information: dict[str, Any] = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": lent}}
+        if plugin.get("provideClusterInfo"):
+            information["spec"]["cluster"] = cluster_information(cluster)
         variables = {str(variable["name"]): str(variable["value"]) for variable in plugin.get("env") or []}
-    except (KeyError, TypeError) as error:
-        raise Failure(f"the exec plugin of {subject} is not described as it should be: {error}") from error
-    lent = _lends_terminal(plugin.get("interactiveMode", "IfAvailable"), interactive, command, subject)
-    information: dict[str, Any] = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": lent}}
-    if plugin.get("provideClusterInfo"):
-        information["spec"]["cluster"] = cluster_information(cluster)
-    environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)}
-    shown = shlex.join(arguments)
-    try:
+        environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)}
         status, output, said = await _output_of(arguments, environment, lend_terminal=lent)
     except OSError as error:
         hint = " ".join(str(plugin.get("installHint") or "Install it, or correct the kubeconfig.").split())
-        raise Failure(f"cannot run {command}, the exec plugin of {subject}: {error.strerror}", hint) from error
+        raise Failure(f"cannot run {command}, {subject}: {error.strerror}", hint) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Failure(f"{subject} is not described as it should be: {error}") from error
+    # Its arguments stay untold: there may be secrets among them.
     if status != 0:
         ending = f"exit code {status}" if status >= 0 else f"signal {-status}"
         words = f":\n{said}" if said else ""
         raise Failure(
-            f"the exec plugin of {subject} gave no credentials: {shown} ended with {ending}{words}",
+            f"{subject} gave no credentials: {command} ended with {ending}{words}",
             "What it says may be above. Log in as it wants, then try again." if lent else _LOG_IN,
         )
     try:
         return credentials_in(output, version)
     except ValueError as error:
-        raise Failure(f"the exec plugin of {subject} gave no credentials: {shown} wrote {error}") from error
-
-
-_LOG_IN = "Log in as it wants (running it at a terminal may help), then try again."
+        raise Failure(f"{subject} gave no credentials: {command} wrote {error}") from error
 
 
 def cluster_information(cluster: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +132,7 @@ def _seconds(timestamp: object) -> float:
         raise ValueError(f"an expirationTimestamp that is no time: {timestamp!r}") from None
 
 
-def _lends_terminal(mode: object, interactive: bool, command: str, subject: str) -> bool:
+def _lends_terminal(mode: object, interactive: bool, subject: str) -> bool:
     available = interactive and sys.stdin is not None and sys.stdin.isatty()
     match mode:
         case "Never":
@@ -145,10 +143,10 @@ def _lends_terminal(mode: object, interactive: bool, command: str, subject: str)
             return True
         case "Always":
             raise Failure(
-                f"{command}, the exec plugin of {subject}, wants to ask at a terminal, and there is none for it",
+                f"{subject} wants to ask at a terminal, and there is none for it",
                 "Run kubectl get pods once at a terminal, if the plugin remembers what it is told.",
             )
-    raise Failure(f"the exec plugin of {subject} has an unknown interactiveMode {mode!r}")
+    raise Failure(f"{subject} has an unknown interactiveMode {mode!r}")
 
 
 async def _output_of(

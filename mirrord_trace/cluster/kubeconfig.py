@@ -23,6 +23,36 @@ from mirrord_trace.errors import Failure, UsageFailure
 Section = dict[str, Any]
 """A part of a kubeconfig, in its own words."""
 
+_FIELDS: dict[str, dict[str, type]] = {
+    "context": {"cluster": str, "user": str, "namespace": str},
+    "cluster": {
+        "server": str,
+        "certificate-authority": str,
+        "certificate-authority-data": str,
+        "insecure-skip-tls-verify": bool,
+        "tls-server-name": str,
+        "proxy-url": str,
+        "extensions": list,
+    },
+    "user": {
+        "client-certificate": str,
+        "client-certificate-data": str,
+        "client-key": str,
+        "client-key-data": str,
+        "token": str,
+        "tokenFile": str,
+        "username": str,
+        "password": str,
+        "exec": dict,
+        "auth-provider": dict,
+        "as": str,
+        "as-uid": str,
+        "as-groups": list,
+        "as-user-extra": dict,
+    },
+}
+"""What is looked at, and of what type it is (k8s.io/client-go/tools/clientcmd/api/v1). The rest is passed on."""
+_TYPE_NAMES = {str: "text", bool: "true or false", list: "a list", dict: "a section"}
 _FILE_FIELDS = {
     "cluster": ("certificate-authority",),
     "user": ("client-certificate", "client-key", "tokenFile"),
@@ -62,6 +92,16 @@ class Context:
         except BaseException:
             os.unlink(name)
             raise
+
+
+def of_no_use(context: Context | None, why: Exception | str) -> Failure:
+    """What to tell the user of a context, or with None of the pod's service account, that leads nowhere."""
+    words = " ".join(str(why).split()) or type(why).__name__
+    if isinstance(why, KeyError):
+        words = f"{words} is missing"
+    if context is None:
+        return Failure(f"cannot use the pod's service account: {words}")
+    return Failure(f"cannot use the context {context.name} of {context.file}: {words}")
 
 
 def find(kubeconfig: str | None, context: str | None, environment: Mapping[str, str]) -> Context | None:
@@ -137,7 +177,9 @@ def _read(path: Path, *, must_exist: bool) -> Section | None:
 
 def _entries(path: Path, document: Section, plural: str) -> Iterator[Section]:
     entries = document.get(plural) or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in entries
+    ):
         raise Failure(f"the kubeconfig {path} is not valid: {plural!r} must be a list of entries with names")
     yield from entries
 
@@ -146,11 +188,21 @@ def _named(documents: list[tuple[Path, Section]], kind: str, name: str) -> tuple
     for path, document in documents:
         for entry in _entries(path, document, f"{kind}s"):
             if entry["name"] == name:
-                section = entry.get(kind) or {}
-                if not isinstance(section, dict):
-                    raise Failure(f"the kubeconfig {path} is not valid: the {kind} {name} has no fields")
-                return path, document, section
+                return path, document, _checked(entry.get(kind) or {}, kind, f"the {kind} {name}", path)
     return None
+
+
+def _checked(section: object, kind: str, owner: str, path: Path) -> Section:
+    """A section whose fields are of the right types; empty ones count as none."""
+    if not isinstance(section, dict):
+        raise Failure(f"the kubeconfig {path} is not valid: {owner} has no fields")
+    checked = {field: value for field, value in section.items() if value is not None}
+    for field, kind_of_value in _FIELDS[kind].items():
+        if field in checked and not isinstance(checked[field], kind_of_value):
+            raise Failure(
+                f"the kubeconfig {path} is not valid: {field} of {owner} must be {_TYPE_NAMES[kind_of_value]}"
+            )
+    return checked
 
 
 def _absolute(section: Section, kind: str, folder: Path) -> Section:

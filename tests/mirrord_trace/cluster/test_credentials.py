@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import copy
 import json
 import os
 import ssl
@@ -22,10 +23,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mirrord_trace.cluster import credentials
+from mirrord_trace.cluster.access import impersonation
 from mirrord_trace.cluster.api import Object, WebSocketRequest, open_api
-from mirrord_trace.cluster.credentials import find_credentials, impersonation
+from mirrord_trace.cluster.credentials import find_credentials
+from mirrord_trace.cluster.kubeconfig import find
 from mirrord_trace.cluster.resources import POD_PORT_FORWARD, PODS
 from mirrord_trace.config import ClusterConfiguration
 from mirrord_trace.errors import Failure, UsageFailure
@@ -264,9 +269,13 @@ def test_impersonation(tmp_path: Path) -> None:
         }
 
 
-def test_each_group_and_value_has_a_header_of_its_own() -> None:
+def test_each_group_and_value_has_a_header_of_its_own(tmp_path: Path) -> None:
     user = {"as": "j", "as-uid": "7", "as-groups": ["a", "b"], "as-user-extra": {"s": ["x", "y"]}}
-    assert list(impersonation(user)) == [
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(kubeconfig(user, {})))
+    context = find(str(file), None, {})
+    assert context is not None
+    assert list(impersonation(context)) == [
         ("Impersonate-User", "j"),
         ("Impersonate-Uid", "7"),
         ("Impersonate-Group", "a"),
@@ -330,7 +339,7 @@ def test_no_cluster_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (
             {},
             {"server": "127.0.0.1:6443"},
-            "cannot use the context here of {file}: the cluster's server '127.0.0.1:6443' is no URL of http or https",
+            "cannot use the context here of {file}: the cluster's server '127.0.0.1:6443' is no URL of http, https",
         ),
         (
             {},
@@ -348,11 +357,26 @@ def test_no_cluster_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "cannot use the context here of {file}: the client certificate or its key cannot be used: ",
         ),
         ({"client-key-data": "a"}, {}, "client-key-data of the user dev is not base64: "),
-        ({"exec": "aws"}, {}, "the exec plugin of the kubeconfig's user dev is not described as it should be"),
+        ({"exec": "aws"}, {}, "the kubeconfig {file} is not valid: exec of the user dev must be a section"),
         (
             {"auth-provider": {"name": "oidc", "config": {}}},
             {},
             "cannot use the context here of {file}: ",
+        ),
+        (
+            {},
+            {"proxy-url": "http://[::1"},
+            "cannot use the context here of {file}: the proxy 'http://[::1' is no URL",
+        ),
+        (
+            {"as-user-extra": {"scope": "x"}},
+            {"insecure-skip-tls-verify": True},
+            "cannot use the context here of {file}: as-user-extra of the user dev must hold lists",
+        ),
+        (
+            {"token": "two\nlines"},
+            {"insecure-skip-tls-verify": True},
+            "cannot use the context here of {file}: what it has for the header authorization cannot stand in one",
         ),
         (
             {},
@@ -368,6 +392,65 @@ def test_a_kubeconfig_of_no_use(tmp_path: Path, user: Any, cluster: Any, message
     failure = failing(ClusterConfiguration(kubeconfig=str(file)))
     assert failure.message.startswith(message.format(file=file, directory=tmp_path))
     assert "\n" not in failure.message
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """All places in a document."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in items:
+        yield from paths(below, (*path, key))
+
+
+EVERYTHING = kubeconfig(
+    {
+        "token": "t",
+        "username": "u",
+        "password": "p",
+        "as": "jane",
+        "as-groups": ["a"],
+        "as-user-extra": {"scope": ["x"]},
+        "auth-provider": {"name": "oidc", "config": {"id-token": "t", "idp-issuer-url": "u", "refresh-token": "t"}},
+    },
+    {
+        "server": "https://127.0.0.1:1",
+        "insecure-skip-tls-verify": True,
+        "tls-server-name": "n",
+        "proxy-url": "http://127.0.0.1:1",
+        "extensions": [{"name": "n", "extension": {}}],
+    },
+)
+ANYTHING: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 0, 7, 1.5, True, "", "text", [], [1], ["a"], {}, {"a": 1}, [{}], "https://[::1"]
+)
+
+
+@given(
+    st.sampled_from(sorted(paths(EVERYTHING), key=str)), ANYTHING, st.sets(st.sampled_from(["token", "auth-provider"]))
+)
+def test_whatever_stands_in_a_kubeconfig_there_is_no_traceback(
+    tmp_path_factory: pytest.TempPathFactory, path: tuple[Any, ...], value: Any, absent: set[str]
+) -> None:
+    document = copy.deepcopy(EVERYTHING)
+    for name in absent:
+        del document["users"][0]["user"][name]
+    place: Any = document
+    with contextlib.suppress(KeyError, IndexError, TypeError):
+        for key in path[:-1]:
+            place = place[key]
+        if path:
+            place[path[-1]] = value
+        else:
+            document = value
+    file = tmp_path_factory.getbasetemp() / "anything"
+    file.write_text(yaml.safe_dump(document))
+
+    async def main() -> None:
+        async with open_api(ClusterConfiguration(kubeconfig=str(file))) as api:
+            await api.websocket(POD_PORT_FORWARD, "shop", "web", {})
+
+    with contextlib.suppress(Failure):
+        trio.run(main)
 
 
 def test_an_encrypted_key_is_an_error_and_no_question(tmp_path: Path) -> None:
@@ -460,21 +543,20 @@ def test_a_web_socket_has_the_same_credentials(tmp_path: Path) -> None:
         assert request.tls.verify_mode == ssl.CERT_REQUIRED
 
 
-def test_the_terminal_is_lent_to_a_plugin_only_until_a_request_succeeded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interactive", [True, False])
+def test_the_terminal_is_lent_to_a_plugin_only_until_a_request_succeeded(tmp_path: Path, interactive: bool) -> None:
     """After that it may be the user's process's."""
+    seen: list[bool] = []
+
+    async def main() -> None:
+        async with open_api(server.configuration({"token": "t"}), interactive=interactive) as api:
+            seen.append(api.credentials.interactive)
+            await api.get(PODS, "shop", "web")
+            seen.append(api.credentials.interactive)
+
     with Server(tmp_path, who) as server:
-        access = find_credentials(server.configuration({"token": "t"}))
-        assert access.interactive
-        interactive = []
-
-        async def main() -> None:
-            async with open_api(server.configuration({"token": "t"})) as api:
-                interactive.append(api.credentials.interactive)
-                await api.get(PODS, "shop", "web")
-                interactive.append(api.credentials.interactive)
-
         trio.run(main)
-        assert interactive == [True, False]
+        assert seen == [interactive, False]
 
 
 def open_files() -> Iterator[str]:

@@ -86,7 +86,7 @@ def test_a_plugin_that_fails() -> None:
     failure = failing(shell("echo your session is over >&2; exit 3"))
     assert failure.message == (
         "the exec plugin of the kubeconfig's user dev gave no credentials: "
-        "sh -c 'echo your session is over >&2; exit 3' ended with exit code 3:\nyour session is over"
+        "sh ended with exit code 3:\nyour session is over"
     )
     assert failure.advice == "Log in as it wants (running it at a terminal may help), then try again."
 
@@ -98,14 +98,19 @@ def test_a_plugin_that_is_killed() -> None:
 @pytest.mark.parametrize(
     ("plugin", "message"),
     [
+        ({"apiVersion": V1}, "the exec plugin of the kubeconfig's user dev has no command"),
         (
-            {"apiVersion": V1},
-            "the exec plugin of the kubeconfig's user dev is not described as it should be: 'command'",
+            shell("", env=[{"name": "A"}]),
+            "the exec plugin of the kubeconfig's user dev is not described as it should be: 'value'",
         ),
         (
             shell("", env=["A=B"]),
             "the exec plugin of the kubeconfig's user dev is not described as it should be: string indices must be "
             "integers, not 'str'",
+        ),
+        (
+            shell("\0"),
+            "the exec plugin of the kubeconfig's user dev is not described as it should be: embedded null byte",
         ),
         (
             {"apiVersion": "client.authentication.k8s.io/v1alpha1", "command": "sh"},
@@ -117,9 +122,9 @@ def test_a_plugin_that_is_killed() -> None:
         ),
         (
             shell("", interactiveMode="Always"),
-            "sh, the exec plugin of the kubeconfig's user dev, wants to ask at a terminal, and there is none for it",
+            "the exec plugin of the kubeconfig's user dev wants to ask at a terminal, and there is none for it",
         ),
-        (shell("true"), "the exec plugin of the kubeconfig's user dev gave no credentials: sh -c true wrote nothing"),
+        (shell("true"), "the exec plugin of the kubeconfig's user dev gave no credentials: sh wrote nothing"),
     ],
 )
 def test_a_plugin_that_cannot_be_used(plugin: dict[str, Any], message: str) -> None:
