@@ -352,6 +352,21 @@ def test_an_expired_token_is_renewed(cluster: Cluster, auth: Auth) -> None:
     assert cluster.plugin_runs(kubeconfig) == (2 if auth == "exec" else 0)
 
 
+def test_a_token_is_renewed_once_for_all_that_it_was_refused_to(cluster: Cluster) -> None:
+    cluster.rbac.allow("dev", "list", PODS)
+    kubeconfig = cluster.kubeconfig_for("dev", "exec")
+
+    async def work(api: ApiServer) -> None:
+        await names(api)
+        cluster.expire_tokens("dev")
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(names, api)
+
+    asking(kubeconfig, work)
+    assert cluster.plugin_runs(kubeconfig) == 2
+
+
 def test_an_expired_token_that_nothing_renews(cluster: Cluster) -> None:
     cluster.rbac.allow("dev", "list", PODS)
     with pytest.raises(ApiRefusal) as refusal:
