@@ -74,10 +74,11 @@ def test_the_container_id_of_the_status_is_in_the_cgroup_of_the_process(cluster:
 
 def test_readiness_follows_the_probe(cluster: Cluster, nodes: Nodes) -> None:
     program = (
-        "import signal, socket\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('ready', flush=True)\n"
-        "signal.pause()\ns = socket.create_server(('', 80))\nwhile True: s.accept()[0].close()"
+        "import signal, socket\nsignal.pthread_sigmask(signal.SIG_BLOCK, [10])\nprint('ready', flush=True)\n"
+        "signal.sigwait([10])\ns = socket.create_server(('', 80))\nwhile True: s.accept()[0].close()"
     )
-    cluster.apply(pod(containers=[container("web", program, readinessProbe={"tcpSocket": {"port": 80}})]))
+    probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1}
+    cluster.apply(pod(containers=[container("web", program, readinessProbe=probe)]))
     unready = wait_for_pod(cluster, lambda found: "running" in state_of(found))
     conditions = {one["type"]: one for one in unready["status"]["conditions"]}
     assert conditions["Ready"]["reason"] == "ContainersNotReady"

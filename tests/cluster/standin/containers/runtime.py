@@ -225,6 +225,7 @@ def _be_the_node(control: socket.socket, name: str, scratch: str, cgroup: Path, 
     # Nobody may be there any more to hear an answer.
     with contextlib.suppress(ConnectionError):
         runtime.serve(holder)
+    signal.set_wakeup_fd(-1)
     # To outlive what it ends.
     write(f"{cgroup.parent}/cgroup.procs", b"0")
     cgroups.remove_tree(cgroup)
