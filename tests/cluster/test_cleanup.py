@@ -309,6 +309,15 @@ def test_the_targets_pod_is_deleted_with_the_agent_in_it(fresh_shop: Shop, tmp_p
         running.wait_told("its pod is gone")
 
 
+def test_the_client_falls_silent(fresh_shop: Shop, tmp_path: Path) -> None:
+    """Stopped, it says nothing and its connections stay: what the cluster sees of a network that is lost."""
+    with session(fresh_shop, tmp_path, "-f", short_timeouts(tmp_path), "-t", "deploy/web") as (running, _):
+        running.signal(signal.SIGSTOP)
+        wait_until_nothing_is_left(fresh_shop.cluster)
+        running.signal(signal.SIGCONT)
+        running.wait_told("nothing was heard from the client")
+
+
 def test_the_connection_is_cut(fresh_shop: Shop, tmp_path: Path) -> None:
     with session(fresh_shop, tmp_path) as (running, _):
         assert fresh_shop.cluster.faults.cut(REQUESTS["connecting"]) == 1
