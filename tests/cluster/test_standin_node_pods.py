@@ -7,6 +7,7 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 from mirrord_trace.cluster.resources import EVENTS, PODS
@@ -34,6 +35,7 @@ from tests.cluster.standin.shop import (
     Shop,
     agent_root,
 )
+from tests.cluster.standin.store import Store
 
 # Status.
 
@@ -243,3 +245,23 @@ def test_volumes_are_swapped_as_a_whole_when_their_objects_change(fresh_shop: Sh
     assert os.readlink(configuration / "..data") != old_data
     assert (configuration / "colour").read_text() == "blue"
     assert sorted(one for one in os.listdir(configuration) if not one.startswith("..")) == ["colour"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 500 Broken\r\n\r\n", None], ids=str)
+def test_a_probe_that_is_answered_badly_fails(cluster: Cluster, answer: bytes | None) -> None:
+    # Closing what has not been read resets the connection.
+    program = (
+        "import socket\ns = socket.create_server(('', 80))\nwhile True:\n    one = s.accept()[0]\n"
+        f"    {f'one.recv(1000); one.send({answer!r})' if answer is not None else 'pass'}\n    one.close()"
+    )
+    probed = container("web", program, readinessProbe={"httpGet": {"port": 80}})
+    cluster.apply(pod(containers=[probed]))
+
+    def told(store: Store) -> str | None:
+        messages = [one["message"] for one in store.list(EVENTS) if one["reason"] == "Unhealthy"]
+        return next((message for message in messages if "refused" not in message), None)
+
+    message = cluster.wait_until(told)
+    expected = "HTTP probe failed with statuscode: 500" if answer and b"500" in answer else ": EOF"
+    assert message.startswith("Readiness probe failed: ")
+    assert message.endswith(expected)

@@ -30,6 +30,8 @@ async def probe(network: int, address: str, container: Object, asked: Object) ->
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
             return f"dial tcp {address}:{port}: connect: {reason}"
+        except (trio.BrokenResourceError, h11.RemoteProtocolError):
+            return f'Get "http://{address}:{port}": EOF'
         except trio.TooSlowError:
             return f"dial tcp {address}:{port}: i/o timeout"
     return None
@@ -48,5 +50,6 @@ async def _get(stream: trio.SocketStream, path: str, host: str) -> str | None:
     await stream.send_all(connection.send(h11.EndOfMessage()))
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data(await stream.receive_some())
-    assert isinstance(event, h11.Response)
+    if not isinstance(event, h11.Response):
+        raise h11.RemoteProtocolError("the answer is none")
     return None if 200 <= event.status_code < 400 else f"HTTP probe failed with statuscode: {event.status_code}"
