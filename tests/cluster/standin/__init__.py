@@ -8,12 +8,13 @@
 | `listening`, `connect_proxy`, `http` | TLS, connections, requests and answers |
 | `api`, `requests`, `identities`, `rbac` | who asks what, and may it |
 | `writing`, `patches`, `admission/`, `objects/` | create, patch and delete, by all the rules |
-| `listing`, `watching`, `selectors`, `logs`, `reviews`, `port_forward` | what is read, and streams |
+| `listing`, `watching`, `selectors`, `logs`, `reviews`, `discovery`, `port_forward` | what is read, and streams |
 | `status`, `kinds`, `store` | refusals in words, the kinds, and what the cluster holds |
 | `node`, `controllers/`, `kubelet/`, `containers/` | the machinery that makes objects real (`interfaces`) |
 
 The behaviour is that of Kubernetes 1.36; where wording or order matters, the code names the real server's source.
 Known differences: unknown fields are refused unless the request says otherwise (the real server warns); objects show
 no managedFields; a Job's orphaned pods lose their owner at once, not by a finalizer; there is no update (PUT), no
-server-side apply, no deletecollection and no discovery, which the client under test does not use.
+server-side apply, no deletecollection, no OpenAPI document and no printing of tables, which the client under test does
+not use. kubectl works with it (`--validate=false` where it would ask for the OpenAPI document).
 """

@@ -17,6 +17,7 @@ import trio
 
 from mirrord_trace.cluster.resources import PODS, ROLLOUTS, Resource
 
+from . import discovery
 from .admission import Admission
 from .faults import Faults
 from .http import Connection, Dropped, Request, Response
@@ -165,19 +166,23 @@ class Api:
                 return Response.of(200, VERSION)
             if asked.path in ("/healthz", "/livez", "/readyz"):
                 return Response(200, [("content-type", "text/plain; charset=utf-8")], b"ok")
-            return _NO_PATH
+            described = discovery.described(asked.path, self._served(), request.headers["host"])
+            return Response.of(200, described) if asked.verb == "get" and described is not None else _NO_PATH
         plain = attrs.evolve(resource, subresource="")
         if plain in REVIEWS:
             return self._review(REVIEWS[plain], request, asked)
         kind = KINDS.get(plain)
         if kind is None or plain in self.absent:
-            groups = {(one.group, one.version) for one in KINDS if one not in self.absent}
+            groups = {(one.resource.group, one.resource.version) for one in self._served()}
             if (plain.group, plain.version) not in groups:
                 return _NO_PATH
             raise path_not_found()
         if resource.subresource:
             return await self._subresource(kind, resource.subresource, request, asked, connection)
         return self._object(kind, request, asked)
+
+    def _served(self) -> list[Kind]:
+        return [kind for kind in (KINDS | REVIEWS).values() if kind.resource not in self.absent]
 
     def _object(self, kind: Kind, request: Request, asked: Attributes) -> Response:
         namespace = asked.namespace if kind.namespaced else None
