@@ -66,6 +66,7 @@ class Nodes:
 
     async def run(self, control: ControlPlane, task_status: trio.TaskStatus[None]) -> None:
         """Runs everything until it is cancelled; started once all nodes are ready."""
+        assert os.geteuid() == 0, "nodes are made of namespaces and mounts, by root only"
         self._store = store = control.store
         network = make_nodes_network()
         try:
