@@ -118,7 +118,7 @@ def _from_cluster(context: click.Context, work: Callable[[ApiServer], Awaitable[
         )
         found: list[str] = []
         with trio.move_on_after(_AT_MOST_S):
-            async with open_api(document.cluster_configuration()) as api:
+            async with open_api(document.cluster_configuration(), interactive=False) as api:
                 found = await work(api)
         return found
 
