@@ -67,7 +67,13 @@ def is_third_party(name: str) -> bool:
         ),
         (
             "mirrord_trace.cluster",
-            ["mirrord_trace.cluster", "mirrord_trace.config", "mirrord_trace.errors", "mirrord_trace.__version__"],
+            [
+                "mirrord_trace.cluster",
+                "mirrord_trace.child_process",
+                "mirrord_trace.config",
+                "mirrord_trace.errors",
+                "mirrord_trace.__version__",
+            ],
             ["attrs", "kubernetes", "trio", "urllib3", "websockets", "yaml"],
         ),
         (

@@ -4,8 +4,7 @@ The protocol is client-go's (https://kubernetes.io/docs/reference/access-authn-a
 credential plugins"). The official client's own part for it is not used: it logs what goes wrong and goes on without
 credentials, waits in a way that cannot be cancelled, and takes no certificate where there is a token as well.
 
-The supervisor blocks signals in all its threads and a signal mask is inherited, so the program is made with
-posix_spawn(3), which gives it an empty mask: Ctrl-C at a question of its own reaches it.
+A program that asks something gets Ctrl-C, as `mirrord_trace.child_process` sees to.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import contextlib
 import datetime
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import attrs
 import trio
 
+from mirrord_trace.child_process import ChildProcess
 from mirrord_trace.errors import Failure
 
 _GRACE_S = 0.5
@@ -30,7 +29,6 @@ _GRACE_S = 0.5
 _MOST_SAID = 2000
 _LOG_IN = "Log in as it wants (running it at a terminal may help), then try again."
 _VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-_RESETTABLE_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 @attrs.frozen
@@ -158,45 +156,27 @@ async def _output_of(
     """
     with contextlib.ExitStack() as resources:
 
-        def in_memory(name: str) -> int:
-            descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+        def owned(descriptor: int) -> int:
             resources.callback(os.close, descriptor)
             return descriptor
 
-        output, said = in_memory("plugin output"), in_memory("plugin errors")
-        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, output, 1)]
-        if not lend_terminal:
-            actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
-            actions.append((os.POSIX_SPAWN_DUP2, said, 2))
-        pid = os.posix_spawnp(  # noqa: ASYNC221 (it does not wait for the program)
-            command[0], command, environment, file_actions=actions, setsigmask=(), setsigdef=_RESETTABLE_SIGNALS
-        )
-        pidfd = os.pidfd_open(pid)
-        resources.callback(os.close, pidfd)
+        output, said = (owned(os.memfd_create(name, os.MFD_CLOEXEC)) for name in ("plugin output", "plugin errors"))
+        files = (0, output) if lend_terminal else (owned(os.open(os.devnull, os.O_RDONLY)), output, said)
+        child = ChildProcess.spawn(command, standard_files=files, environment=environment)
+        owned(child.pidfd)
         try:
-            await trio.lowlevel.wait_readable(pidfd)
+            status = await child.wait()
         except BaseException:
-            await _see_off(pidfd)
+            await _see_off(child)
             raise
-        status = _reaped(pidfd)
         size = os.fstat(said).st_size
         words = os.pread(said, _MOST_SAID, max(0, size - _MOST_SAID)).decode(errors="replace").strip()
-        return status, os.pread(output, os.fstat(output).st_size, 0), words
+        return status or 0, os.pread(output, os.fstat(output).st_size, 0), words
 
 
-async def _see_off(pidfd: int) -> None:
+async def _see_off(child: ChildProcess) -> None:
     with trio.CancelScope(shield=True):
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            signal.pidfd_send_signal(pidfd, number)
-            with trio.move_on_after(_GRACE_S):
-                await trio.lowlevel.wait_readable(pidfd)
-                break
-    _reaped(pidfd)
-
-
-def _reaped(pidfd: int) -> int:
-    with contextlib.suppress(ChildProcessError):
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-        if result is not None:
-            return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-    return 0
+        child.end()
+        if not await child.ends_within(_GRACE_S):
+            child.kill()
+            await child.ends_within(_GRACE_S)

@@ -1,16 +1,13 @@
 """An agent as a child process of ours, with one end of a socket pair as its standard input.
 
-The supervisor blocks signals in all its threads and a signal mask is inherited, so the child is made with
-posix_spawn(3), which gives it an empty mask and default dispositions; subprocess cannot. It gets a session of its
-own, so that Ctrl-C reaches the user's process only. The agent leaves when the socket closes: nothing is left when we
-are killed.
+It gets a session of its own, so that Ctrl-C reaches the user's process only. The agent leaves when the socket closes:
+nothing is left when we are killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -18,59 +15,12 @@ from collections.abc import AsyncIterator, Sequence
 import attrs
 import trio
 
+from mirrord_trace.child_process import ChildProcess
 from mirrord_trace.errors import Failure
 
 _GRACE_S = 0.25
 _LAST_WORDS_S = 0.5
 _LAST_LINES = 10
-_RESETTABLE_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
-
-
-@attrs.frozen
-class ChildProcess:
-    """A child that is known by a descriptor, so that no other process can be taken for it."""
-
-    pid: int
-    pidfd: int
-
-    @classmethod
-    def spawn(
-        cls, command: Sequence[str], *, standard_files: Sequence[int] = (), own_session: bool = False
-    ) -> ChildProcess:
-        """Start a command with these descriptors as its first ones; it inherits the others of 0, 1 and 2.
-
-        Raises OSError when it cannot be executed.
-        """
-        pid = os.posix_spawnp(
-            command[0],
-            list(command),
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in enumerate(standard_files)],
-            setsid=own_session,
-            setsigmask=(),
-            setsigdef=_RESETTABLE_SIGNALS,
-        )
-        return cls(pid, os.pidfd_open(pid))
-
-    async def wait(self) -> int | None:
-        """Wait until the process has ended and return its exit status, or None when somebody else reaped it."""
-        await trio.lowlevel.wait_readable(self.pidfd)
-        with contextlib.suppress(ChildProcessError):
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)  # noqa: ASYNC222 (it has ended)
-            return None if result is None else result.si_status
-        return None
-
-    async def ends_within(self, seconds: float) -> bool:
-        """Whether the process ends, or has ended, within so many seconds."""
-        with trio.move_on_after(seconds):
-            await self.wait()
-            return True
-        return False
-
-    def kill(self) -> None:
-        """Send SIGKILL, unless the process has ended or (under sudo) is another user's."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
 
 @attrs.frozen
