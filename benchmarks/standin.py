@@ -45,14 +45,14 @@ class Starts:
     created: dict[str, float] = attrs.field(factory=dict)
     running: dict[str, float] = attrs.field(factory=dict)
 
-    def take(self, value: Object) -> None:
-        """Looks at a pod as it is now."""
+    def take(self, value: Object, now_s: float) -> None:
+        """Looks at a pod as it is now, by a clock that only goes forward."""
         name = value["metadata"]["name"]
         if is_agent(value):
-            self.created.setdefault(name, time.monotonic())
+            self.created.setdefault(name, now_s)
             statuses = value.get("status", {}).get("containerStatuses", [])
             if any("running" in status.get("state", {}) for status in statuses):
-                self.running.setdefault(name, time.monotonic())
+                self.running.setdefault(name, now_s)
 
     def last_s(self) -> float | None:
         """How long the newest took; None if there is none."""
@@ -73,7 +73,7 @@ class TimedNodes(Nodes):
 
     async def _watch(self, store: Store) -> None:
         async for change in store.changes(PODS):
-            self.starts.take(change.object)
+            self.starts.take(change.object, time.monotonic())
 
 
 def is_agent(value: Object) -> bool:
