@@ -1,8 +1,10 @@
 """A WebSocket to the API server.
 
-The protocol is `websockets`' own, without its I/O: handshake, masking, closing. Its connection on Trio moved 350 MB/s
-here and a session's frames then have to share the processor with it; with our own TLS it is twice that
-(docs/benchmarks.md). Messages go out whole, because Go's server takes each frame for a message (x/net/websocket).
+The protocol is `websockets`' own, without its I/O: handshake, masking, closing. Its connection on Trio needs twice the
+processor's time for what comes (docs/benchmarks.md). Messages go out whole, because Go's server takes each frame for a
+message (x/net/websocket). No pings are sent: a server does not read them while the pod does not read, and nothing else
+may follow from that. The session's own signs of life keep the connection from looking idle; the kernel's find out when
+the network is gone.
 """
 
 from __future__ import annotations
