@@ -85,26 +85,11 @@ def test_pages_show_one_version_and_can_expire(api_server: Cluster, client: Plai
     assert (gone.status, gone.json["reason"]) == (410, "Expired")
 
 
-@pytest.mark.parametrize(
-    ("selector", "expected"),
-    [
-        ("app=web", ["a", "b"]),
-        ("app==web,tier=front", ["a"]),
-        ("app!=web", ["c", "d"]),
-        ("app", ["a", "b", "c"]),
-        ("!app", ["d"]),
-        ("app in (web, db)", ["a", "b", "c"]),
-        ("app notin (web)", ["c", "d"]),
-        ("tier in (front),app", ["a"]),
-        ("", ["a", "b", "c", "d"]),
-    ],
-)
-def test_label_selectors(api_server: Cluster, client: PlainClient, selector: str, expected: list[str]) -> None:
+def test_a_label_selector_selects(api_server: Cluster, client: PlainClient) -> None:
     api_server.apply(pod("a", {"app": "web", "tier": "front"}))
     api_server.apply(pod("b", {"app": "web"}))
     api_server.apply(pod("c", {"app": "db"}))
-    api_server.apply(pod("d"))
-    assert names(client.get(IN_SHOP, labelSelector=selector)) == expected
+    assert names(client.get(IN_SHOP, labelSelector="app=web,!tier")) == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +132,7 @@ def test_events_are_selected_by_what_they_are_about(api_server: Cluster, client:
             {"fieldSelector": "status.phase=x"},
             'field label "status.phase" not supported for batchv1.Job',
         ),
-        (IN_SHOP, {"labelSelector": "a in"}, "unable to parse requirement: a in"),
+        (IN_SHOP, {"labelSelector": "a in"}, "unable to parse requirement: found '' expected: '('"),
         (
             IN_SHOP,
             {"watch": "1", "resourceVersion": "x"},
@@ -175,7 +160,16 @@ def test_what_is_not_there(api_server: Cluster, client: PlainClient) -> None:
         "details": {"name": "a", "group": "batch", "kind": "jobs"},
         "code": 404,
     }
-    assert client.get("/api/v1/namespaces/shop/nonsense").message == "the server could not find the requested resource"
+    assert client.get("/api/v1/namespaces/shop/nonsense").json == {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": "the server could not find the requested resource",
+        "reason": "NotFound",
+        "details": {},
+        "code": 404,
+    }
     missing = client.get(ROLLOUTS.path("shop"))
     assert (missing.status, missing.body) == (404, b"404 page not found\n")
     api_server.install(ROLLOUTS)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 
-from mirrord_trace.cluster.resources import JOBS, PODS, ROLLOUTS, SERVICES
-from tests.cluster.plain_client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, PlainClient
+from mirrord_trace.cluster.resources import JOBS, PODS, SERVICES
+from tests.cluster.plain_client import PlainClient
+from tests.cluster.plain_objects import JOB, POD, changed
 from tests.cluster.standin.cluster import Cluster
 from tests.cluster.standin.kinds import NAMESPACES
-from tests.cluster.standin.store import Object
 
 LABEL = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with"
@@ -33,22 +32,6 @@ NAME = (
     " character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is"
     " '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
-POD: Object = {
-    "kind": "Pod",
-    "apiVersion": "v1",
-    "metadata": {"name": "a"},
-    "spec": {"containers": [{"name": "app", "image": "app:1"}]},
-}
-JOB: Object = {
-    "kind": "Job",
-    "apiVersion": "batch/v1",
-    "metadata": {"name": "a"},
-    "spec": {
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": 60,
-        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "agent", "image": "agent:1"}]}},
-    },
-}
 
 
 @pytest.fixture
@@ -57,16 +40,26 @@ def client(api_server: Cluster) -> PlainClient:
     return PlainClient(api_server.kubeconfig)
 
 
-def changed(value: Object, **changes: Any) -> Object:
-    """The object with values at paths: `spec__containers__0__image="x"`."""
-    value = copy.deepcopy(value)
-    for path, new in changes.items():
-        *parts, last = path.split("__")
-        here: Any = value
-        for part in parts:
-            here = here[int(part)] if part.isdigit() else here.setdefault(part, {})
-        here[last] = new
-    return value
+def test_what_a_pod_leaves_open_is_filled_in(client: PlainClient) -> None:
+    body = changed(
+        POD,
+        spec__containers__0__readinessProbe={"httpGet": {"port": 80}, "periodSeconds": 1},
+        spec__containers__0__env=[{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        spec__volumes=[{"name": "a", "configMap": {"name": "a"}}, {"name": "b"}],
+    )
+    spec = client.create(PODS.path("shop"), body).json["spec"]
+    assert spec["containers"][0]["readinessProbe"] == {
+        "httpGet": {"path": "/", "port": 80, "scheme": "HTTP"},
+        "timeoutSeconds": 1,
+        "periodSeconds": 1,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    }
+    assert spec["containers"][0]["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] == "v1"
+    assert spec["volumes"] == [
+        {"name": "a", "configMap": {"name": "a", "defaultMode": 0o644}},
+        {"name": "b", "emptyDir": {}},
+    ]
 
 
 def test_a_job_gets_its_selector_labels_and_defaults(client: PlainClient) -> None:
@@ -265,121 +258,6 @@ def test_nothing_new_begins_in_a_namespace_that_ends(api_server: Cluster, client
     assert answer.json["details"]["causes"][0]["reason"] == "NamespaceTerminating"
 
 
-def test_a_merge_patch_changes_a_job_but_not_its_template(client: PlainClient) -> None:
-    before = client.create(JOBS.path("shop"), JOB).json
-    path = JOBS.path("shop", "a")
-    after = client.patch(path, {"spec": {"activeDeadlineSeconds": None}, "metadata": {"annotations": {"a": "b"}}}).json
-    assert "activeDeadlineSeconds" not in after["spec"]
-    assert after["metadata"]["annotations"] == {"a": "b"}
-    assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
-    refused = client.patch(path, {"spec": {"template": {"spec": {"hostPID": True}}}})
-    assert refused.message == 'Job.batch "a" is invalid: spec.template: Invalid value: {…}: field is immutable'
-    stale = client.patch(path, {"metadata": {"resourceVersion": before["metadata"]["resourceVersion"]}})
-    assert (stale.status, stale.json["reason"]) == (409, "Conflict")
-    assert stale.message == (
-        'Operation cannot be fulfilled on jobs.batch "a": the object has been modified; please apply your changes to'
-        " the latest version and try again"
-    )
-
-
-def test_patches_that_are_none(client: PlainClient) -> None:
-    client.create(PODS.path("shop"), POD)
-    path = PODS.path("shop", "a")
-    assert client.patch(path, b"{").status == 400
-    unknown = client.patch(path, {"spec": {"nodename": "x"}})
-    assert unknown.status == 422
-    assert 'strict decoding error: unknown field "spec.nodename"' in unknown.message
-    answer = client.patch(path, {}, "application/json")
-    assert (answer.status, answer.json["reason"]) == (415, "UnsupportedMediaType")
-    fixed = client.patch(path, {"spec": {"hostPID": True}})
-    assert fixed.status == 422
-    assert fixed.message.startswith('Pod "a" is invalid: spec: Forbidden: pod updates may not change fields other than')
-    assert client.patch(PODS.path("shop", "b"), {}).message == 'pods "b" not found'
-
-
-def test_json_patches(client: PlainClient) -> None:
-    client.create(PODS.path("shop"), POD)
-    path = PODS.path("shop", "a")
-    operations = [
-        {"op": "test", "path": "/spec/containers/0/name", "value": "app"},
-        {"op": "replace", "path": "/spec/containers/0/image", "value": "app:2"},
-        {"op": "add", "path": "/metadata/labels", "value": {"a~b": "1"}},
-        {"op": "move", "from": "/metadata/labels/a~0b", "path": "/metadata/labels/c"},
-    ]
-    answer = client.patch(path, operations, JSON_PATCH)
-    assert answer.json["spec"]["containers"][0]["image"] == "app:2"
-    assert answer.json["metadata"]["labels"] == {"c": "1"}
-    assert client.patch(path, [{"op": "remove", "path": "/spec/nothing"}], JSON_PATCH).status == 422
-
-
-def ephemeral(name: str = "debug", **parts: Any) -> Object:
-    return {"spec": {"ephemeralContainers": [{"name": name, "image": "agent:1", "targetContainerName": "app"} | parts]}}
-
-
-def test_ephemeral_containers_are_added_and_then_stand(api_server: Cluster, client: PlainClient) -> None:
-    client.create(PODS.path("shop"), POD)
-    path = f"{PODS.path('shop', 'a')}/ephemeralcontainers"
-
-    def patch(body: object, content_type: str = STRATEGIC_MERGE_PATCH) -> Any:
-        return client.patch(path, body, content_type)
-
-    added = patch(ephemeral())
-    assert added.status == 200, added.body
-    assert added.json["spec"]["ephemeralContainers"][0]["terminationMessagePath"] == "/dev/termination-log"
-    assert len(patch(ephemeral("second")).json["spec"]["ephemeralContainers"]) == 2
-    told = 'Pod "a" is invalid: spec.ephemeralContainers: Forbidden: existing ephemeral containers "debug" may not be'
-    assert patch(ephemeral(image="agent:2")).message == f"{told} changed\nimage"
-    assert f"{told} removed\n" in patch(ephemeral("third"), MERGE_PATCH).message.replace("[", "")
-    others = {"metadata": {"labels": {"a": "b"}}, "spec": {"hostPID": True}}
-    untouched = patch(others).json
-    assert "labels" not in untouched["metadata"]
-    assert "hostPID" not in untouched["spec"]
-    assert client.patch(PODS.path("shop", "a"), ephemeral("fourth"), STRATEGIC_MERGE_PATCH).status == 422
-
-
-@pytest.mark.parametrize(
-    ("parts", "told"),
-    [
-        ({"targetContainerName": "db"}, 'spec.ephemeralContainers[0].targetContainerName: Not found: "db"'),
-        ({"name": "app"}, 'spec.ephemeralContainers[0].name: Duplicate value: "app"'),
-        (
-            {"ports": [{"containerPort": 80}]},
-            "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
-        ),
-        (
-            {"resources": {"limits": {"cpu": "1"}}},
-            "spec.ephemeralContainers[0].resources: Forbidden: cannot be set for an Ephemeral Container",
-        ),
-        ({"image": ""}, "spec.ephemeralContainers[0].image: Required value"),
-    ],
-)
-def test_ephemeral_containers_that_are_invalid(client: PlainClient, parts: Object, told: str) -> None:
-    client.create(PODS.path("shop"), POD)
-    path = f"{PODS.path('shop', 'a')}/ephemeralcontainers"
-    answer = client.patch(path, ephemeral(**parts), STRATEGIC_MERGE_PATCH)
-    assert (answer.status, answer.message) == (422, f'Pod "a" is invalid: {told}')
-
-
-def test_strategic_merge_patches_merge_lists_by_key(client: PlainClient) -> None:
-    body = changed(POD, spec__containers__0__env=[{"name": "A", "value": "1"}])
-    client.create(PODS.path("shop"), body)
-    patch = {"spec": {"containers": [{"name": "app", "image": "app:2"}], "tolerations": [{"operator": "Exists"}]}}
-    told = client.patch(PODS.path("shop", "a"), patch, STRATEGIC_MERGE_PATCH).message
-    assert "existing toleration" in told
-    del patch["spec"]["tolerations"]
-    container = client.patch(PODS.path("shop", "a"), patch, STRATEGIC_MERGE_PATCH).json["spec"]["containers"][0]
-    assert (container["image"], container["env"]) == ("app:2", [{"name": "A", "value": "1"}])
-    replaced = {"spec": {"containers": [{"image": "x"}]}}
-    assert client.patch(PODS.path("shop", "a"), replaced, STRATEGIC_MERGE_PATCH).status == 500
-
-
-def test_custom_resources_have_no_strategic_merge(api_server: Cluster, client: PlainClient) -> None:
-    api_server.apply({"kind": "Rollout", "apiVersion": "argoproj.io/v1alpha1", "metadata": {"name": "a"}, "spec": {}})
-    path = ROLLOUTS.path("default", "a")
-    assert client.patch(path, {}, STRATEGIC_MERGE_PATCH).status == 415
-    assert client.patch(path, {"spec": {"replicas": 2}}).json["spec"] == {"replicas": 2}
-
-
 def test_a_deleted_job_is_gone_and_a_deleted_pod_is_shown(api_server: Cluster, client: PlainClient) -> None:
     job = client.create(JOBS.path("shop"), JOB).json
     answer = client.delete(JOBS.path("shop", "a"), {"propagationPolicy": "Background"})
@@ -419,3 +297,10 @@ def test_options_of_a_delete(api_server: Cluster, client: PlainClient) -> None:
     assert api_server.get(SERVICES, "shop", "web") is not None
     client.patch(path, {"metadata": {"finalizers": None}})
     assert api_server.get(SERVICES, "shop", "web") is None
+
+
+def test_a_namespace_takes_all_that_is_in_it_along(api_server: Cluster, client: PlainClient) -> None:
+    client.create(PODS.path("shop"), POD)
+    api_server.apply(changed(POD, metadata={"name": "a", "namespace": "other"}))
+    assert client.delete(NAMESPACES.path(None, "shop")).json["status"] == "Success"
+    assert [pod["metadata"]["namespace"] for pod in api_server.list(PODS)] == ["other"]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .status import Refused, bad_request
+from .status import Refused, bad_request, unprocessable
 from .store import Object, merge_patch
 
 JSON_PATCH = "application/json-patch+json"
@@ -47,30 +47,75 @@ def apply_patch(media_type: str, target: Object, body: bytes) -> Object:
     return merged
 
 
+def shown(media_type: str, body: bytes, after: Object) -> str:
+    """What a refusal shows of a patch that makes no object: the patch as Go prints it, or else all that it made."""
+    return (
+        _printed(json.loads(body)) if media_type == STRATEGIC_MERGE_PATCH else json.dumps(after, separators=(",", ":"))
+    )
+
+
+def _printed(value: Any) -> str:
+    """A value as Go's %+v has it."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{key}:{_printed(value[key])}' for key in sorted(value))}]"
+    if isinstance(value, list):
+        return f"[{' '.join(map(_printed, value))}]"
+    return "<nil>" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def strategic_merge_patch(target: Any, patch: Any, name: str = "") -> Any:
     """The target with a strategic merge patch applied: lists of objects are merged where the API has a key for them."""
     if isinstance(patch, dict):
-        directive = patch.get("$patch")
-        others = {key: value for key, value in patch.items() if key != "$patch"}
-        if unknown := [key for key in others if key.startswith("$")]:
-            raise Refused(501, "NotImplemented", f"the stand-in does not know the directive {unknown[0]}")
-        if directive == "replace" or not isinstance(target, dict):
-            target = {}
-        merged = dict(target)
-        for key, value in others.items():
-            if value is None:
-                merged.pop(key, None)
-            else:
-                merged[key] = strategic_merge_patch(merged.get(key), value, key)
-        return merged
+        return _merge_objects(target if isinstance(target, dict) else {}, patch)
     if isinstance(patch, list) and isinstance(target, list):
         if name in _MERGED_VALUES:
             return [*target, *(value for value in patch if value not in target)]
-        if name in _MERGE_KEYS:
-            return _merge_lists(target, patch, _MERGE_KEYS[name])
+        if key := _merge_key(name, patch):
+            return _merge_lists(target, patch, key)
     if isinstance(patch, list):
         return [strategic_merge_patch(None, value) if isinstance(value, dict) else value for value in patch]
     return copy.deepcopy(patch)
+
+
+def _merge_objects(target: Object, patch: Object) -> Object:
+    """With the directives that kubectl uses, those about lists after the lists are merged (strategicpatch's doc)."""
+    if patch.get("$patch") == "replace":
+        target = {}
+    kept = patch.get("$retainKeys", target)
+    merged = {key: value for key, value in target.items() if key in kept}
+    orders = {}
+    for key, value in patch.items():
+        directive, _, name = key.partition("/")
+        if directive == "$setElementOrder":
+            orders[name] = value
+        elif directive == "$deleteFromPrimitiveList":
+            merged[name] = [one for one in merged.get(name, []) if one not in value]
+        elif key in ("$patch", "$retainKeys"):
+            pass
+        elif key.startswith("$"):
+            raise Refused(501, "NotImplemented", f"the stand-in does not know the directive {key}")
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = strategic_merge_patch(merged.get(key), value, key)
+    for name, order in orders.items():
+        merged[name] = _in_order(merged.get(name, []), order, _merge_key(name, order))
+    return merged
+
+
+def _merge_key(name: str, elements: list[Any]) -> str | None:
+    """The field that tells the elements of a list apart: of ports it is another in containers than in services."""
+    if name == "ports":
+        return "containerPort" if any("containerPort" in one for one in elements) else "port"
+    return _MERGE_KEYS.get(name)
+
+
+def _in_order(values: list[Any], order: list[Any], key: str | None) -> list[Any]:
+    """A list whose named elements are in an order; the others stay where they are."""
+    names = [one[key] if key else one for one in order]
+    by_name = {one[key] if key else one: one for one in values}
+    named = iter([by_name[name] for name in names if name in by_name])
+    return [next(named) if name in names else one for name, one in by_name.items()]
 
 
 def _merge_lists(target: list[Object], patch: list[Object], key: str) -> list[Object]:
@@ -99,10 +144,7 @@ def json_patch(target: Object, operations: Any) -> Object:
         try:
             _operate(document, operation)
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            told = f"{operation.get('op')} operation does not apply: doc is missing path: {operation.get('path')!r}"
-            raise Refused(
-                422, "Invalid", f"the server rejected our request due to an error in our request: {told}"
-            ) from (error)
+            raise unprocessable() from error
     return document[""]
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-from mirrord_trace.cluster.resources import EVENTS, JOBS, PODS, Resource
+from mirrord_trace.cluster.resources import EVENTS, JOBS, PODS, ROLLOUTS, Resource
 
 from .kinds import NAMESPACES, NODES, SECRETS
+from .label_selectors import Test, label_tests
 from .status import bad_request
 from .store import Object
-
-Test = Callable[[Mapping[str, str]], bool]
 
 _METADATA = ("metadata.name", "metadata.namespace")
 _FIELDS: Mapping[Resource, tuple[str, ...]] = {
@@ -49,15 +48,9 @@ _REFUSED = {
     PODS: "field label not supported: {0}",
     EVENTS: "field label not supported: {0}",
     SECRETS: "field label not supported: {0}",
+    ROLLOUTS: "field label not supported: {0}",
 }
 _OTHERS_REFUSED = '"{0}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-_KEY = r"[A-Za-z0-9][-A-Za-z0-9_./]*"
-_TERMS = (
-    (rf"({_KEY})\s*(==?|!=)\s*([-A-Za-z0-9_.]*)", "equality"),
-    (rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)", "set"),
-    (rf"({_KEY})\s*([<>])\s*(\d+)", "order"),
-    (rf"(!?)\s*({_KEY})", "presence"),
-)
 
 
 @attrs.frozen
@@ -77,7 +70,7 @@ class Selection:
 
 def selection(resource: Resource, label_selector: str, field_selector: str) -> Selection:
     """Reads the selectors of a request. Raises Refused where one cannot be read, or a field can't be selected by."""
-    return Selection(tuple(_label_tests(label_selector)), tuple(_field_terms(resource, field_selector)))
+    return Selection(tuple(label_tests(label_selector)), tuple(_field_terms(resource, field_selector)))
 
 
 def exact_name(field_selector: str) -> str:
@@ -86,39 +79,6 @@ def exact_name(field_selector: str) -> str:
         if match := re.fullmatch(r"metadata\.name==?(.+)", term):
             return match[1]
     return ""
-
-
-def _label_tests(text: str) -> list[Test]:
-    tests = []
-    for term in re.findall(r"(?:[^,(]|\([^)]*\))+", text):
-        for pattern, kind in _TERMS:
-            if match := re.fullmatch(pattern, term.strip()):
-                tests.append(_label_test(kind, *match.groups()))
-                break
-        else:
-            raise bad_request(f"unable to parse requirement: {term.strip()}")
-    return tests
-
-
-def _label_test(kind: str, first: str, second: str, third: str = "") -> Test:
-    match kind, second:
-        case "equality", "!=":
-            return lambda labels: labels.get(first) != third
-        case "equality", _:
-            return lambda labels: labels.get(first) == third
-        case "set", how:
-            values = {value.strip() for value in third.split(",")}
-            if how == "in":
-                return lambda labels: first in labels and labels[first] in values
-            return lambda labels: labels.get(first) not in values
-        case "order", sign:
-            return lambda labels: _ordered(labels.get(first, ""), sign, int(third))
-        case _:
-            return lambda labels: (second in labels) is (first == "")
-
-
-def _ordered(value: str, sign: str, bound: int) -> bool:
-    return value.isdigit() and (int(value) > bound if sign == ">" else int(value) < bound)
 
 
 def _field_terms(resource: Resource, text: str) -> list[tuple[str, bool, str]]:

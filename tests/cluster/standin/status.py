@@ -42,7 +42,7 @@ class Refused(Exception):
             "status": "Failure",
             "message": message,
             **({"reason": reason} if reason else {}),
-            **({"details": shown} if shown else {}),
+            **({"details": shown} if shown or details is not None else {}),
             "code": code,
         }
 
@@ -108,7 +108,7 @@ def not_found(resource: Resource, name: str) -> Refused:
 
 def path_not_found() -> Refused:
     """There is no such resource: the path is none."""
-    return Refused(404, "NotFound", "the server could not find the requested resource")
+    return Refused(404, "NotFound", "the server could not find the requested resource", {})
 
 
 def already_exists(resource: Resource, name: str) -> Refused:
@@ -140,7 +140,12 @@ def bad_request(message: str) -> Refused:
 
 def method_not_allowed() -> Refused:
     """The path is there, but not for this."""
-    return Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    return Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
+def unprocessable() -> Refused:
+    """The request is understood, and cannot be carried out; the real server does not say why either."""
+    return Refused(422, "Invalid", "the server rejected our request due to an error in our request", {})
 
 
 def unsupported_media_type(accepted: Sequence[str]) -> Refused:
@@ -154,9 +159,9 @@ def expired(message: str) -> Refused:
     return Refused(410, "Expired", message)
 
 
-def invalid_patch(value: object, told: str) -> Refused:
+def invalid_patch(shown: str, told: str) -> Refused:
     """A patch makes something that is no object of its kind."""
-    error = FieldError("FieldValueInvalid", "patch", f"Invalid value: {quoted(json.dumps(value))}: {told}")
+    error = invalid("patch", shown, told)
     causes = [{"reason": error.type, "message": error.body, "field": error.field}]
     return Refused(422, "Invalid", f' "" is invalid: {error}', {"causes": causes})
 

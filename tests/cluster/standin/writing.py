@@ -19,14 +19,14 @@ from mirrord_trace.cluster.resources import CRON_JOBS, JOBS, PODS
 
 from .admission import Admission
 from .http import Request
-from .kinds import Kind
+from .kinds import KINDS, NAMESPACES, Kind
 from .objects.containers import quantity_errors
 from .objects.defaults import fill_in, fill_in_container, first_status
 from .objects.jobs import job_changes, job_errors, job_spec_errors
 from .objects.metadata import metadata_changes, metadata_errors
 from .objects.pods import ephemeral_changes, pod_changes, pod_errors, pod_spec_errors, template_errors
 from .objects.schema import Findings, examine, normalized
-from .patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, apply_patch
+from .patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, apply_patch, shown
 from .status import (
     FieldError,
     already_exists,
@@ -48,6 +48,8 @@ _ORPHANS = (
     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set"
     " propagationPolicy=Orphan to suppress this warning"
 )
+
+_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 
 
 @attrs.frozen
@@ -79,7 +81,7 @@ class Writer:
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         if metadata.get("namespace", namespace) != namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+            raise bad_request(_OTHER_NAMESPACE)
         if namespace is not None:
             metadata["namespace"] = namespace
         if not metadata.get("name") and metadata.get("generateName"):
@@ -113,7 +115,8 @@ class Writer:
         if kind.model is not None:
             found = examine(kind.model, after)
             if told := _decoding_errors(found, after):
-                raise invalid_patch(after, told)
+                raise invalid_patch(shown(media_type, request.body, after), told)
+        _check_name(after.get("metadata", {}), namespace, name)
         if after["metadata"].get("resourceVersion") != before["metadata"]["resourceVersion"]:
             why = "the object has been modified; please apply your changes to the latest version and try again"
             raise conflict(kind.resource, name, why)
@@ -153,6 +156,8 @@ class Writer:
                 value = self.store.put(kind.resource, value)
             return Written(value, warnings)
         value = self.store.delete(kind.resource, namespace, name)
+        if kind.resource == NAMESPACES:
+            self._empty(name)
         if kind.resource == PODS:
             return Written(value, warnings)
         details = {"name": name, "group": kind.resource.group, "kind": kind.resource.plural, "uid": metadata["uid"]}
@@ -169,6 +174,12 @@ class Writer:
             version = kind.resource.version
             raise bad_request(f'{kind.name} in version "{version}" cannot be handled as a {kind.name}: {told}')
         return [f'unknown field "{path}"' for path in found.unknown] if validation == "Warn" else []
+
+    def _empty(self, namespace: str) -> None:
+        """Removes all that is in a namespace."""
+        for resource in KINDS:
+            for one in self.store.list(resource, namespace):
+                self.store.delete(resource, namespace, one["metadata"]["name"])
 
     def _orphan(self, owner: str) -> None:
         """Takes an owner away from its pods, so that they outlive it."""
@@ -247,6 +258,18 @@ def _only_ephemeral(before: Object, after: Object) -> Object:
     for container in pod["spec"]["ephemeralContainers"]:
         fill_in_container(container)
     return pod
+
+
+def _check_name(metadata: Object, namespace: str | None, name: str) -> None:
+    """A patch cannot make another object of one (checkName in k8s.io/apiserver/pkg/endpoints/handlers)."""
+    if metadata.get("namespace", namespace) != namespace:
+        raise bad_request(_OTHER_NAMESPACE)
+    named = metadata.get("name")
+    if not named:
+        told = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        raise bad_request(told)
+    if named != name:
+        raise bad_request(f"the name of the object ({named}) does not match the name on the URL ({name})")
 
 
 def _was_kept_by_finalizers(value: Object) -> bool:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ..formats import dns_label, in_range, qualified_name
 from ..status import FieldError, absent, duplicate, forbidden_field, invalid, not_supported, required
 from ..store import Object
-from .formats import dns_label, in_range, qualified_name
 from .quantities import PATTERN, amount
 
 _STANDARD_RESOURCES = {"cpu", "memory", "ephemeral-storage"}

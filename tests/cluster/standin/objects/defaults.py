@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
-from mirrord_trace.cluster.resources import CRON_JOBS, DEPLOYMENTS, JOBS, PODS, SERVICES
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from mirrord_trace.cluster.resources import (
+    CRON_JOBS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    PODS,
+    REPLICA_SETS,
+    SERVICES,
+    STATEFUL_SETS,
+    Resource,
+)
 
 from ..kinds import NAMESPACES, Kind
 from ..store import Object
 from .quantities import amount
 
 _JOB_LABELS = {"controller-uid": "uid", "job-name": "name"}
-_TEMPLATED = {"deployments", "statefulsets", "daemonsets", "replicasets"}
+_FILE_MODE = 0o644
+_HALF_AND_HALF = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
+_WORKLOADS: Mapping[Resource, Object] = {
+    DEPLOYMENTS: {
+        "replicas": 1,
+        "strategy": _HALF_AND_HALF,
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+    },
+    STATEFUL_SETS: {
+        "replicas": 1,
+        "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+        "revisionHistoryLimit": 10,
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+    },
+    DAEMON_SETS: {
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+        "revisionHistoryLimit": 10,
+    },
+    REPLICA_SETS: {"replicas": 1},
+    CRON_JOBS: {
+        "concurrencyPolicy": "Allow",
+        "suspend": False,
+        "successfulJobsHistoryLimit": 3,
+        "failedJobsHistoryLimit": 1,
+    },
+}
+"""What the specs of workloads say where they say nothing (pkg/apis/apps/v1 and batch/v1, defaults.go)."""
+_PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 
 
 def fill_in(kind: Kind, value: Object) -> None:
@@ -24,17 +67,12 @@ def fill_in(kind: Kind, value: Object) -> None:
             _requests(container)
     elif kind.resource == JOBS:
         _job(value)
-    elif kind.resource == CRON_JOBS:
-        spec.setdefault("concurrencyPolicy", "Allow")
-        spec.setdefault("suspend", False)
-        _pod_spec(spec.get("jobTemplate", {}).get("spec", {}).get("template", {}).get("spec", {}))
-    elif kind.resource.plural in _TEMPLATED and kind.model is not None:
-        if kind.resource == DEPLOYMENTS or kind.resource.plural in ("statefulsets", "replicasets"):
-            spec.setdefault("replicas", 1)
-        _pod_spec(spec.get("template", {}).get("spec", {}))
+    elif kind.resource in _WORKLOADS:
+        _complete(spec, copy.deepcopy(_WORKLOADS[kind.resource]))
+        holder = spec.get("jobTemplate", {}).get("spec", {}) if kind.resource == CRON_JOBS else spec
+        _pod_spec(holder.get("template", {}).get("spec", {}))
     elif kind.resource == SERVICES:
-        spec.setdefault("type", "ClusterIP")
-        spec.setdefault("sessionAffinity", "None")
+        _complete(spec, {"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"})
         for port in spec.get("ports", []):
             port.setdefault("protocol", "TCP")
             port.setdefault("targetPort", port.get("port"))
@@ -77,6 +115,20 @@ def fill_in_container(container: Object) -> None:
     container.setdefault("terminationMessagePolicy", "File")
     for port in container.get("ports", []):
         port.setdefault("protocol", "TCP")
+    for variable in container.get("env", []):
+        if "fieldRef" in variable.get("valueFrom", {}):
+            variable["valueFrom"]["fieldRef"].setdefault("apiVersion", "v1")
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if name in container:
+            _complete(container[name], _PROBE)
+            if "httpGet" in container[name]:
+                _complete(container[name]["httpGet"], {"path": "/", "scheme": "HTTP"})
+
+
+def _complete(value: Object, defaults: Mapping[str, Any]) -> None:
+    """Fills in what a part of an object leaves open."""
+    for name, default in defaults.items():
+        value.setdefault(name, default)
 
 
 def _pod_spec(spec: Object) -> None:
@@ -88,6 +140,9 @@ def _pod_spec(spec: Object) -> None:
     for volume in spec.get("volumes", []):
         if set(volume) == {"name"}:
             volume["emptyDir"] = {}
+        for source in ("configMap", "secret", "projected", "downwardAPI"):
+            if source in volume:
+                volume[source].setdefault("defaultMode", _FILE_MODE)
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("dnsPolicy", "ClusterFirst")

@@ -7,10 +7,10 @@ from typing import Any
 
 from mirrord_trace.cluster.resources import SERVICES
 
+from ..formats import dns_label, dns_subdomain, label_value, qualified_name
 from ..kinds import NAMESPACES, Kind
 from ..status import FieldError, forbidden_field, invalid, required, too_long
 from ..store import Object
-from .formats import dns_label, dns_subdomain, label_value, qualified_name
 
 LARGEST_ANNOTATIONS = 256 << 10
 """Bytes of all keys and values (TotalAnnotationSizeLimitB)."""

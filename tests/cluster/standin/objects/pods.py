@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+from ..formats import dns_label, dns_subdomain, in_range, label_value, qualified_name
 from ..status import FieldError, forbidden_field, invalid, not_supported, required
 from ..store import Object
 from .containers import container_errors, duplicate_names, ephemeral_errors
-from .formats import dns_label, dns_subdomain, in_range, label_value, qualified_name
 from .metadata import annotation_errors, label_errors
 
 _CHANGEABLE = (
