@@ -1,5 +1,6 @@
 """What commands print on stdout: tables, with rules and colours on a terminal, plain columns elsewhere."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,10 @@ def print_text(text: str) -> None:
     except BrokenPipeError:
         raise  # click ends the command
     except OSError as error:
+        # What is still in Python's buffer would be tried again at the end, and spoil the exit code.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
         raise Failure(f"cannot write to standard output: {error.strerror}") from error
 
 
