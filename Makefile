@@ -18,6 +18,9 @@ export GOPROXY := off
 export GOTOOLCHAIN := local
 export CGO_ENABLED := 0
 
+# Two at a time would meet in apt-get.
+.NOTPARALLEL:
+
 .PHONY: help
 help:  ## this text
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -68,7 +71,7 @@ $(VENV)/installed: setup.cfg setup.py mirrord_trace/supervisor/delivery/notify/_
 	@.ci/system-packages python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo 'Installing into $(VENV) ...'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
@@ -104,10 +107,10 @@ build/agent-rootfs/usr/bin/mirrord-agent: build/agent-image/fetched $(AGENT_SOUR
 build/benchmarks/openssh-server:
 	@echo 'Unpacking sshd ...'
 	@mkdir -p $(@D)
-	@cd $(@D) && rm -rf $(@F).unfinished && apt-get download --quiet=2 openssh-server && \
+	@cd $(@D) && rm -rf $(@F).unfinished openssh-server_*.deb && apt-get download --quiet=2 openssh-server && \
 		dpkg-deb --extract openssh-server_*.deb $(@F).unfinished && rm openssh-server_*.deb && mv $(@F).unfinished $(@F)
 
 .PHONY: clean
 clean:  ## remove what make made
-	rm -rf build $(VENV) *.egg-info .hypothesis .ruff_cache
+	rm -rf build $(VENV) *.egg-info .hypothesis .ruff_cache mirrord_trace/supervisor/delivery/notify/_loop.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,18 +56,27 @@ def _is_ours(target: Target, kind: _Kind) -> bool:
     except PermissionError as error:
         raise _not_permitted(target, kind) from error
     except OSError as error:
-        raise TargetUnusable(
-            GoodbyeKind.TARGET_GONE, f"process {target.pid} ended while the agent started ({error.strerror})"
-        ) from error
+        raise _gone(target, error) from error
     return os.path.samestat(theirs, os.stat(f"/proc/self/ns/{kind.file}"))
 
 
 def _join(target: Target, kind: _Kind) -> None:
-    descriptor = os.open(f"ns/{kind.file}", os.O_RDONLY, dir_fd=target.directory)
+    try:
+        descriptor = os.open(f"ns/{kind.file}", os.O_RDONLY, dir_fd=target.directory)
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise _gone(target, error) from error
     try:
         libc.setns(descriptor, kind.flag)
     finally:
         os.close(descriptor)
+
+
+def _gone(target: Target, error: OSError) -> TargetUnusable:
+    return TargetUnusable(
+        GoodbyeKind.TARGET_GONE, f"process {target.pid} ended while the agent started ({error.strerror})"
+    )
 
 
 def _not_permitted(target: Target, kind: _Kind) -> TargetUnusable:

@@ -137,7 +137,8 @@ PURPOSES: Final = (TARGET, JOB, EPHEMERAL, LS, CLEAN)
 _FINDING: Final = {
     PODS: _rights({PODS: "get"}),
     CRON_JOBS: _rights({CRON_JOBS: "get", JOBS: "list", PODS: "list"}),
-    ROLLOUTS: _rights({ROLLOUTS: "get", PODS: "list"}),
+    # A rollout may refer to another workload, whose pods they are.
+    ROLLOUTS: _rights({ROLLOUTS: "get", DEPLOYMENTS: "get", REPLICA_SETS: "get", STATEFUL_SETS: "get", PODS: "list"}),
 }
 
 
