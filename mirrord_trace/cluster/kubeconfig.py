@@ -160,7 +160,7 @@ def _read(path: Path, *, must_exist: bool) -> Section | None:
         text = path.read_bytes()
     except FileNotFoundError:
         if must_exist:
-            raise Failure(f"there is no kubeconfig {path}") from None
+            raise UsageFailure(f"there is no kubeconfig {path}") from None
         return None
     except OSError as error:
         raise Failure(f"cannot read the kubeconfig {path}: {error.strerror}") from error

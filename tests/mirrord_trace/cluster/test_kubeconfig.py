@@ -177,7 +177,7 @@ def test_a_file_that_is_no_kubeconfig(tmp_path: Path, contents: bytes, message: 
 
 
 def test_a_file_that_is_not_there_or_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match=r"there is no kubeconfig .*/missing$"):
+    with pytest.raises(UsageFailure, match=r"there is no kubeconfig .*/missing$"):
         find(str(tmp_path / "missing"), None, {})
     with pytest.raises(Failure, match=r"cannot read the kubeconfig .*: Is a directory$"):
         find(str(tmp_path), None, {})
