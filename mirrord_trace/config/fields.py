@@ -41,7 +41,7 @@ ABSENT: Final[Mapping[str, Absent]] = {
     "use_proxy": Absent(_LATER, (True,)),
     "skip_sip": Absent("it concerns macOS only", _ANYTHING),
     "feature.hostname": Absent("the host name is always the target's", (True,)),
-    "feature.copy_target": Absent(_OPERATOR, (False,)),
+    "feature.copy_target": Absent(_OPERATOR, (False, {"enabled": False}, {"enabled": False, "scale_down": False})),
     "feature.fs": Absent(_LATER, (False, "local", {"mode": "local"})),
     "feature.network.incoming": Absent(_LATER, (False, "off", {"mode": "off"})),
     "feature.network.dns": Absent(_LATER, (True, {"enabled": True})),

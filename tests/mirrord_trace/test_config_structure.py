@@ -213,6 +213,7 @@ def test_all_faults_are_told_together() -> None:
     [
         ("operator", True, "operator"),
         ("feature.copy_target", True, "operator"),
+        ("feature.copy_target", {"enabled": True}, "operator"),
         ("feature.split_queues", {"q": {}}, "operator"),
         ("feature.fs", "read", "does not have this yet"),
         ("feature.network.incoming", "steal", "does not have this yet"),
@@ -239,7 +240,12 @@ def test_usual_file_of_mirrord_is_taken() -> None:
     content = {
         "$schema": "https://example.com/mirrord-schema.json",
         "target": {"path": "deployment/web", "namespace": "shop"},
-        "feature": {"env": True, "fs": "local", "network": {"incoming": "off", "outgoing": True, "dns": True}},
+        "feature": {
+            "copy_target": {"enabled": False},
+            "env": True,
+            "fs": "local",
+            "network": {"incoming": "off", "outgoing": True, "dns": True},
+        },
         "operator": False,
         "telemetry": False,
     }
