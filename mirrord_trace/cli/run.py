@@ -34,6 +34,14 @@ def _regex(text: str) -> re.Pattern[str]:
         raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
 
 
+def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """A callback: the names in texts in which semicolons separate. One without any would mean all variables."""
+    for value in values:
+        if not value.strip(";"):
+            raise click.BadParameter(f"{value!r} names no variable")
+    return tuple(name for value in values for name in value.split(";") if name)
+
+
 @click.command(
     cls=GroupedCommand,
     context_settings={"allow_interspersed_args": False},
@@ -82,6 +90,7 @@ def _regex(text: str) -> re.Pattern[str]:
     "--include-env",
     multiple=True,
     metavar="NAME",
+    callback=_names,
     group=_PROCESS,
     help="Take only these variables of the target; * and ? are wildcards, a list is separated by semicolons. Naming "
     "one that otherwise stays local, such as PATH, takes it as well. Repeatable.",
@@ -91,6 +100,7 @@ def _regex(text: str) -> re.Pattern[str]:
     "--exclude-env",
     multiple=True,
     metavar="NAME",
+    callback=_names,
     group=_PROCESS,
     help="Take all variables of the target but these; written as for -x, which it excludes.",
 )
@@ -197,9 +207,7 @@ def run(
     def configuration() -> "RunConfiguration":
         environment = None
         if no_env or include_env or exclude_env:
-            environment = EnvironmentConfiguration(
-                enabled=not no_env, include=_names(include_env), exclude=_names(exclude_env)
-            )
+            environment = EnvironmentConfiguration(enabled=not no_env, include=include_env, exclude=exclude_env)
         outgoing = documents.OutgoingSection(
             tcp=False if no_outgoing or no_tcp_outgoing else None,
             udp=False if no_outgoing or no_udp_outgoing else None,
@@ -232,7 +240,3 @@ def run(
 
     reporter = reporter_for(open_stderr(), quiet=quiet, verbose=verbose)
     return told(reporter, start)
-
-
-def _names(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for value in values for name in value.split(";") if name)

@@ -188,9 +188,12 @@ def _quantity(value: object, _type: object = None) -> str:
 
 
 def _names(value: object, _type: object = None) -> tuple[str, ...]:
-    """A list, or a text in which semicolons separate."""
+    """A list, or a text in which semicolons separate. None at all would mean all variables, which nobody meant."""
     texts = value.split(";") if isinstance(value, str) else [_text(text) for text in _list(value)]
-    return tuple(text for text in texts if text)
+    names = tuple(text for text in texts if text)
+    if not names:
+        raise _Fault(f"expected names of variables, but found {described(value)} without any")
+    return names
 
 
 _Hook = Callable[[Any, Any], Any]
