@@ -104,7 +104,7 @@ class JobAgent:
         try:
             _, warnings = await _to_its_end(lambda: self.api.create(JOBS, self.namespace, body))
         except ApiRefusal as refusal:
-            if refusal.status >= 500:  # it may have done it all the same
+            if refusal.status >= 500 or refusal.repeated:  # it, or an attempt before, may have done it all the same
                 await self._remove()
             raise failure(refusal, "create the agent's job") from refusal
         except BaseException:

@@ -24,9 +24,11 @@ Objects = list[Object]
 Warnings = list[str]
 
 
-def refusal(verb: str, resource: Resource, status: int, message: str = "no", **details: Any) -> ApiRefusal:
+def refusal(
+    verb: str, resource: Resource, status: int, message: str = "no", *, repeated: bool = False, **details: Any
+) -> ApiRefusal:
     reason = {403: "Forbidden", 404: "NotFound", 409: "AlreadyExists"}.get(status, "InternalError")
-    return ApiRefusal(Request(verb, resource, "shop", "x"), status, reason, message, details)
+    return ApiRefusal(Request(verb, resource, "shop", "x"), status, reason, message, details, repeated=repeated)
 
 
 @attrs.define(eq=False)

@@ -89,7 +89,15 @@ def test_a_refusal_leaves_nothing_to_remove() -> None:
     assert api.asked == 1, "who may not create may not delete either, and shall not be told so"
 
 
-@pytest.mark.parametrize("trouble", [refusal("create", JOBS, 504, "timed out"), Failure("the connection broke")])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        refusal("create", JOBS, 504, "timed out"),
+        refusal("create", JOBS, 403, "exceeded quota: of one job, which an attempt before has made", repeated=True),
+        refusal("get", JOBS, 403, "the job is there already, and you may not look at it", repeated=True),
+        Failure("the connection broke"),
+    ],
+)
 def test_a_failure_that_may_have_made_it_all_the_same(trouble: Exception) -> None:
     api, told = ScriptedApi(), Told()
 
