@@ -60,6 +60,8 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise _SyntaxFault(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except ValueError as error:  # a number with more digits than Python reads
+        raise _SyntaxFault(str(error)) from error
 
 
 def _toml(text: str) -> Any:
@@ -67,7 +69,7 @@ def _toml(text: str) -> Any:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number with more digits than Python reads
         raise _SyntaxFault(str(error)) from error
 
 
@@ -82,6 +84,9 @@ def _yaml(text: str) -> Any:
         raise _SyntaxFault(f"{place}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise _SyntaxFault(" ".join(str(error).split())) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML lets through what Python says of values that are not what they look like, such as 2024-02-30.
+        raise _SyntaxFault(f"a value cannot be read: {error}") from error
 
 
 _PARSERS: Final[dict[str, Callable[[str], Any]]] = {".json": _json, ".toml": _toml, ".yaml": _yaml, ".yml": _yaml}

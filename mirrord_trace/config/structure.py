@@ -26,6 +26,10 @@ from mirrord_trace.config.model import Capability, EnvironmentConfiguration
 _IMAGE_REPOSITORY: Final = "mirrord-trace-agent"
 _TARGET_KINDS: Final = ("pod", "deployment", "rollout", "stateful_set", "replica_set", "job", "cron_job", "service")
 """How a target's path is written as an object: its kind is the name of a field."""
+_MAXIMUM_DEPTH: Final = 50
+"""How deeply a file's values may be nested; the deepest that means anything, in a toleration, is far less."""
+_LONG_NUMBER: Final = 10**30
+"""Numbers from here on are not written out, which Python refuses above 4300 digits."""
 
 
 class Faults(Exception):
@@ -38,10 +42,28 @@ class _Fault(ValueError):
 
 def structured(content: dict[str, Any]) -> Document:
     """What a file's content says. Raises Faults."""
+    if endless := _endless(content, "", ()):
+        raise Faults(endless)
     try:
         return _CONVERTER.structure(without_harmless(content), Document)
     except (cattrs.BaseValidationError, _Fault) as error:
         raise Faults(*_faults(error, "")) from error
+
+
+def _endless(value: object, path: str, parents: tuple[int, ...]) -> str | None:
+    """The first fault of a value's shape: what YAML makes a part of itself, or is too deep to be looked through."""
+    if not isinstance(value, dict | list):
+        return None
+    if id(value) in parents:
+        return f"{path}: is a part of itself"
+    if len(parents) == _MAXIMUM_DEPTH:
+        return f"{path}: nested too deeply"
+    parents = (*parents, id(value))
+    if isinstance(value, list):
+        inner = ((f"{path}[{index}]", element) for index, element in enumerate(value))
+    else:
+        inner = ((f"{path}.{name}" if path else str(name), element) for name, element in value.items())
+    return next((fault for where, element in inner if (fault := _endless(element, where, parents))), None)
 
 
 # Values
@@ -56,6 +78,8 @@ def described(value: object) -> str:
             return str(value).lower()
         case str():
             return f"{value!r}"
+        case int() if abs(value) >= _LONG_NUMBER:
+            return "a number of more than 30 digits"
         case int() | float():
             return f"the number {value}"
         case list():

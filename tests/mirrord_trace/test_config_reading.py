@@ -54,6 +54,19 @@ def test_empty_file_says_nothing(tmp_path: Path, name: str, text: str) -> None:
             "target: '{{ get_env(name=\"T\") }}'",
             "line 1: mirrord-trace does not have mirrord's templates yet",
         ),
+        ("c.yaml", "target: 2024-02-30", "a value cannot be read: day is out of range for month"),
+        ("c.yaml", "target: !!int ''", "a value cannot be read: "),
+        ("c.yaml", "target: !!bool x", "a value cannot be read: "),
+        ("c.yaml", "target: !!timestamp x", "a value cannot be read: "),
+        ("c.yaml", f"agent: {{ttl: {'9' * 5000}}}", "a value cannot be read: "),
+        ("c.yaml", f"0x{'f' * 5000}", "but found a number of more than 30 digits"),
+        ("c.yaml", f"agent: {{image: 0x{'f' * 5000}}}", "agent.image: expected a text, but found a number of more"),
+        ("c.json", f'{{"agent": {{"ttl": {"9" * 5000}}}}}', "4300 digits"),
+        ("c.toml", f"agent.ttl = {'9' * 5000}", "4300 digits"),
+        ("c.yaml", "target: &a {path: *a}", "target.path: is a part of itself"),
+        ("c.yaml", "agent: {tolerations: &a [*a]}", "agent.tolerations[0]: is a part of itself"),
+        ("c.yaml", "&a {target: *a}", "target: is a part of itself"),
+        ("c.json", '{"agent": {"tolerations": ' + "[" * 500 + "]" * 500 + "}}", "nested too deeply"),
         ("c.txt", "", "the name must end in one of .json, .toml, .yaml, .yml"),
         ("c", "", "the name must end in one of"),
     ],
@@ -66,6 +79,12 @@ def test_mistake_names_file_and_place(tmp_path: Path, name: str, text: str, said
     assert raised.value.message.startswith(f"{path}: ")
     assert said in raised.value.message
     assert "\n" not in raised.value.message
+
+
+def test_yaml_may_say_the_same_twice(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("agent: {labels: &a {team: web}, annotations: *a}")
+    assert read_document(path).agent == AgentSection(labels={"team": "web"}, annotations={"team": "web"})
 
 
 def test_each_field_at_fault_has_a_line(tmp_path: Path) -> None:
