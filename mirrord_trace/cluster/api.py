@@ -22,10 +22,11 @@ from mirrord_trace.cluster.exchange import USER_AGENT, Exchange, Object
 from mirrord_trace.cluster.logs import log_lines
 from mirrord_trace.cluster.refusals import ApiRefusal, Request
 from mirrord_trace.cluster.resources import POD_LOGS, Resource
+from mirrord_trace.cluster.unreachable import Unreachable
 from mirrord_trace.cluster.watching import Event, events
 from mirrord_trace.config import ClusterConfiguration
 
-__all__ = ["ApiRefusal", "ApiServer", "Object", "WebSocketRequest", "open_api"]
+__all__ = ["ApiRefusal", "ApiServer", "Object", "Unreachable", "WebSocketRequest", "open_api"]
 
 Objects = list[Object]
 Warnings = list[str]
@@ -102,7 +103,8 @@ class ApiServer:
         """Make an object, or with `name` what a subresource of that object makes.
 
         Returns it as the server has it and the server's warnings. The body should name it: then, when the answer was
-        lost and the request had to be repeated, the object is known to be ours.
+        lost and the request had to be repeated, the object is known to be ours. Where it may have been made although
+        this raises, `ApiRefusal.repeated` or `Unreachable.sent` says so.
         """
         request = Request("create", resource, namespace, name)
         own_name = body.get("metadata", {}).get("name", "")
@@ -110,9 +112,20 @@ class ApiServer:
             answer = await self._exchange.send(request, "POST", body=json.dumps(body).encode())
         except ApiRefusal as refusal:
             if refusal.reason == "AlreadyExists" and refusal.repeated and own_name:
-                return await self.get(resource, namespace, own_name), []
+                return await self._made_before(resource, namespace, own_name), []
             raise
         return answer.object(), answer.warnings
+
+    async def _made_before(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """The object that a create whose answer was lost has made; where that is not to be had, the error says so."""
+        try:
+            return await self.get(resource, namespace, name)
+        except ApiRefusal as refusal:
+            refusal.repeated = True
+            raise
+        except Unreachable as failure:
+            failure.sent = True
+            raise
 
     async def patch(
         self,

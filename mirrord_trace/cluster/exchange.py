@@ -111,7 +111,7 @@ class Stream:
 
     def failure(self, error: BaseException) -> Failure:
         """What to tell the user of a connection that breaks time and again."""
-        return unreachable.failure(error, self._access.server, self._access.proxy)
+        return unreachable.failure(error, self._access.server, self._access.proxy, sent=True)
 
     def close(self) -> None:
         """End the answer, and with it a thread that waits for more of it."""
@@ -170,7 +170,8 @@ class Exchange:
     ) -> Answer:
         """Send a request and return the answer.
 
-        Raises `ApiRefusal`, and `Failure` when the server cannot be reached or there are no credentials.
+        Raises `ApiRefusal`, `Unreachable` when there is no connection to the server, and another `Failure` when it is
+        no API server or there are no credentials.
         """
         attempt = _Attempt(request, method, query, body, content_type)
         response, _ = await self._answered(attempt)
@@ -197,8 +198,8 @@ class Exchange:
             except urllib3.exceptions.HTTPError as error:
                 delay = delay_s(repetitions) if unreachable.may_pass(error, reached=self._reached) else None
                 if delay is None:
-                    raise unreachable.failure(error, access.server, access.proxy) from error
-                repeated = True
+                    raise unreachable.failure(error, access.server, access.proxy, sent=repeated) from error
+                repeated = repeated or unreachable.may_have_arrived(error)
             else:
                 self._reached = True
                 if response.status < 300:

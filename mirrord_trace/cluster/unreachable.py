@@ -34,6 +34,37 @@ _CERTIFICATE_PROBLEMS = {
 """By the verify codes of OpenSSL (x509_vfy.h)."""
 
 
+class Unreachable(Failure):
+    """The API server cannot be reached, or not any more.
+
+    `sent` says whether an attempt at the request may have arrived there, and have done what was asked, although no
+    answer came.
+    """
+
+    def __init__(self, message: str, advice: str | None, *, sent: bool) -> None:
+        super().__init__(message, advice)
+        self.sent = sent
+
+
+def may_have_arrived(error: BaseException) -> bool:
+    """Whether a request that failed so may have arrived, and have been carried out.
+
+    Not when there was no connection, or no TLS on it. Where an error may come of either, it may have.
+    """
+    from urllib3.exceptions import ConnectTimeoutError, ProxyError
+
+    # urllib3 takes connections that were refused, and names that have no address, for timeouts.
+    unconnected = (ConnectTimeoutError, ProxyError, ConnectionRefusedError, socket.gaierror)
+    return not any(isinstance(cause, unconnected) or _is_of_handshake(cause) for cause in _causes(error))
+
+
+def _is_of_handshake(error: BaseException) -> bool:
+    """Whether TLS failed as it does while it begins: not by the connection's end, nor by records that are broken."""
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return False
+    return isinstance(error, ssl.SSLCertVerificationError) or "RECORD" not in (error.reason or "RECORD")
+
+
 def may_pass(error: BaseException, *, reached: bool) -> bool:
     """Whether a request that failed so may well succeed when it is sent again.
 
@@ -51,14 +82,19 @@ def may_pass(error: BaseException, *, reached: bool) -> bool:
     return any(isinstance(cause, ConnectionError | EOFError | ssl.SSLEOFError | ProtocolError) for cause in causes)
 
 
-def failure(error: BaseException, server: str, proxy: str | None = None) -> Failure:
-    """What to tell the user who cannot reach `server` (by way of `proxy`)."""
+def failure(error: BaseException, server: str, proxy: str | None = None, *, sent: bool = False) -> Unreachable:
+    """What to tell the user who cannot reach `server` (by way of `proxy`).
+
+    `sent` says whether an attempt before the one that ended with `error` may have arrived.
+    """
     causes = list(_causes(error))
+    sent = sent or may_have_arrived(error)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _untrusted(cause, server)
+            return _untrusted(cause, server, sent=sent)
     through = f" through the proxy {_shown(proxy)}" if proxy else ""
-    return Failure(f"cannot reach the API server {server}{through}: {_words(causes)}", _advice(causes, server, proxy))
+    message = f"cannot reach the API server {server}{through}: {_words(causes)}"
+    return Unreachable(message, _advice(causes, server, proxy), sent=sent)
 
 
 def redirected(server: str, location: str | None) -> Failure:
@@ -84,9 +120,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
                 waiting.append(cause.__context__)
 
 
-def _untrusted(error: ssl.SSLCertVerificationError, server: str) -> Failure:
+def _untrusted(error: ssl.SSLCertVerificationError, server: str, *, sent: bool) -> Unreachable:
     problem, advice = _CERTIFICATE_PROBLEMS.get(error.verify_code, (f"is not accepted: {error.verify_message}", _TRUST))
-    return Failure(f"the certificate of the API server {server} {problem}", advice)
+    return Unreachable(f"the certificate of the API server {server} {problem}", advice, sent=sent)
 
 
 def _words(causes: list[BaseException]) -> str:

@@ -134,6 +134,11 @@ class Server:
         self.drop_all()
         self._server.server_close()
 
+    def close_listener(self) -> None:
+        """Take no more connections; those that there are go on."""
+        self._server.shutdown()
+        self._server.socket.close()
+
     def drop_all(self) -> None:
         """Cut all connections, as a network or a balancer may."""
         with self._server.lock:

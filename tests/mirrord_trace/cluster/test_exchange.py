@@ -11,12 +11,12 @@ import pytest
 import trio
 
 from mirrord_trace.cluster import exchange
-from mirrord_trace.cluster.api import ApiRefusal, ApiServer, open_api
+from mirrord_trace.cluster.api import ApiRefusal, ApiServer, Unreachable, open_api
 from mirrord_trace.cluster.exchange import Lines, delay_s, warning_texts
 from mirrord_trace.cluster.resources import JOBS, PODS
 from mirrord_trace.config import ClusterConfiguration
 from mirrord_trace.errors import Failure
-from tests.mirrord_trace.cluster.servers import PATIENCE_S, Handler, Server
+from tests.mirrord_trace.cluster.servers import PATIENCE_S, Handler, Server, closed_port
 
 T = TypeVar("T")
 POD = {"kind": "Pod", "metadata": {"name": "web"}}
@@ -144,6 +144,59 @@ def test_a_create_whose_answer_was_lost_finds_its_object(tmp_path: Path) -> None
         job, _ = with_api(server.configuration(), create_job)
         assert job["metadata"]["uid"] == "1"
         assert [seen.method for seen in server.seen] == ["POST", "POST", "GET"]
+
+
+def test_a_create_whose_answer_was_lost_and_that_may_not_look(tmp_path: Path) -> None:
+    def answer(handler: Handler) -> None:
+        if handler.command == "GET":
+            handler.refuse(403, "Forbidden")
+        elif handler.number == 1:
+            handler.drop()
+        else:
+            handler.refuse(409, "AlreadyExists")
+
+    with Server(tmp_path, answer) as server, pytest.raises(ApiRefusal, match="Forbidden") as refusal:
+        with_api(server.configuration(), create_job)
+    assert refusal.value.repeated
+
+
+def test_a_create_whose_answer_was_lost_and_the_connection_with_it(tmp_path: Path) -> None:
+    def answer(handler: Handler) -> None:
+        if handler.command == "GET" or handler.number == 1:
+            handler.drop()
+        else:
+            handler.refuse(409, "AlreadyExists")
+
+    with Server(tmp_path, answer) as server, pytest.raises(Unreachable) as failure:
+        with_api(server.configuration(), create_job)
+    assert failure.value.sent
+
+
+def test_a_create_that_found_no_server(tmp_path: Path) -> None:
+    with Server(tmp_path, Handler.drop) as server, closed_port() as port:
+        with pytest.raises(Unreachable) as failure:
+            with_api(server.configuration(cluster={"server": f"https://127.0.0.1:{port}"}), create_job)
+        assert not failure.value.sent
+        with pytest.raises(Unreachable) as failure:
+            with_api(server.configuration(), create_job)
+        assert failure.value.sent
+
+
+def test_a_create_whose_answer_was_lost_with_the_server(tmp_path: Path) -> None:
+    """What the last attempt met says nothing of the first."""
+    server = Server(tmp_path, lambda handler: handler.reply(200, POD) if handler.command == "GET" else vanish(handler))
+
+    def vanish(handler: Handler) -> None:
+        server.close_listener()
+        handler.drop()
+
+    async def work(api: ApiServer) -> None:
+        await get(api)
+        await create_job(api)
+
+    with server, pytest.raises(Unreachable, match="connection refused") as failure:
+        with_api(server.configuration(), work)
+    assert failure.value.sent
 
 
 @pytest.mark.parametrize("put_off", [False, True])

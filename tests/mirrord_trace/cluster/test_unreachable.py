@@ -20,7 +20,6 @@ from mirrord_trace.cluster import exchange, unreachable
 from mirrord_trace.cluster.api import open_api
 from mirrord_trace.cluster.resources import PODS
 from mirrord_trace.config import ClusterConfiguration
-from mirrord_trace.errors import Failure
 from tests.mirrord_trace.cluster.servers import PATIENCE_S, Handler, Proxy, Server, closed_port
 
 SERVER = "https://api.example:6443"
@@ -31,13 +30,13 @@ def reply(handler: Handler) -> None:
     handler.reply(200, {"kind": "Pod"})
 
 
-def failing(configuration: ClusterConfiguration) -> Failure:
+def failing(configuration: ClusterConfiguration) -> unreachable.Unreachable:
     async def main() -> None:
         with trio.fail_after(PATIENCE_S):
             async with open_api(configuration) as api:
                 await api.get(PODS, "shop", "web")
 
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(unreachable.Unreachable) as failure:
         trio.run(main)
     return failure.value
 
@@ -128,6 +127,7 @@ def test_a_proxy_that_refuses(tmp_path: Path) -> None:
             f"cannot reach the API server {server.url} through the proxy http://127.0.0.1:{proxy.port}: "
             "tunnel connection failed: 407 Proxy Authentication Required"
         )
+        assert not failure.sent
 
 
 def wrapped(*errors: BaseException) -> BaseException:
@@ -189,6 +189,42 @@ def test_certificates(code: int, problem: str) -> None:
     error.verify_code, error.verify_message = code, "unsuitable certificate purpose"
     failure = unreachable.failure(urllib3.exceptions.SSLError(error), SERVER)
     assert failure.message == f"the certificate of the API server {SERVER} {problem}"
+
+
+def tls_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
+    return error
+
+
+POOL: Any = None
+
+
+@pytest.mark.parametrize(
+    ("error", "arrived"),
+    [
+        (urllib3.exceptions.NewConnectionError(POOL, "refused"), False),
+        (urllib3.exceptions.ConnectTimeoutError(POOL, "timed out"), False),
+        (no_name(socket.EAI_NONAME), False),
+        (urllib3.exceptions.ProxyError("x", oserror(errno.ECONNRESET)), False),
+        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError()), False),
+        (urllib3.exceptions.SSLError(tls_error("WRONG_VERSION_NUMBER")), False),
+        (urllib3.exceptions.SSLError(tls_error("DECRYPTION_FAILED_OR_BAD_RECORD_MAC")), True),
+        (urllib3.exceptions.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), True),
+        (urllib3.exceptions.ProtocolError("x", oserror(errno.ECONNRESET)), True),
+        (urllib3.exceptions.ReadTimeoutError(POOL, "/", "x"), True),
+        (oserror(errno.ECONNREFUSED), False),
+        (oserror(errno.ECONNRESET), True),
+    ],
+)
+def test_which_requests_may_have_arrived(error: BaseException, arrived: bool) -> None:
+    assert unreachable.may_have_arrived(error) is arrived
+
+
+def test_an_earlier_attempt_may_have_arrived() -> None:
+    refused = oserror(errno.ECONNREFUSED)
+    assert not unreachable.failure(refused, SERVER).sent
+    assert unreachable.failure(refused, SERVER, sent=True).sent
 
 
 def test_which_errors_may_pass() -> None:
