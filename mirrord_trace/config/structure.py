@@ -96,7 +96,15 @@ def _text(value: object, _type: object = None) -> str:
         raise _Fault(f"expected a text, but found {described(value)}{quote}")
     if not value:
         raise _Fault("expected a text, but it is empty")
-    return value
+    return _sendable(value)
+
+
+def _sendable(text: str) -> str:
+    """What neither UTF-8 nor a system call can carry would fail only where it is used."""
+    for letter in text:
+        if letter == "\0" or "\ud800" <= letter <= "\udfff":
+            raise _Fault(f"expected a text, but {text!r} has {letter!a} in it, which no text can have")
+    return text
 
 
 def _label(value: object, _type: object = None) -> str:
@@ -143,6 +151,7 @@ def _object(value: object, expected: str = "an object") -> dict[str, Any]:
     for name in value:
         if not isinstance(name, str):
             raise _Fault(f"expected names that are texts, but found {described(name)}; put it into quotes")
+        _sendable(name)
     return value
 
 
@@ -208,12 +217,45 @@ def _quantity(value: object, _type: object = None) -> str:
     """Numbers will do, as for kubectl."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
+    if isinstance(value, str):
+        return _text(value)
+    if not abs(value) < _LONG_NUMBER:  # which no NaN is
+        raise _Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
     return str(value)
+
+
+def _toleration(value: object, _type: object = None) -> dict[str, Any]:
+    """Its fields are the API server's affair, but it must be possible to send them as JSON."""
+    for name, inner in _object(value).items():
+        try:
+            _as_json(inner)
+        except _Fault as fault:
+            raise _Fault(f"{name}: {fault}") from fault
+    return _object(value)
+
+
+def _as_json(value: object) -> None:
+    """Raises _Fault for what JSON does not have, such as the dates of YAML and TOML."""
+    match value:
+        case None | bool():
+            pass
+        case str():
+            _sendable(value)
+        case int() | float() if abs(value) < _LONG_NUMBER:  # which no NaN is
+            pass
+        case list():
+            for element in value:
+                _as_json(element)
+        case dict():
+            for inner in _object(value).values():
+                _as_json(inner)
+        case _:
+            raise _Fault(f"expected a text, a number, true or false, but found {described(value)}")
 
 
 def _names(value: object, _type: object = None) -> tuple[str, ...]:
     """A list, or a text in which semicolons separate. None at all would mean all variables, which nobody meant."""
-    texts = value.split(";") if isinstance(value, str) else [_text(text) for text in _list(value)]
+    texts = _sendable(value).split(";") if isinstance(value, str) else [_text(text) for text in _list(value)]
     names = tuple(text for text in texts if text)
     if not names:
         raise _Fault(f"expected names of variables, but found {described(value)} without any")
@@ -301,7 +343,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(_SecretName, _secret_name)
     converter.register_structure_hook(_Label, _label)
     converter.register_structure_hook(_Quantity, _quantity)
-    converter.register_structure_hook(_Toleration, lambda value, _: _object(value))
+    converter.register_structure_hook(_Toleration, _toleration)
     converter.register_structure_hook_func(partial(_is_made_of, Literal), _choice)
     for section, hooks in _field_hooks(converter).items():
         converter.register_structure_hook(section, _section_hook(converter, section, hooks))

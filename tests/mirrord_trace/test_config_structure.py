@@ -1,6 +1,8 @@
 """Which values a configuration file may hold, and what is said of others."""
 
+import math
 import re
+from datetime import date
 from typing import Any
 
 import attrs
@@ -191,13 +193,44 @@ def test_fault_names_field_and_what_was_expected(path: str, value: Any, said: st
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        *("target", "target.path", "target.namespace", "kubeconfig", "kube_context", "agent.image", "agent.namespace"),
+        *("agent.service_account", "feature.env.include", "feature.network.outgoing.unix_streams"),
+    ],
+)
+@pytest.mark.parametrize("letter", ["\0", "\ud800"])
+def test_text_that_nothing_can_carry(path: str, letter: str) -> None:
+    message = fault(path, f"a{letter}b")
+    assert message.startswith(path)
+    assert f"has {letter!a} in it" in message
+
+
+def test_text_may_have_any_letter() -> None:
+    assert structured({"kubeconfig": "\u00e9\U0001f600\ue000"}).kubeconfig == "\u00e9\U0001f600\ue000"
+
+
+@pytest.mark.parametrize(
     ("path", "value", "said"),
     [
         ("agent.labels", {"a/b": 1}, "agent.labels['a/b']: expected a text, but found the number 1"),
         ("agent.tolerations", [{}, "x"], "agent.tolerations[1]: expected an object, but found 'x'"),
+        (
+            "agent.tolerations",
+            [{"value": date(2024, 1, 2)}],
+            "agent.tolerations[0]: value: expected a text, a number, true or false, but found 2024-01-02 (a date)",
+        ),
+        ("agent.tolerations", [{"tolerationSeconds": math.nan}], "agent.tolerations[0]: tolerationSeconds: expected"),
+        ("agent.tolerations", [{"a": [{"b": math.inf}]}], "agent.tolerations[0]: a: expected"),
+        ("agent.tolerations", [{"a": 1 << 20_000}], "agent.tolerations[0]: a: expected"),
+        ("agent.tolerations", [{"a": {1: "b"}}], "agent.tolerations[0]: a: expected names that are texts"),
+        ("agent.tolerations", [{"key": "\ud800"}], r"agent.tolerations[0]: key: expected a text, but '\ud800' has"),
+        ("agent.tolerations", [{"k\0": "x"}], r"agent.tolerations[0]: expected a text, but 'k\x00' has '\x00' in it"),
         ("agent.image_pull_secrets", [{"nam": "x"}], "agent.image_pull_secrets[0]: unknown field 'nam'; did you mean"),
         ("agent.disabled_capabilities", ["SYS_TIME"], "agent.disabled_capabilities[0]: expected one of NET_ADMIN, "),
         ("agent.resources", {"limit": {}}, "agent.resources['limit']: expected one of requests, limits"),
+        ("agent.resources", {"limits": {"cpu": math.nan}}, "agent.resources['limits']['cpu']: expected a quantity"),
+        ("agent.resources", {"limits": {"cpu": "\0"}}, "agent.resources['limits']['cpu']: expected a text, but"),
         ("agent.resources", {"limits": {"cpu": True}}, "agent.resources['limits']['cpu']: expected a quantity"),
         ("feature.network.outgoing.unix_streams", ["a", "("], "unix_streams[1]: '(' is not a regular expression"),
     ],
