@@ -4,14 +4,16 @@ Field names and defaults follow mirrord's where both have the field (`target`, `
 `feature.network.outgoing`); times carry their unit in the name.
 """
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
 from mirrord_trace import __version__
+
+MAXIMUM_S: Final = 2**31 - 1
+"""The longest time: a job's ttlSecondsAfterFinished is an int32."""
 
 Delivery = Literal["auto", "notify", "ptrace"]
 AgentMode = Literal["job", "ephemeral"]
@@ -42,8 +44,13 @@ def _not_negative(_instance: object, attribute: "attrs.Attribute[float]", value:
 
 
 def _positive(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{attribute.name} must be more than 0 and finite, but is {value}")
+    if not 0 < value <= MAXIMUM_S:
+        raise ValueError(f"{attribute.name} must be more than 0 and at most {MAXIMUM_S}, but is {value}")
+
+
+def _whole(_instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if not 0 <= value <= MAXIMUM_S:
+        raise ValueError(f"{attribute.name} must be from 0 to {MAXIMUM_S}, but is {value}")
 
 
 @attrs.frozen(kw_only=True)
@@ -87,7 +94,7 @@ class AgentConfiguration:
     """In Kubernetes' words: requests and limits."""
     service_account: str | None = None
     priority_class: str | None = None
-    ttl_s: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+    ttl_s: int = attrs.field(default=1, validator=_whole)
     """How long the cluster keeps the job of an agent that has ended by itself; whole seconds, as in a job."""
     startup_timeout_s: float = attrs.field(default=60.0, validator=_positive)
     """How long to wait until the agent can serve."""

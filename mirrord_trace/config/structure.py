@@ -7,7 +7,6 @@ the path of its field, what was expected, and the nearest name that exists.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -21,7 +20,7 @@ from mirrord_trace import __version__
 from mirrord_trace.config import document as documents
 from mirrord_trace.config.document import Document
 from mirrord_trace.config.fields import ABSENT, without_harmless
-from mirrord_trace.config.model import Capability, EnvironmentConfiguration
+from mirrord_trace.config.model import MAXIMUM_S, Capability, EnvironmentConfiguration
 
 _IMAGE_REPOSITORY: Final = "mirrord-trace-agent"
 _TARGET_KINDS: Final = ("pod", "deployment", "rollout", "stateful_set", "replica_set", "job", "cron_job", "service")
@@ -119,14 +118,14 @@ def _boolean(value: object, _type: object = None) -> bool:
 
 
 def _seconds(value: object, _type: object = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise _Fault(f"expected a number of seconds above 0, but found {described(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAXIMUM_S:
+        raise _Fault(f"expected a number of seconds above 0 and at most {MAXIMUM_S}, but found {described(value)}")
     return float(value)
 
 
 def _whole_seconds(value: object, _type: object = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _Fault(f"expected a whole number of seconds, but found {described(value)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAXIMUM_S:
+        raise _Fault(f"expected a whole number of seconds, at most {MAXIMUM_S}, but found {described(value)}")
     return value
 
 

@@ -196,6 +196,8 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--agent-ttl", "1.5", "true"], "--agent-ttl"),
         (["run", "--agent-startup-timeout", "0", "true"], "--agent-startup-timeout"),
         (["run", "--agent-startup-timeout", "inf", "true"], "startup_timeout_s"),
+        (["run", "--agent-ttl", "2147483648", "true"], "ttl_s must be from 0 to 2147483647"),
+        (["run", "--agent-startup-timeout", "2147483648", "true"], "startup_timeout_s"),
         (["run", "-e", "--agent-mode", "job", "true"], "contradicts"),
         (["run", "-f", "/nonexistent/c.json", "true"], "/nonexistent/c.json"),
     ],

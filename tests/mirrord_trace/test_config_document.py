@@ -101,7 +101,7 @@ def test_every_field_of_the_agent_is_one_of_its_configuration() -> None:
     assert unchanged == ["mode"]
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 2.0**31, float("inf"), float("nan")])
 def test_timeouts_must_end(seconds: float) -> None:
     with pytest.raises(ValueError, match="startup_timeout_s"):
         Document(agent=AgentSection(startup_timeout=seconds)).agent_configuration()
