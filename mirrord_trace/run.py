@@ -111,6 +111,7 @@ async def _run_at(
     with reporter.step("reading its environment and names") as step:
         environment, presented = await _read_target(session, configuration, directory)
         step.detail(f"{session.facts.hostname}, {len(environment)} variables")
+        await link.settled.wait()  # meanwhile the target's part was done; a failure there ends this block
     program = launch.find_program(configuration.command, environment)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tell_of_loss, session, link, reporter)

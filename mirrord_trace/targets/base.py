@@ -30,6 +30,8 @@ class AgentLink:
     """The end of what a dying agent has written for people, shortly after its end; "" when there is nothing."""
     answered: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
     """To be set by whoever opens a session over the stream, once there is one."""
+    settled: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
+    """Set by the target, which may wait for `answered`: the agent lives as long as the session. No command starts earlier."""
 
 
 class Target(Protocol):

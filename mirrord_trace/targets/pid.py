@@ -69,7 +69,9 @@ async def agent_for(pid: int, name: str, reporter: Reporter, *, sudo: bool = Fal
             agent = await resources.enter_async_context(running_agent(command, own_session=not sudo))
             step.detail(name)
         try:
-            yield AgentLink(agent.stream, secret, name, frozenset({agent.child.pid}), agent.last_words)
+            link = AgentLink(agent.stream, secret, name, frozenset({agent.child.pid}), agent.last_words)
+            link.settled.set()  # nothing but its stream bounds its life
+            yield link
         except AgentRefused as refusal:
             raise _in_words(refusal, pid, name, sudo=sudo) from refusal
         except SessionLost as loss:

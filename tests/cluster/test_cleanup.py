@@ -45,7 +45,7 @@ REQUESTS = {
     "deleting the job": Match(verb="delete", resource=JOBS),
 }
 """The requests of a session, in order."""
-BEFORE_THE_COMMAND = [name for name in REQUESTS if name not in ("lifting the deadline", "deleting the job")]
+BEFORE_THE_COMMAND = [name for name in REQUESTS if name != "deleting the job"]
 
 
 def kubeconfig(shop: Shop) -> Path:

@@ -1,8 +1,9 @@
 """`WorkloadTarget`: an agent beside a pod of a cluster, and the byte stream to it through the API server.
 
-In order: the workload's pods are found and the newest ready one is chosen; an agent is made; once it listens a
-port-forward leads to it; once it has answered, the deadline of its job is lifted. Everything is owned by a block, so
-that it goes in reverse whatever happens. What a kill -9 of us leaves goes by itself; `agent_pod` says how.
+In order: the workload's pods are found and the newest ready one is chosen; an agent is made; once it listens a port-
+forward leads to it; once it has answered, the deadline of its job is lifted, before the command starts: what fails
+there ends nothing of the user's. Everything is owned by a block, so that it goes in reverse whatever happens. What a
+kill -9 of us leaves goes by itself; `agent_pod` says how.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class _Connection:
 
 
 async def _settle(link: AgentLink, connection: _Connection) -> None:
-    """Waits for the agent's answer. Raises `Failure` when it does not come."""
+    """Waits for the agent's answer, and lets it live on. Raises `Failure` when either cannot be."""
     with trio.move_on_after(ANSWER_TIMEOUT_S):
         await link.answered.wait()
     if not link.answered.is_set():
@@ -177,6 +178,7 @@ async def _settle(link: AgentLink, connection: _Connection) -> None:
             await connection.last_words() or None,
         )
     await connection.agent.settle()
+    link.settled.set()
 
 
 def _in_words(refusal: AgentRefused, name: str, config: AgentConfiguration) -> Failure:
