@@ -73,12 +73,17 @@ class Answer:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            words = " ".join(self.body[:200].decode(errors="replace").split())
-            raise Failure(
-                f"what answers in the API server's place does not speak its language, but says {words!r}",
-                "Check the cluster's server in the kubeconfig.",
-            )
+            raise no_api_server(self.body)
         return answer
+
+
+def no_api_server(body: bytes) -> Failure:
+    """What to tell the user of an answer that no API server gives, such as a proxy's page."""
+    words = " ".join(body[:200].decode(errors="replace").split())
+    return Failure(
+        f"what answers in the API server's place does not speak its language, but says {words!r}",
+        "Check the cluster's server in the kubeconfig.",
+    )
 
 
 class Lines:

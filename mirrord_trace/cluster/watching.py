@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 import trio
 
-from mirrord_trace.cluster.exchange import Exchange, Lines, Object, Query, delay_s
+from mirrord_trace.cluster.exchange import Exchange, Lines, Object, Query, delay_s, no_api_server
 from mirrord_trace.cluster.refusals import ApiRefusal, Request
 from mirrord_trace.cluster.resources import Resource
 
@@ -92,15 +92,18 @@ async def events(
                 lines = Lines()
                 while chunk := await stream.receive():
                     for line in lines.of(chunk):
-                        news = known.take(json.loads(line))
+                        news = known.take(_parsed(line))
                         fruitless = 0
                         if news is not None:
                             yield news
+                if lines.pending and not lines.pending.startswith(b"{"):  # else an event that broke off
+                    raise no_api_server(lines.pending)
         except (Expired, ApiRefusal) as error:
             if isinstance(error, ApiRefusal) and error.status != 410:
                 raise
             answer = (await exchange.send(Request("list", resource, namespace), "GET", selectors)).object()
-            for news in known.take_list(answer.get("items") or [], answer["metadata"]["resourceVersion"]):
+            version = answer.get("metadata", {}).get("resourceVersion", "")
+            for news in known.take_list(answer.get("items") or [], version):
                 yield news
         except _Error as error:
             status = error.status
@@ -116,6 +119,20 @@ async def events(
         if fruitless:
             await trio.sleep(delay_s(min(fruitless, 4) - 1) or 0)
         fruitless += 1
+
+
+def _parsed(line: bytes) -> Object:
+    """The API's event that a line holds. Raises `Failure` for anything else, such as a line of a proxy's page."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and isinstance(event.get("type"), str) and isinstance(event.get("object"), dict):
+        metadata = event["object"].get("metadata")
+        named = isinstance(metadata, dict) and ("name" in metadata or event["type"] == "BOOKMARK")
+        if named or event["type"] == "ERROR":
+            return event
+    raise no_api_server(line)
 
 
 def _key(subject: Object) -> tuple[str, str]:

@@ -88,6 +88,37 @@ def test_events_come_as_they_happen(tmp_path: Path) -> None:
         assert queries(server) == [{"watch": ["true"], "allowWatchBookmarks": ["true"], "timeoutSeconds": ["240"]}]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>\n<p>Log in</p>\n</html>\n",
+        b"<html>Log in</html>",
+        b"\xff\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"kind": "Pod", "metadata": {"name": "a"}}\n',
+        b'{"type": "ADDED", "object": {"metadata": {}}}\n',
+        b'{"type": "ADDED", "object": "a"}\n',
+    ],
+)
+def test_something_else_answers(tmp_path: Path, body: bytes) -> None:
+    with Server(tmp_path, lambda handler: handler.reply(200, body)) as server:
+        with pytest.raises(Failure) as failure:
+            told(server.configuration(), 1)
+        words = body.decode(errors="replace").split("\n")[0]
+        assert failure.value.message == (
+            f"what answers in the API server's place does not speak its language, but says {words!r}"
+        )
+
+
+def test_an_event_that_breaks_off_at_a_proper_end_comes_again(tmp_path: Path) -> None:
+    def answer(handler: Handler) -> None:
+        handler.reply(200, line("ADDED", pod("a", 1))[: 20 if handler.number == 1 else None])
+
+    with Server(tmp_path, answer) as server:
+        assert told(server.configuration(), 1) == [("ADDED", "a")]
+
+
 def test_a_watch_goes_on_from_the_newest_version(tmp_path: Path) -> None:
     def answer(handler: Handler) -> None:
         handler.begin_chunks()
