@@ -83,7 +83,7 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
 
 
 async def _hurry(supervision: Supervision, finishing: trio.CancelScope) -> None:
-    """Bounds what comes after the end of the process when SIGTERM tells us to end, before it or after."""
+    """Bounds what may outlast the process when SIGTERM tells us to end, before its end or after."""
     await supervision.terminated.wait()
     await trio.sleep(TERM_GRACE_S + _HURRIED_S)
     finishing.cancel()
@@ -114,7 +114,7 @@ async def _run_at(
         await link.settled.wait()  # meanwhile the target's part was done; a failure there ends this block
     program = launch.find_program(configuration.command, environment)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tell_of_loss, session, link, reporter)
+        nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
         world = _World.build(configuration, session, nursery, presented, make_delivery)
         child = world.delivery.launch(program, inherited)
         await supervision.run(child, world.delivery)
@@ -149,13 +149,18 @@ async def _read_target(
     return merged, presented
 
 
-async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter) -> None:
+async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter, supervision: Supervision) -> None:
     await session.lost.wait()
     reporter.warning(
         f"the agent is gone ({session.loss_reason}): connections to the target are reset, new ones fail (ENETUNREACH)"
     )
-    with trio.CancelScope(shield=True):
-        words = await link.last_words()
+    words = ""
+    # The command's end, which may come of the loss, is no reason not to ask for its cause; SIGTERM is.
+    with trio.CancelScope(shield=True) as asking:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hurry, supervision, asking)
+            words = await link.last_words()
+            nursery.cancel_scope.cancel()
     if words:
         reporter.warning(f"the agent's last words: {words}")
 

@@ -31,7 +31,7 @@ class AgentLink:
     answered: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
     """To be set by whoever opens a session over the stream, once there is one."""
     settled: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
-    """Set by the target, which may wait for `answered`: the agent lives as long as the session. No command starts earlier."""
+    """Set by the target, which may wait for `answered`: the agent lives as long as the session. Commands start then."""
 
 
 class Target(Protocol):

@@ -1,7 +1,7 @@
 """`WorkloadTarget`: an agent beside a pod of a cluster, and the byte stream to it through the API server.
 
-In order: the workload's pods are found and the newest ready one is chosen; an agent is made; once it listens a port-
-forward leads to it; once it has answered, the deadline of its job is lifted, before the command starts: what fails
+In order: the workload's pods are found and the newest ready one is chosen; an agent is made; once it listens a
+port-forward leads to it; once it has answered, the deadline of its job is lifted, before the command starts: what fails
 there ends nothing of the user's. Everything is owned by a block, so that it goes in reverse whatever happens. What a
 kill -9 of us leaves goes by itself; `agent_pod` says how.
 """
