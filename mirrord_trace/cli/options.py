@@ -145,6 +145,11 @@ def is_ephemeral(agent_mode: str | None, ephemeral_container: bool) -> bool | No
     return None if agent_mode is None else agent_mode == "ephemeral"
 
 
+def on_this_machine(target: str) -> bool:
+    """Whether a target needs no cluster."""
+    return target == "demo" or target.partition("/")[0] == "pid"
+
+
 class ClusterFlags(TypedDict):
     """What `cluster_options` hand to a command; None and False if not given."""
 

@@ -4,18 +4,22 @@ import re
 from typing import TYPE_CHECKING, Final, Unpack
 
 import click
+from click.core import ParameterSource
 
 from mirrord_trace.cli import completing
 from mirrord_trace.cli.options import (
     AGENT,
+    CLUSTER,
     ClusterFlags,
     GroupedCommand,
+    GroupedOption,
     agent_modes,
     agent_namespace,
     cluster_options,
     configured,
     is_ephemeral,
     not_empty,
+    on_this_machine,
     option,
 )
 from mirrord_trace.errors import UsageFailure
@@ -32,6 +36,20 @@ def _regex(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
+
+
+def _refuse_flags_of_a_cluster(target: str) -> None:
+    """Raises UsageFailure for flags of the command line that do nothing for a target on this machine."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if isinstance(parameter, GroupedOption)
+        and parameter.group in (CLUSTER, AGENT)
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise UsageFailure(f"{', '.join(given)}: not for the target {target}, which is on this machine")
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -225,9 +243,14 @@ def run(
             ),
             feature=documents.FeatureSection(env=environment, network=documents.NetworkSection(outgoing=outgoing)),
         )
-        return configured(flags, **cluster).run_configuration(
+        if target is not None and on_this_machine(target):
+            _refuse_flags_of_a_cluster(target)
+        chosen = configured(flags, **cluster).run_configuration(
             command, connect_hold_s=connect_hold, delivery=delivery, sudo=sudo
         )
+        if sudo and not on_this_machine(chosen.target):
+            raise UsageFailure(f"--sudo is for targets on this machine, which {chosen.target} is not")
+        return chosen
 
     def start() -> int:
         try:

@@ -80,7 +80,10 @@ def _verify(document: Document, reporter: LineReporter) -> int:
     from mirrord_trace.cluster.api import ApiServer
     from mirrord_trace.cluster.resources import ROLLOUTS
 
-    agent = document.agent_configuration()
+    try:
+        agent = document.agent_configuration()
+    except ValueError as error:
+        raise UsageFailure(str(error)) from error
     mode = rights.EPHEMERAL if agent.mode == "ephemeral" else rights.JOB
     finding = _finding(document.target.path)
     if mode is rights.EPHEMERAL and not finding.rights:

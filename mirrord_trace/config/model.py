@@ -36,6 +36,8 @@ class EnvironmentConfiguration:
     def __attrs_post_init__(self) -> None:
         if self.include and self.exclude:
             raise ValueError("environment variables can be included or excluded, not both")
+        if not self.enabled and (self.include or self.exclude):
+            raise ValueError("environment variables cannot be chosen where none are taken")
 
 
 def _not_negative(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
@@ -104,6 +106,10 @@ class AgentConfiguration:
     disabled_capabilities: frozenset[Capability] = frozenset()
     """Capabilities that the agent is not given; what needs them fails, with words."""
     disable_mesh_sidecar_injection: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if self.privileged and self.disabled_capabilities:
+            raise ValueError("a privileged agent has all capabilities: agent.disabled_capabilities would do nothing")
 
 
 @attrs.frozen(kw_only=True)

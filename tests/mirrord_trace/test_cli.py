@@ -135,11 +135,46 @@ def test_agent_mode(console: Console, arguments: list[str], mode: str) -> None:
         (["--context", "dev"], "targetless"),
         (["--kubeconfig", "k"], "targetless"),
         (["-i", "agent"], "targetless"),
-        (["-n", "shop", "-t", "demo"], "demo"),
     ],
 )
 def test_target_is_in_the_cluster_if_one_is_named(console: Console, arguments: list[str], target: str) -> None:
     assert console.configured(*arguments, "true").target == target
+
+
+@pytest.mark.parametrize("target", ["demo", "pid/1"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-n", "shop"],
+        ["--context", "dev"],
+        ["--kubeconfig", "k"],
+        ["-c"],
+        ["-e"],
+        ["--agent-mode", "job"],
+        ["-a", "agents"],
+        ["-i", "agent"],
+        ["--agent-ttl", "0"],
+        ["--agent-startup-timeout", "5"],
+    ],
+)
+def test_flags_of_a_cluster_contradict_a_target_on_this_machine(
+    console: Console, capfd: pytest.CaptureFixture[str], tmp_path: Path, target: str, flags: list[str]
+) -> None:
+    assert console("run", *flags, "-t", target, "true") == 2
+    assert f"{flags[0]}: not for the target {target}, which is on this machine" in capfd.readouterr().err
+    path = tmp_path / "mirrord.json"
+    path.write_text('{"target": {"namespace": "shop"}, "agent": {"image": "agent"}, "kube_context": "dev"}')
+    assert console.configured("-f", str(path), "-t", target, "--no-env", "--sudo", "true").target == target
+
+
+def test_privileged_agent_has_all_capabilities(
+    console: Console, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mirrord.json"
+    path.write_text('{"agent": {"privileged": true, "disabled_capabilities": ["NET_RAW"]}}')
+    for command in (["run", "-f", str(path), "true"], ["verify-access", "-f", str(path)]):
+        assert console(*command) == 2
+        assert "a privileged agent has all capabilities" in capfd.readouterr().err
 
 
 def test_flags_go_before_the_configuration_file(console: Console, tmp_path: Path) -> None:
@@ -198,6 +233,10 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--agent-startup-timeout", "inf", "true"], "startup_timeout_s"),
         (["run", "--agent-ttl", "2147483648", "true"], "ttl_s must be from 0 to 2147483647"),
         (["run", "--agent-startup-timeout", "2147483648", "true"], "startup_timeout_s"),
+        (["run", "--no-env", "-x", "A", "true"], "where none are taken"),
+        (["run", "--no-env", "-s", "A", "true"], "where none are taken"),
+        (["run", "--sudo", "-t", "pod/web-0", "true"], "--sudo is for targets on this machine, which pod/web-0 is not"),
+        (["run", "--sudo", "-n", "shop", "true"], "--sudo is for targets on this machine, which targetless is not"),
         (["run", "-e", "--agent-mode", "job", "true"], "contradicts"),
         (["run", "-f", "/nonexistent/c.json", "true"], "/nonexistent/c.json"),
     ],

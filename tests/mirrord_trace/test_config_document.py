@@ -91,14 +91,17 @@ def test_every_field_of_the_agent_is_one_of_its_configuration() -> None:
         disable_mesh_sidecar_injection=False,
     )
     assert all(value is not None for value in attrs.asdict(said).values())
-    configuration = Document(agent=said).agent_configuration()
+    with pytest.raises(ValueError, match="a privileged agent has all capabilities"):
+        Document(agent=said).agent_configuration()
+    configuration = Document(agent=attrs.evolve(said, privileged=None)).agent_configuration()
     defaults = AgentConfiguration()
     unchanged = [
         field.name
         for field in attrs.fields(AgentConfiguration)
         if getattr(configuration, field.name) == getattr(defaults, field.name)
     ]
-    assert unchanged == ["mode"]
+    assert unchanged == ["mode", "privileged"]
+    assert Document(agent=AgentSection(privileged=True)).agent_configuration().privileged
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 2.0**31, float("inf"), float("nan")])
