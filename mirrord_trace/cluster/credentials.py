@@ -142,7 +142,7 @@ def find_credentials(configuration: ClusterConfiguration, environment: Mapping[s
             )
         return Credentials(context, configuration)
     if not (environment.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists()):
-        looked = ", ".join(str(path) for path in kubeconfig.usual_files(environment))
+        looked = ", ".join(str(path) for path in kubeconfig.usual_files(environment)) or "nor a home to look in"
         raise Failure(
             f"no cluster is configured: there is no kubeconfig ({looked}), and this is not a pod",
             "Name a kubeconfig with --kubeconfig or $KUBECONFIG.",

@@ -110,7 +110,7 @@ def find(kubeconfig: str | None, context: str | None, environment: Mapping[str, 
     `kubeconfig` and `context` are what the user asked for, if anything. Raises `Failure` for a file that cannot be
     read or understood, and for a context, a cluster or a user that none has.
     """
-    paths = [Path(kubeconfig).expanduser()] if kubeconfig else usual_files(environment)
+    paths = [_expanded(kubeconfig)] if kubeconfig else usual_files(environment)
     documents = [(path, document) for path in paths if (document := _read(path, must_exist=bool(kubeconfig)))]
     if not documents:
         if kubeconfig:
@@ -147,10 +147,23 @@ def find(kubeconfig: str | None, context: str | None, environment: Mapping[str, 
 
 
 def usual_files(environment: Mapping[str, str]) -> list[Path]:
-    """Where kubectl looks: $KUBECONFIG, which may name several files, else ~/.kube/config."""
+    """Where kubectl looks: $KUBECONFIG, which may name several files, else ~/.kube/config, for who has a home.
+
+    Raises `Failure` when $KUBECONFIG names the home of a user that there is not.
+    """
     if named := environment.get("KUBECONFIG"):
-        return [Path(name).expanduser() for name in named.split(":") if name]
-    return [Path("~/.kube/config").expanduser()]
+        return [_expanded(name) for name in named.split(":") if name]
+    try:
+        return [Path("~/.kube/config").expanduser()]
+    except RuntimeError:  # as in a container whose user is in no passwd(5)
+        return []
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise Failure(f"cannot tell where the kubeconfig {name} is: {Path(name).parts[0]} has no home") from error
 
 
 def _read(path: Path, *, must_exist: bool) -> Section | None:
@@ -166,7 +179,7 @@ def _read(path: Path, *, must_exist: bool) -> Section | None:
         raise Failure(f"cannot read the kubeconfig {path}: {error.strerror}") from error
     try:
         document = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # of bytes that are no UTF-8, of no real date
         raise Failure(f"the kubeconfig {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if document is None:
         return None

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import json
 import os
+import pwd
 import ssl
 import sys
 import tempfile
@@ -325,6 +326,32 @@ def test_no_cluster_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         f"no cluster is configured: there is no kubeconfig ({tmp_path}/a, {tmp_path}/b), and this is not a pod"
     )
     assert failure.advice == "Name a kubeconfig with --kubeconfig or $KUBECONFIG."
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's user that is not in passwd(5)."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_in_a_pod_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(tmp_path, who) as server:
+        in_a_pod(server, tmp_path, monkeypatch)
+        monkeypatch.delenv("KUBECONFIG")
+        assert asked(ClusterConfiguration())["headers"]["authorization"] == "bearer service-account"
+
+
+@pytest.mark.usefixtures("homeless")
+def test_no_cluster_and_no_home() -> None:
+    assert failing(ClusterConfiguration()).message == (
+        "no cluster is configured: there is no kubeconfig (nor a home to look in), and this is not a pod"
+    )
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ def test_a_kubeconfig_of_no_use(tmp_path: Path, fields: Any, message: str, advic
         (b"- a\n", "{path} is not a kubeconfig: it holds no fields"),
         (b"a: [", "the kubeconfig {path} is not valid YAML: while parsing a flow"),
         (b"a: \xff\xff", "the kubeconfig {path} is not valid YAML: "),
+        (b"a: 2020-13-01", "the kubeconfig {path} is not valid YAML: month must be in 1..12"),
     ],
 )
 def test_a_file_that_is_no_kubeconfig(tmp_path: Path, contents: bytes, message: str) -> None:
@@ -181,6 +182,13 @@ def test_a_file_that_is_not_there_or_cannot_be_read(tmp_path: Path) -> None:
         find(str(tmp_path / "missing"), None, {})
     with pytest.raises(Failure, match=r"cannot read the kubeconfig .*: Is a directory$"):
         find(str(tmp_path), None, {})
+
+
+def test_a_home_of_nobody() -> None:
+    for asked, environment in (("~nosuch/config", {}), (None, {"KUBECONFIG": "/a:~nosuch/config"})):
+        with pytest.raises(Failure) as failure:
+            find(asked, None, environment)
+        assert failure.value.message == "cannot tell where the kubeconfig ~nosuch/config is: ~nosuch has no home"
 
 
 def test_data_that_is_not_base64() -> None:
