@@ -446,3 +446,13 @@ def test_no_cluster_at_all(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert_told(done.stderr, str(tmp_path / "none"))
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there(fresh_shop: Shop) -> None:
+    """Without a target the first request is that for the job: no word of a job that was never asked for."""
+    kubeconfig = fresh_shop.cluster.kubeconfig_for(namespace=NAMESPACE)
+    fresh_shop.cluster.go_away()
+    done = mirrord_trace(kubeconfig, "run", "-t", "targetless", "--", "true")
+    assert done.returncode == 1
+    assert_told(done.stderr, "cannot reach the API server", "connection refused")
+    assert "could not be deleted" not in done.stderr

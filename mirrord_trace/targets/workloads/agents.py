@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 import attrs
 import trio
 
-from mirrord_trace.cluster.api import ApiRefusal, ApiServer
+from mirrord_trace.cluster.api import ApiRefusal, ApiServer, Unreachable
 from mirrord_trace.cluster.refusals import failure
 from mirrord_trace.cluster.resources import JOBS, POD_EPHEMERAL_CONTAINERS
 from mirrord_trace.config import AgentConfiguration
@@ -107,6 +107,10 @@ class JobAgent:
             if refusal.status >= 500 or refusal.repeated:  # it, or an attempt before, may have done it all the same
                 await self._remove()
             raise failure(refusal, "create the agent's job") from refusal
+        except Unreachable as unreachable:
+            if unreachable.sent:
+                await self._remove()
+            raise
         except BaseException:
             await self._remove()
             raise

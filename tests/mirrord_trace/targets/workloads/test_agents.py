@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mirrord_trace.cluster.api import Unreachable
 from mirrord_trace.cluster.resources import JOBS, POD_EPHEMERAL_CONTAINERS
 from mirrord_trace.config import AgentConfiguration
 from mirrord_trace.errors import Failure
@@ -89,13 +90,22 @@ def test_a_refusal_leaves_nothing_to_remove() -> None:
     assert api.asked == 1, "who may not create may not delete either, and shall not be told so"
 
 
+def test_a_server_that_was_never_reached_has_nothing_to_remove() -> None:
+    unreachable = Unreachable("cannot reach the API server", None, sent=False)
+    api, told = ScriptedApi(refuses={("create", JOBS): unreachable, ("delete", JOBS): unreachable}), Told()
+    with pytest.raises(Unreachable):
+        run_made(api, told)
+    assert (api.asked, told.warnings) == (1, [])
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
         refusal("create", JOBS, 504, "timed out"),
         refusal("create", JOBS, 403, "exceeded quota: of one job, which an attempt before has made", repeated=True),
         refusal("get", JOBS, 403, "the job is there already, and you may not look at it", repeated=True),
-        Failure("the connection broke"),
+        Unreachable("the connection broke", None, sent=True),
+        Failure("what answers in the API server's place does not speak its language"),
     ],
 )
 def test_a_failure_that_may_have_made_it_all_the_same(trouble: Exception) -> None:
