@@ -10,14 +10,29 @@ import click
 from mirrord_trace import __version__
 from mirrord_trace.cli.clean import clean
 from mirrord_trace.cli.ls import ls
+from mirrord_trace.cli.output import PrintingGroup, print_text
 from mirrord_trace.cli.run import run
 from mirrord_trace.cli.verify_access import verify_access
+from mirrord_trace.errors import Failure
 
 _NAME = "mirrord-trace"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, message="mirrord-trace %(version)s")
+def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        print_text(f"{_NAME} {__version__}")
+        context.exit()
+
+
+@click.group(cls=PrintingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def commands() -> None:
     """Run a local process inside a pod's world.
 
@@ -50,13 +65,13 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None, "click knows the shells that it documents"
-    click.echo(kind(commands, {}, _NAME, "_MIRRORD_TRACE_COMPLETE").source())
+    print_text(kind(commands, {}, _NAME, "_MIRRORD_TRACE_COMPLETE").source())
 
 
 @commands.command()
 def version() -> None:
     """Print the version."""
-    click.echo(f"mirrord-trace {__version__}")
+    print_text(f"{_NAME} {__version__}")
 
 
 for _command in (run, ls, verify_access, clean):
@@ -70,5 +85,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Failure as failure:
+        from mirrord_trace.cli.progress import open_stderr, reporter_for
+
+        reporter_for(open_stderr()).failure(failure)
+        sys.exit(failure.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

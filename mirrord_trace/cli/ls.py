@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -78,13 +77,13 @@ def _list(all_namespaces: bool, output: str | None, reporter: LineReporter, clus
 
 
 def _print_json(found: list[Listed], all_namespaces: bool) -> None:
-    from mirrord_trace.cli.tables import print_text
+    from mirrord_trace.cli.output import is_terminal, print_text
 
     by_namespace: dict[str, list[str]] = {}
     for one in found:
         by_namespace.setdefault(one.namespace, []).extend(one.targets)
     flat = [target for targets in by_namespace.values() for target in targets]
-    print_text(json.dumps(by_namespace if all_namespaces else flat, indent=2 if sys.stdout.isatty() else None))
+    print_text(json.dumps(by_namespace if all_namespaces else flat, indent=2 if is_terminal() else None))
 
 
 def _print_rows(found: list[Listed], all_namespaces: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 import click
 
 from mirrord_trace.cli import completing
+from mirrord_trace.cli.output import PrintingCommand
 from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class GroupedOption(click.Option):
         self.group = group
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(PrintingCommand):
     """A command whose help shows options by their groups, in the order in which these first appear."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,15 +1,11 @@
 """What commands print on stdout: tables, with rules and colours on a terminal, plain columns elsewhere."""
 
-import os
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-import click
-
+from mirrord_trace.cli.output import is_terminal, print_text
 from mirrord_trace.cli.progress import printable
-from mirrord_trace.errors import Failure
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -17,27 +13,13 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, faults: Sequence[bool] = ()) -> None:
     """Print rows of texts below the names of their columns. A row that `faults` marks stands out on a terminal."""
     cells = [[printable(text) for text in row] for row in rows]
-    if sys.stdout.isatty():
+    if is_terminal():
         print_text(_coloured(columns, cells, faults))
         return
     shown = [[name.upper().replace(" ", "-") for name in columns], *cells]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
     print_text("\n".join(lines))
-
-
-def print_text(text: str) -> None:
-    """Print a text on stdout, and a newline. Raises Failure when it cannot be written, not when nobody reads it."""
-    try:
-        click.echo(text)
-    except BrokenPipeError:
-        raise  # click ends the command
-    except OSError as error:
-        # What is still in Python's buffer would be tried again at the end, and spoil the exit code.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-        raise Failure(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _coloured(columns: Sequence[str], rows: Sequence[Sequence[str]], faults: Sequence[bool]) -> str:

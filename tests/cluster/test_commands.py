@@ -110,21 +110,22 @@ def test_ls_on_a_terminal_is_a_table(shop: Cluster) -> None:
     assert b"\x1b[" in shown
 
 
-@pytest.mark.parametrize("arguments", [[], ["-o", "json"]])
-def test_output_that_cannot_be_written_is_told(shop: Cluster, arguments: list[str]) -> None:
+@pytest.mark.parametrize(("redirection", "cause"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "-o", "json"], ["verify-access"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_told(
+    shop: Cluster, arguments: list[str], redirection: str, cause: str
+) -> None:
     # Without a buffer Python has nothing to try again at the end.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [*COMMAND, "ls", "-n", "shop", *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=TIMEOUT_S,
-            env={**environment, "KUBECONFIG": str(shop.kubeconfig)},
-        )
+    result = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *COMMAND, *arguments, "-n", "shop"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_S,
+        env={**environment, "KUBECONFIG": str(shop.kubeconfig)},
+    )
     assert result.returncode == 1
-    assert "cannot write to standard output: No space left on device" in result.stderr
+    assert f"cannot write to standard output: {cause}" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -1,5 +1,6 @@
 """The command line with a stand-in for what it calls: which configuration flags make, which exit code errors get."""
 
+import os
 import re
 import subprocess
 import sys
@@ -369,6 +370,28 @@ def test_help_loads_no_layer_below(arguments: list[str]) -> None:
     assert {"click", "mirrord_trace.cli.run"} <= loaded
     assert not loaded & {"kubernetes", "cattrs", "yaml", "ssl"}
     assert not loaded & {"trio", "attrs", "rich", "dns", "msgpack", "asyncio", "mirrord_agent", "mirrord_syscalls"}
+
+
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(("redirection", "cause"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
+@pytest.mark.parametrize(
+    "arguments",
+    [["version"], ["--version"], ["--help"], ["run", "--help"], ["version", "--help"], ["completion", "bash"]],
+    ids=" ".join,
+)
+def test_output_that_cannot_be_written_is_told(
+    arguments: list[str], redirection: str, cause: str, unbuffered: dict[str, str]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "mirrord_trace", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, **unbuffered},
+        timeout=30,
+    )
+    assert result.stderr == f"mirrord-trace: x cannot write to standard output: {cause}\n"
+    assert result.returncode == 1
 
 
 def test_module_is_the_command() -> None:
