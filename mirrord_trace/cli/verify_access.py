@@ -15,6 +15,7 @@ from mirrord_trace.cli.options import (
     cluster_options,
     configured,
     is_ephemeral,
+    on_this_machine,
     option,
 )
 from mirrord_trace.errors import Failure, UsageFailure
@@ -53,8 +54,9 @@ def verify_access(
     Whether this very run will be allowed:
         mirrord-trace verify-access -n shop -t deployment/web --agent-mode ephemeral
 
-    The exit code is 0 if you may run a command with the agent in the chosen mode (job if you choose none), else 1. The
-    API server is asked (SelfSubjectAccessReview); nothing is tried. agent/rbac.yaml has roles that grant the rights.
+    The exit code is 0 if you may run a command with the agent in the chosen mode (job if you choose none), else 1;
+    for a target on this machine (demo, pid/PID) it is 0, because no rights are needed. The API server is asked
+    (SelfSubjectAccessReview); nothing is tried. agent/rbac.yaml has roles that grant the rights.
     """  # noqa: D301 (click wants the character, not the two that stand for it)
     from mirrord_trace.cli.progress import open_stderr, reporter_for
     from mirrord_trace.cli.telling import told
@@ -84,8 +86,12 @@ def _verify(document: Document, reporter: LineReporter) -> int:
         agent = document.agent_configuration()
     except ValueError as error:
         raise UsageFailure(str(error)) from error
+    target = document.target.path
+    if target is not None and on_this_machine(target):
+        reporter.note(f"the target {target} is on this machine: a run needs no rights in a cluster")
+        return 0
     mode = rights.EPHEMERAL if agent.mode == "ephemeral" else rights.JOB
-    finding = _finding(document.target.path)
+    finding = _finding(target)
     if mode is rights.EPHEMERAL and not finding.rights:
         raise UsageFailure("without a target there is no pod to which an ephemeral container could be added")
 

@@ -243,11 +243,20 @@ def test_a_target_needs_the_rights_of_its_kind_only(shop: Cluster) -> None:
     assert mirrord_trace(nothing_to_find, "verify-access", "-t", "targetless").returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [["-t", "demo"], ["-t", "deploymnt/web"], ["-t", "targetless", "-e"]])
+@pytest.mark.parametrize("arguments", [["-t", "deploymnt/web"], ["-t", "targetless", "-e"]])
 def test_what_cannot_be_verified(shop: Cluster, arguments: list[str]) -> None:
     result = mirrord_trace(shop.kubeconfig, "verify-access", *arguments)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("target", ["demo", "pid/1"])
+def test_a_target_on_this_machine_needs_no_rights(tmp_path: Path, target: str) -> None:
+    result = mirrord_trace(tmp_path / "none", "verify-access", "-t", target)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == (
+        f"mirrord-trace: - the target {target} is on this machine: a run needs no rights in a cluster\n"
+    )
 
 
 # clean
