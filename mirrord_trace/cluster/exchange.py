@@ -41,6 +41,9 @@ _ANSWER_S = 35.0
 _DELAYS_S = (0.1, 0.3, 1.0, 2.0)
 """Before each repetition, unless the server says how long to wait."""
 _LONGEST_DELAY_S = 10.0
+STOOD_S = 5.0
+"""A connection without time limit that breaks after this long, as where a balancer cuts those that are idle, is no sign
+of trouble: what follows it is no repetition."""
 _PASSING = frozenset({429, 502, 503, 504})
 
 
@@ -198,13 +201,17 @@ class Exchange:
         access = await self.credentials.access()
         while True:
             self.requests += 1
+            begun = trio.current_time()
             try:
                 response = await self._carried_out(attempt, access)
             except urllib3.exceptions.HTTPError as error:
+                arrived = unreachable.may_have_arrived(error)
+                if attempt.has_no_end and arrived and trio.current_time() - begun >= STOOD_S:
+                    repetitions = 0
                 delay = delay_s(repetitions) if unreachable.may_pass(error, reached=self._reached) else None
                 if delay is None:
                     raise unreachable.failure(error, access.server, access.proxy, sent=repeated) from error
-                repeated = repeated or unreachable.may_have_arrived(error)
+                repeated = repeated or arrived
             else:
                 self._reached = True
                 if response.status < 300:
@@ -256,6 +263,11 @@ class _Attempt:
     content_type: str
     stream: bool = False
     silence_s: float | None = None
+
+    @property
+    def has_no_end(self) -> bool:
+        """Whether the answer, and its head, may take any time to come."""
+        return self.stream and self.silence_s is None
 
     def carry_out(self, access: Access) -> urllib3.BaseHTTPResponse:
         import urllib3

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 import trio
 
-from mirrord_trace.cluster.exchange import Exchange, delay_s
+from mirrord_trace.cluster.exchange import STOOD_S, Exchange, delay_s
 from mirrord_trace.cluster.refusals import Request
 
 _LONGEST_LINE = 1 << 16
@@ -31,6 +31,7 @@ async def log_lines(exchange: Exchange, request: Request, container: str, *, fol
     while True:
         async with await exchange.stream(request, query, silence_s=None if follow else _SILENCE_S) as stream:
             position = 0
+            begun = trio.current_time()
             try:
                 while chunk := await stream.receive():
                     fresh = chunk[max(0, taken - position) :]
@@ -45,6 +46,8 @@ async def log_lines(exchange: Exchange, request: Request, container: str, *, fol
                         yield pending.decode(errors="replace")
                         pending = b""
             except urllib3.exceptions.HTTPError as error:
+                if trio.current_time() - begun >= STOOD_S:
+                    failures = 0
                 delay = delay_s(failures)
                 if delay is None:
                     raise stream.failure(error) from error

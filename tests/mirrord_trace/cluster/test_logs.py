@@ -1,14 +1,23 @@
+import io
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
+import urllib3
+from trio.testing import MockClock
 
 from mirrord_trace.cluster import exchange
-from mirrord_trace.cluster.api import ApiRefusal, open_api
+from mirrord_trace.cluster.api import ApiRefusal, Unreachable, open_api
+from mirrord_trace.cluster.exchange import Exchange, Query, Stream
+from mirrord_trace.cluster.logs import log_lines
+from mirrord_trace.cluster.refusals import Request
+from mirrord_trace.cluster.resources import POD_LOGS
 from mirrord_trace.errors import Failure
 from tests.mirrord_trace.cluster.servers import PATIENCE_S, Handler, Server
 
@@ -79,6 +88,65 @@ def test_a_log_that_always_breaks(tmp_path: Path) -> None:
 
     with Server(tmp_path, answer) as server, pytest.raises(Failure, match="broke off in the middle of an answer"):
         lines_of(server)
+
+
+class BehindABalancer(Exchange):
+    """A log whose first and only line comes late, and a balancer that cuts connections as idle before that.
+
+    The head of the answer comes at once or, as from the real server, with the first line.
+    """
+
+    def __init__(self, cuts: int, idle_s: float, *, head_at_once: bool) -> None:
+        credentials: Any = SimpleNamespace(access=self._access, interactive=False)
+        super().__init__(credentials)
+        self._cuts = cuts
+        self._idle_s = idle_s
+        self._head_at_once = head_at_once
+
+    async def _access(self) -> Any:
+        return SimpleNamespace(server="https://api.example", proxy=None)
+
+    async def _carried_out(self, *_attempt: object) -> Any:
+        if not self._head_at_once:
+            await self._stand()
+        return SimpleNamespace(status=200, read1=io.BytesIO(b"late\n").read1, close=int)
+
+    async def stream(self, request: Request, query: Query, *, silence_s: float | None) -> Stream:
+        stream = await super().stream(request, query, silence_s=silence_s)
+        if self._head_at_once:
+            receive_at_once = stream.receive
+
+            async def receive() -> bytes:
+                await self._stand()
+                return await receive_at_once()
+
+            stream.receive = receive  # type: ignore[method-assign]
+        return stream
+
+    async def _stand(self) -> None:
+        if self._cuts:
+            self._cuts -= 1
+            await trio.sleep(self._idle_s)
+            raise urllib3.exceptions.ProtocolError("cut off")
+
+    async def lines(self) -> list[str]:
+        request = Request("get", POD_LOGS, "shop", "web")
+        return [line async for line in log_lines(self, request, "app", follow=True)]
+
+
+@pytest.mark.parametrize("head_at_once", [True, False])
+def test_a_follower_goes_on_when_idle_connections_are_cut(head_at_once: bool) -> None:
+    server = BehindABalancer(20, 60.0, head_at_once=head_at_once)
+    assert trio.run(server.lines, clock=MockClock(autojump_threshold=0)) == ["late"]
+    assert server.requests == 21
+
+
+@pytest.mark.parametrize("head_at_once", [True, False])
+def test_a_follower_gives_up_when_connections_do_not_last(head_at_once: bool) -> None:
+    server = BehindABalancer(20, 1.0, head_at_once=head_at_once)
+    with pytest.raises(Unreachable):
+        trio.run(server.lines, clock=MockClock(autojump_threshold=0))
+    assert server.requests == 5
 
 
 def test_a_line_without_end_comes_in_pieces(tmp_path: Path) -> None:
