@@ -90,8 +90,10 @@ class Kubelet:
             if is_being_deleted(pod):
                 self.surroundings.store.delete(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
             return
+        node = self.surroundings.store.find(NODES, None, self.surroundings.node)
+        if node is None:  # it was taken out of the cluster, and is about to be switched off
+            return
         state = PodState(self.surroundings, pod)
-        node = self.surroundings.store.get(NODES, None, self.surroundings.node)
         others = [other.state.object for other in self._workers.values()]
         refused = rejection(pod, node, others)
         if refused is not None:
