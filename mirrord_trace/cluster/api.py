@@ -141,8 +141,8 @@ class ApiServer:
         answer = await self._exchange.send(request, "PATCH", body=json.dumps(body).encode(), content_type=content_type)
         return answer.object()
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
-        """Delete an object and, in the background, what belongs to it. One that is not there is fine."""
+    async def delete(self, resource: Resource, namespace: str | None, name: str) -> bool:
+        """Delete an object and, in the background, what belongs to it. False: it was not there, which is fine."""
         request = Request("delete", resource, namespace, name)
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         try:
@@ -150,6 +150,8 @@ class ApiServer:
         except ApiRefusal as refusal:
             if refusal.status != 404:
                 raise
+            return False
+        return True
 
     def watch(
         self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""

@@ -96,8 +96,8 @@ def test_objects_come_and_go(cluster: Cluster) -> None:
         assert changed["spec"]["activeDeadlineSeconds"] == 60
         changed = await api.patch(JOBS, "shop", "agent", {"spec": {"activeDeadlineSeconds": None}})
         assert "activeDeadlineSeconds" not in changed["spec"]
-        await api.delete(JOBS, "shop", "agent")
-        await api.delete(JOBS, "shop", "agent")
+        assert await api.delete(JOBS, "shop", "agent")
+        assert not await api.delete(JOBS, "shop", "agent")
         with pytest.raises(ApiRefusal) as refusal:
             await api.get(JOBS, "shop", "agent")
         assert refusal.value.reason == "NotFound"

@@ -112,8 +112,23 @@ def test_a_signal_during_a_create_that_is_never_answered(fresh_shop: Shop) -> No
         assert hold.reached.wait(30)
         running.signal(signal.SIGTERM)
         assert running.wait(20) == 128 + signal.SIGTERM
+    assert "may yet be made" in running.told
     hold.release()
     wait_until_nothing_is_left(fresh_shop.cluster, 40)
+
+
+def test_a_signal_during_a_create_that_is_carried_out_later(fresh_shop: Shop) -> None:
+    """As by a slow admission webhook: a removal that found nothing is tried again."""
+    hold = fresh_shop.cluster.faults.hold(REQUESTS["creating the job"], times=1)
+    with run(kubeconfig(fresh_shop), *TARGET, *READY_THEN_WAIT) as running:
+        assert hold.reached.wait(30)
+        running.signal(signal.SIGTERM)
+        running.wait_told("waiting for the API server to delete")
+        hold.release()
+        assert running.wait(20) == 128 + signal.SIGTERM
+    assert "may yet be made" not in running.told
+    assert our_jobs(fresh_shop) == []
+    wait_until_nothing_is_left(fresh_shop.cluster)
 
 
 def test_a_signal_while_the_image_is_pulled(fresh_shop: Shop) -> None:

@@ -1,7 +1,8 @@
 """An agent in a cluster from before it is made until it is gone.
 
 A request that makes something cannot be taken back half-way: the answer may be lost when the deed is done. So making is
-not cancelled at once but given a moment, and removing follows whatever came of it, by the name that we chose. What
+not cancelled at once but given a moment, and removing follows whatever came of it, by the name that we chose. Where
+that is not known yet, the server may carry it out after a removal that found nothing, so that one is tried again. What
 cannot be removed is told, with when it will go by itself.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from enum import Enum, auto
 from typing import Final, Protocol, TypeVar
 
 import attrs
@@ -29,10 +31,24 @@ _UNDER_WAY_S: Final = 3.0
 """How long a request that makes something may still take when we are told to end."""
 _REMOVAL_S: Final = 5.0
 """How long removing may take: whoever ends us may not wait much longer."""
+_NOT_THERE_YET_S: Final = (0.5, 1.0, 2.0)
+"""How long to wait before removing again what was not there, but may be made any moment; within `_REMOVAL_S`."""
 _TELL_AFTER_S: Final = 1.0
 """Then the user is told what we wait for."""
 
 _Result = TypeVar("_Result")
+
+
+class _Making(Enum):
+    """What came of a request that makes something."""
+
+    IN_VAIN = auto()
+    """There is nothing, and will be nothing."""
+    DOUBTFUL = auto()
+    """It may be there by now."""
+    UNDER_WAY = auto()
+    """It may be there by now, or soon."""
+    DONE = auto()
 
 
 class Agent(Protocol):
@@ -81,6 +97,7 @@ class JobAgent:
     secret_hash: str
     name: str = attrs.field(factory=agent_pod.new_name)
     container: str = agent_pod.CONTAINER
+    _making: _Making = _Making.IN_VAIN
     _settled: bool = False
 
     @property
@@ -100,24 +117,34 @@ class JobAgent:
     @asynccontextmanager
     async def made(self) -> AsyncIterator[list[str]]:
         """See `Agent.made`."""
-        body = agent_pod.job(self.name, self.config, self.candidate, self.secret_hash, Ownership.ours().annotations())
         try:
-            _, warnings = await _to_its_end(lambda: self.api.create(JOBS, self.namespace, body))
-        except ApiRefusal as refusal:
-            if refusal.status >= 500 or refusal.repeated:  # it, or an attempt before, may have done it all the same
-                await self._remove()
-            raise failure(refusal, "create the agent's job") from refusal
-        except Unreachable as unreachable:
-            if unreachable.sent:
-                await self._remove()
-            raise
-        except BaseException:
-            await self._remove()
-            raise
-        try:
+            try:
+                warnings = await _to_its_end(self._create)
+            except ApiRefusal as refusal:
+                raise failure(refusal, "create the agent's job") from refusal
             yield warnings
         finally:
-            await self._remove()
+            if self._making is not _Making.IN_VAIN:
+                await self._remove()
+
+    async def _create(self) -> list[str]:
+        body = agent_pod.job(self.name, self.config, self.candidate, self.secret_hash, Ownership.ours().annotations())
+        self._making = _Making.UNDER_WAY
+        try:
+            _, warnings = await self.api.create(JOBS, self.namespace, body)
+        except ApiRefusal as refusal:
+            # An attempt whose answer was lost went the same way before this one: it is not under way any more.
+            made_perhaps = refusal.status >= 500 or refusal.repeated
+            self._making = _Making.DOUBTFUL if made_perhaps else _Making.IN_VAIN
+            raise
+        except Unreachable as unreachable:
+            self._making = _Making.UNDER_WAY if unreachable.sent else _Making.IN_VAIN
+            raise
+        except Failure:  # somebody has answered, in whatever language
+            self._making = _Making.DOUBTFUL
+            raise
+        self._making = _Making.DONE
+        return warnings
 
     async def settle(self) -> None:
         """See `Agent.settle`."""
@@ -128,17 +155,17 @@ class JobAgent:
         self._settled = True
 
     async def _remove(self) -> None:
-        problem = "the API server did not answer"
+        problem = "could not be deleted: the API server did not answer"
         with trio.move_on_after(_REMOVAL_S, shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_of_removal)
                 try:
-                    await self.api.delete(JOBS, self.namespace, self.name)
-                    problem = ""
+                    gone = await self._deleted()
+                    problem = "" if gone else "may yet be made: the API server has not said what came of the request"
                 except ApiRefusal as refusal:
-                    problem = failure(refusal, "delete it").message
+                    problem = f"could not be deleted: {failure(refusal, 'delete it').message}"
                 except Failure as unreachable:
-                    problem = unreachable.message
+                    problem = f"could not be deleted: {unreachable.message}"
                 nursery.cancel_scope.cancel()
         if not problem:
             return
@@ -148,10 +175,20 @@ class JobAgent:
             else f"it ends {agent_pod.deadline_s(self.config)} s after its start"
         )
         self.reporter.warning(
-            f"the agent's job {self.name} in namespace {self.namespace} could not be deleted: {problem}\n"
+            f"the agent's job {self.name} in namespace {self.namespace} {problem}\n"
             f"It goes by itself: {by_itself}, and the cluster removes it. To see to it: "
             f"mirrord-trace clean -n {self.namespace}"
         )
+
+    async def _deleted(self) -> bool:
+        """Deletes the job. False: it was not there, and may be made after this."""
+        if await self.api.delete(JOBS, self.namespace, self.name) or self._making is not _Making.UNDER_WAY:
+            return True
+        for pause_s in _NOT_THERE_YET_S:
+            await trio.sleep(pause_s)
+            if await self.api.delete(JOBS, self.namespace, self.name):
+                return True
+        return False
 
     async def _tell_of_removal(self) -> None:
         await trio.sleep(_TELL_AFTER_S)

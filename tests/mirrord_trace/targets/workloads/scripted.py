@@ -48,6 +48,8 @@ class ScriptedApi:
     log_lines: list[str] = attrs.field(factory=list)
     log_ends: bool = False
     asked: int = 0
+    _abandoned: list[tuple[float, Resource, Object]] = attrs.field(factory=list)
+    """What is made at a time, and nobody waits for."""
     _changes: Any = attrs.field(factory=lambda: trio.open_memory_channel[tuple[str, Object]](math.inf))
 
     @property
@@ -66,6 +68,10 @@ class ScriptedApi:
     async def _begin(self, verb: str, kind: Resource) -> None:
         self.asked += 1
         await trio.lowlevel.checkpoint()
+        for made_at, made, body in self._abandoned:
+            if made_at <= trio.current_time():
+                self.has(made, body)
+        self._abandoned = [one for one in self._abandoned if one[0] > trio.current_time()]
         if (verb, kind) in self.refuses:
             raise self.refuses[verb, kind]
         await trio.sleep(self.takes_s.get(verb, 0))
@@ -87,7 +93,12 @@ class ScriptedApi:
         return [one for (of, _), one in self.objects.items() if of == kind]
 
     async def create(self, kind: Resource, namespace: str, body: Object) -> tuple[Object, Warnings]:
-        await self._begin("create", kind)
+        began = trio.current_time()
+        try:
+            await self._begin("create", kind)
+        except trio.Cancelled:
+            self._abandoned.append((began + self.takes_s.get("create", 0), kind, body))
+            raise
         self.has(kind, body)
         await self._answer("create")
         return body, ["a warning"]
@@ -98,9 +109,9 @@ class ScriptedApi:
         await self._answer("patch")
         return body
 
-    async def delete(self, kind: Resource, namespace: str, name: str) -> None:
+    async def delete(self, kind: Resource, namespace: str, name: str) -> bool:
         await self._begin("delete", kind)
-        self.objects.pop((kind, name), None)
+        return self.objects.pop((kind, name), None) is not None
 
     @asynccontextmanager
     async def watch(self, kind: Resource, namespace: str, **_: str) -> AsyncIterator[Any]:

@@ -68,6 +68,22 @@ def test_an_answer_that_never_comes() -> None:
     assert jobs(api) == []
 
 
+def test_a_create_that_is_carried_out_after_we_have_looked() -> None:
+    """Abandoned at 3.5 s, carried out at 6 s: by an API server that waits for an admission webhook."""
+    api, told = ScriptedApi(takes_s={"create": 6}), Told()
+    run_made(api, told, 0.5)
+    assert (jobs(api), told.warnings) == ([], [])
+    assert api.asked > 2, "the first that was asked for its removal did not find it"
+
+
+def test_a_create_that_may_be_carried_out_after_we_have_gone() -> None:
+    api, told = ScriptedApi(takes_s={"create": 30}), Told()
+    run_made(api, told, 0.5)
+    (warning,) = told.warnings
+    for part in ("may yet be made", "it ends 75 s after its start", "mirrord-trace clean -n shop"):
+        assert part in warning
+
+
 def test_what_fails_in_the_block_is_passed_on() -> None:
     api, told = ScriptedApi(), Told()
 
