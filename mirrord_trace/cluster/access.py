@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import socket
 import ssl
 import warnings
@@ -96,11 +97,13 @@ def access_by(settings: Any, context: Context | None, expires: float | None) -> 
 
 
 def _parsed(text: str, role: str, schemes: tuple[str, ...], context: Context | None) -> SplitResult:
+    """A URL in its parts. Raises `Failure`, which does not show the user and the password that may be in it."""
     with contextlib.suppress(ValueError):
         url = urlsplit(text)
         if url.scheme in schemes and url.hostname and url.port != 0:
             return url
-    raise of_no_use(context, f"{role} {text!r} is no URL of {', '.join(schemes)}")
+    shown = re.sub(r"^([^/]*//)?.*@", r"\1", text, flags=re.DOTALL)
+    raise of_no_use(context, f"{role} {shown!r} is no URL of {', '.join(schemes)}")
 
 
 def _tls(settings: Any, context: Context | None) -> ssl.SSLContext:

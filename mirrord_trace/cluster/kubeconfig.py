@@ -65,7 +65,10 @@ _DATA_FIELDS = {
 
 @attrs.frozen
 class Context:
-    """A context with its cluster and its user. Names of files in them are absolute."""
+    """A context with its cluster and its user.
+
+    Names of files in them are absolute, and the scheme of the server is in lower case.
+    """
 
     file: Path
     """The kubeconfig that has the user, or the context where there is no user."""
@@ -139,7 +142,7 @@ def find(kubeconfig: str | None, context: str | None, environment: Mapping[str, 
         file=user[0],
         name=name,
         namespace=section.get("namespace") or None,
-        cluster=_absolute(cluster[2], "cluster", cluster[0].parent),
+        cluster=_with_plain_scheme(_absolute(cluster[2], "cluster", cluster[0].parent)),
         user=_absolute(user[2], "user", user[0].parent),
         user_name=section.get("user", ""),
         document=user[1],
@@ -221,6 +224,12 @@ def _checked(section: object, kind: str, owner: str, path: Path) -> Section:
 def _absolute(section: Section, kind: str, folder: Path) -> Section:
     files = {field: str(folder / section[field]) for field in _FILE_FIELDS[kind] if section.get(field)}
     return {**section, **files}
+
+
+def _with_plain_scheme(cluster: Section) -> Section:
+    """A cluster with its server's scheme in lower case: the official client looks for "https" as it is written here."""
+    scheme, separator, rest = cluster.get("server", "").partition("://")
+    return {**cluster, "server": f"{scheme.lower()}{separator}{rest}"} if separator else cluster
 
 
 def _unknown_context(name: str, known: list[str], files: str, *, asked_for: bool) -> Failure:

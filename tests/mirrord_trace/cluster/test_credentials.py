@@ -296,6 +296,23 @@ def in_a_pod(server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
 
 
+def web_socket(configuration: ClusterConfiguration) -> WebSocketRequest:
+    async def main() -> WebSocketRequest:
+        async with open_api(configuration) as api:
+            return await api.websocket(POD_PORT_FORWARD, "shop", "web", {"ports": "8080"})
+
+    return trio.run(main)
+
+
+def test_a_scheme_in_capitals_means_the_same(tmp_path: Path) -> None:
+    with Server(tmp_path, who) as server:
+        configuration = server.configuration({"token": "t"}, {"server": server.url.replace("https", "HTTPS")})
+        assert asked(configuration)["headers"]["authorization"] == "Bearer t"
+        request = web_socket(configuration)
+        assert request.uri.startswith(f"wss://127.0.0.1:{server.port}/")
+        assert request.tls is not None
+
+
 def test_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(tmp_path, who) as server:
         in_a_pod(server, tmp_path, monkeypatch)
@@ -394,6 +411,26 @@ def test_no_cluster_and_no_home() -> None:
             {},
             {"proxy-url": "http://[::1"},
             "cannot use the context here of {file}: the proxy 'http://[::1' is no URL",
+        ),
+        (
+            {},
+            {"proxy-url": "ftp://me:s3cret@h:1"},
+            "cannot use the context here of {file}: the proxy 'ftp://h:1' is no URL",
+        ),
+        (
+            {},
+            {"proxy-url": "http://me:s3/c@r@h:port/x"},
+            "cannot use the context here of {file}: the proxy 'http://h:port/x' is no URL",
+        ),
+        (
+            {},
+            {"proxy-url": "me:s3cret@h:1"},
+            "cannot use the context here of {file}: the proxy 'h:1' is no URL",
+        ),
+        (
+            {},
+            {"server": "https://me:s3cret@h:0"},
+            "cannot use the context here of {file}: the cluster's server 'https://h:0' is no URL",
         ),
         (
             {"as-user-extra": {"scope": "x"}},
@@ -553,11 +590,7 @@ def test_a_web_socket_has_the_same_credentials(tmp_path: Path) -> None:
         cluster = {"tls-server-name": "api.example", "proxy-url": "http://proxy.example:3128"}
         configuration = server.configuration({"token": "t", "as": "jane"}, cluster)
 
-        async def main() -> WebSocketRequest:
-            async with open_api(configuration) as api:
-                return await api.websocket(POD_PORT_FORWARD, "shop", "web", {"ports": "8080"})
-
-        request = trio.run(main)
+        request = web_socket(configuration)
         assert request.uri == f"wss://127.0.0.1:{server.port}/api/v1/namespaces/shop/pods/web/portforward?ports=8080"
         assert request.server_hostname == "api.example"
         assert request.proxy == "http://proxy.example:3128"
