@@ -40,6 +40,7 @@ _GOODBYE_S = 0.25
 _PLAIN_READ_BYTES = 128 << 10
 _NORMAL_CLOSURE = 1000  # RFC 6455, 7.4.1
 _NO_STATUS = 1005
+_PONG = b"\x8a"  # how the frame begins: RFC 6455, 5.2
 
 
 class Rejected(Exception):
@@ -61,6 +62,7 @@ class WebSocket:
         self._sending = trio.Lock()
         self._torn = False
         """Whether a send was cancelled on the way: what would follow its half makes no sense."""
+        self._replying = False
         self._breakage: str | None = None
 
     async def receive(self) -> list[Frame]:
@@ -77,18 +79,33 @@ class WebSocket:
                 pieces = []
             for piece in pieces:
                 self._protocol.receive_data(piece)
+                self._forget_older_pongs()
             if not pieces:
                 self._protocol.receive_eof()
 
+    def _forget_older_pongs(self) -> None:
+        """Of several pings only the last need be answered (RFC 6455, 5.5.3), however long nothing can be sent."""
+        writes = self._protocol.writes
+        pongs = [index for index, frame in enumerate(writes) if frame.startswith(_PONG)] if len(writes) > 1 else []
+        for index in reversed(pongs[:-1]):
+            del writes[index]
+
     @property
     def owes_reply(self) -> bool:
-        """Whether `receive` has read something that the server wants answered, such as a ping."""
-        return bool(self._protocol.writes)
+        """Whether `receive` has read something, such as a ping, that the server wants answered, and no `reply` runs."""
+        return bool(self._protocol.writes) and not self._replying
 
     async def reply(self) -> None:
         """Sends what is owed. Not to be waited for while receiving: the server may be waiting to be read, too."""
-        with suppress(trio.BrokenResourceError):  # then the server no longer wants it
-            await self._send_written()
+        if self._replying:
+            return
+        self._replying = True
+        try:
+            with suppress(trio.BrokenResourceError):  # then the server no longer wants it
+                while self._protocol.writes:
+                    await self._send_written()
+        finally:
+            self._replying = False
 
     async def send(self, message: bytes) -> None:
         """Sends a binary message. Raises BrokenResourceError when the connection has ended, or breaks."""
@@ -101,7 +118,8 @@ class WebSocket:
         """Tells the server that we are done, unless the connection has ended."""
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(_NORMAL_CLOSURE)
-            await self.reply()
+            with suppress(trio.BrokenResourceError):  # then it knows
+                await self._send_written()
 
     @property
     def trouble(self) -> str | None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import yaml
+from trio.testing import wait_all_tasks_blocked
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.speedups import apply_mask
+from websockets.uri import parse_uri
 
 from mirrord_trace.cluster.api import ApiServer, open_api
-from mirrord_trace.cluster.port_forward import PortForward, port_forward
+from mirrord_trace.cluster.port_forward import PortForward, _Pump, port_forward
+from mirrord_trace.cluster.web_socket import WebSocket
 from mirrord_trace.config import ClusterConfiguration
 from mirrord_trace.errors import Failure
 from tests.mirrord_agent.support import in_trio
@@ -194,6 +202,49 @@ async def test_pings_are_answered_while_nothing_is_sent(tmp_path: Path) -> None:
     async with forwarding(tmp_path, script):
         await done.wait()
     assert answers == [(0xA, b"hi"), (0x8, b"\x03\xe8")]
+
+
+class Stuck:
+    """A connection on which the server sends pings, each with data, and does not read before `reads` is set."""
+
+    def __init__(self, pings: int) -> None:
+        self.reads = trio.Event()
+        self.sent: list[bytes] = []
+        self._pings = pings
+
+    async def receive(self) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        if not self._pings:
+            await trio.sleep_forever()
+        self._pings -= 1
+        data = b"\0" + (80).to_bytes(2, "little")
+        frames = Frame(Opcode.PING, b"%d" % self._pings), Frame(Opcode.BINARY, data)
+        return [b"".join(frame.serialize(mask=False) for frame in frames)]
+
+    async def send(self, data: bytes) -> None:
+        await self.reads.wait()
+        self.sent.append(data)
+
+
+@in_trio
+async def test_pings_pile_up_nothing_while_a_send_is_stuck() -> None:
+    stream: Any = Stuck(pings=100)
+    web_socket = WebSocket(stream, ClientProtocol(parse_uri("ws://api.example"), state=State.OPEN))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        forward: Any = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(web_socket.send, b"first")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(_Pump(web_socket, ours, forward, 80).receive, nursery)
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 3  # the send, what receives, one reply
+            stream.reads.set()
+            await wait_all_tasks_blocked()
+            assert [data[0] & 0xF for data in stream.sent] == [Opcode.BINARY, Opcode.PONG]
+            assert len(stream.sent[1]) == len(Frame(Opcode.PONG, b"0").serialize(mask=True))
+            assert len(nursery.child_tasks) == 1
+            nursery.cancel_scope.cancel()
 
 
 @in_trio
