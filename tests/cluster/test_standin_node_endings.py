@@ -199,7 +199,7 @@ assert not os.path.exists("/sys")
 from tests.cluster.container_pods import running_pod
 
 async def main():
-    async with running_pod(Path("/tmp") / {name!r}) as pod:
+    async with running_pod(Path({pod!r})) as pod:
         print(await pod.ask("os.uname().nodename"))
 
 trio.run(main)
@@ -209,7 +209,7 @@ trio.run(main)
 def test_it_works_in_a_plain_chroot_without_sys(tmp_path: Path) -> None:
     place = tmp_path / "surroundings"
     place.mkdir()
-    program = CHROOTED.format(path=sys.path, directory=str(place), name=f"standin-{os.getpid()}")
+    program = CHROOTED.format(path=sys.path, directory=str(place), pod=str(tmp_path / "pod"))
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
