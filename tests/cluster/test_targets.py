@@ -23,6 +23,7 @@ from mirrord_trace.targets import parse_target
 from tests.cluster.commands import mirrord_trace
 from tests.cluster.running import READY_THEN_WAIT, is_ours, run, wait_until_nothing_is_left
 from tests.cluster.standin.kinds import CONFIG_MAPS, SECRETS
+from tests.cluster.standin.kubelet.volumes import TOKEN_GENERATION
 from tests.cluster.standin.shop import CONFIGURATION, NAMESPACE, NEWER_WEB, OLDER_WEB, PASSWORD, Shop
 
 WORLD = """
@@ -187,11 +188,16 @@ def test_what_rotates_is_seen_fresh(fresh_shop: Shop, mode: str) -> None:
 
             assert await read(b"/etc/shop/colour") == CONFIGURATION["colour"].encode()
             assert await read(b"/etc/shop-secret/password") == PASSWORD.encode()
+            token = await read(b"/var/run/secrets/kubernetes.io/serviceaccount/token")
             cluster.patch(CONFIG_MAPS, NAMESPACE, "web", {"data": {"colour": "blue"}})
             cluster.patch(SECRETS, NAMESPACE, "web", {"data": {"password": base64.b64encode(b"new").decode()}})
             with trio.fail_after(20):
                 while await read(b"/etc/shop/colour") != b"blue" or await read(b"/etc/shop-secret/password") != b"new":
                     pass  # the kubelet exchanges them when it likes, and tells nobody
+            cluster.patch(PODS, NAMESPACE, NEWER_WEB, {"metadata": {"annotations": {TOKEN_GENERATION: "1"}}})
+            with trio.fail_after(20):
+                while await read(b"/var/run/secrets/kubernetes.io/serviceaccount/token") == token:
+                    pass
 
     trio.run(main)
 
