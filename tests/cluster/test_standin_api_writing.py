@@ -124,6 +124,15 @@ def test_a_dry_run_leaves_nothing(api_server: Cluster, client: PlainClient) -> N
             "json: cannot unmarshal string into Go struct field PodSpec.spec.hostPID of type bool",
         ),
         (
+            {"spec__priority": 1 << 31},
+            "json: cannot unmarshal number 2147483648 into Go struct field PodSpec.spec.priority of type int32",
+        ),
+        (
+            {"spec__activeDeadlineSeconds": 1 << 63},
+            "json: cannot unmarshal number 9223372036854775808 into Go struct field PodSpec.spec.activeDeadlineSeconds "
+            "of type int64",
+        ),
+        (
             {"spec__containers__0__resources": {"limits": {"cpu": "one"}}},
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),

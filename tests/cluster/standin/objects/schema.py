@@ -5,7 +5,7 @@ fields have in JSON, their types, and which are required. Their module takes 0.3
 first object that is checked, and the class of each kind with the first of that kind.
 
 The models also take the names that Python gives the fields; the API does not. So names are compared here, and types are
-left to pydantic.
+left to pydantic. How long an integer may be the models do not say: the few that are int64 in the API are listed here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,21 @@ if TYPE_CHECKING:
 
 _QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead"}
 """Fields whose values are quantities: numbers do as well as strings (resource.Quantity.UnmarshalJSON)."""
+_INT64 = {
+    *("activeDeadlineSeconds", "deletionGracePeriodSeconds", "expirationSeconds", "fsGroup", "generation"),
+    *("observedGeneration", "runAsGroup", "runAsUser", "supplementalGroups"),
+    *("terminationGracePeriodSeconds", "tolerationSeconds"),
+}
+"""Integers that are int64 (k8s.io/api, types.go); all others are int32."""
 _PLAIN = {"str", "int", "bool", "float", "object", "datetime", "bytes", "List"}
-_GO_TYPES = {"string_type": "string", "int_type": "int32", "int_from_float": "int32", "bool_type": "bool"}
+_GO_TYPES = {
+    "int32": "int32",
+    "int64": "int64",
+    "string_type": "string",
+    "int_type": "int32",
+    "int_from_float": "int32",
+    "bool_type": "bool",
+}
 _JSON_TYPES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
 
 
@@ -70,14 +83,16 @@ def examine(model_name: str, value: Object) -> Findings:
 
     model = _model(model_name)
     unknown = list(_unknown(model, value, ""))
+    too_long = list(_too_long(model, value, []))
     try:
         model.model_validate(value)
     except ValidationError as error:
         details = [one for one in error.errors() if one["type"] != "extra_forbidden"]
         missing = [required(_path(one["loc"])) for one in details if one["type"] == "missing"]
         wrong = [one for one in details if one["type"] != "missing"]
-        return Findings(unknown, [_in_go_words(model, one["loc"], one["type"], one["input"]) for one in wrong], missing)
-    return Findings(unknown)
+        told = [_in_go_words(model, one["loc"], one["type"], one["input"]) for one in wrong]
+        return Findings(unknown, told + too_long, missing)
+    return Findings(unknown, too_long)
 
 
 @cache
@@ -116,6 +131,21 @@ def _unknown(model: type[BaseModel], value: Any, path: str) -> Iterator[str]:
                     yield from _unknown(inner, one, f"{here}.{name}")
             elif not fields[key].container:
                 yield from _unknown(inner, part, here)
+
+
+def _too_long(top: type[BaseModel], value: Any, location: list[str], name: str = "") -> Iterator[str]:
+    """Integers that do not fit, as Go's decoder tells of them."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _too_long(top, part, [*location, key], key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _too_long(top, part, location, name)
+    elif type(value) is int:
+        wanted = "int64" if name in _INT64 else "int32"
+        if value.bit_length() >= int(wanted[3:]):
+            told = _in_go_words(top, location, wanted, value)
+            yield told.replace("unmarshal number into", f"unmarshal number {value} into")
 
 
 def _path(location: Sequence[int | str]) -> str:
