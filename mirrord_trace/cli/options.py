@@ -55,10 +55,17 @@ def option(*names: str, group: str = _OTHER, **attributes: Any) -> Decorator:
 
 
 def not_empty(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
-    """A callback for names: an empty one is a shell variable that is not set, and not meant to mean the default."""
+    """A callback: an empty value is a shell variable that is not set, and not meant to mean the default."""
     if text == "":
         raise click.BadParameter("must not be empty")
     return text
+
+
+def a_name(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """A callback for names, which go into URLs and JSON: neither carries bytes that are no UTF-8."""
+    if text is not None and not text.isprintable():
+        raise click.BadParameter(f"{text!r} has characters that no name has")
+    return not_empty(context, parameter, text)
 
 
 def _together(*decorators: Decorator) -> Decorator:
@@ -78,7 +85,7 @@ cluster_options = _together(
         "namespace",
         metavar="NAMESPACE",
         group=CLUSTER,
-        callback=not_empty,
+        callback=a_name,
         shell_complete=completing.namespaces,
         help="The target's namespace, instead of the context's.",
     ),
@@ -86,7 +93,7 @@ cluster_options = _together(
         "--context",
         metavar="NAME",
         group=CLUSTER,
-        callback=not_empty,
+        callback=a_name,
         shell_complete=completing.contexts,
         help="A context of the kubeconfig, instead of its current one.",
     ),
@@ -109,7 +116,7 @@ cluster_options = _together(
         "-f",
         "--config-file",
         metavar="FILE",
-        callback=not_empty,
+        callback=a_name,
         shell_complete=completing.files,
         help="Read a configuration file: .json, .toml or .yaml, with mirrord's names. Flags have precedence.",
     ),
@@ -120,7 +127,7 @@ agent_namespace = option(
     "--agent-namespace",
     metavar="NAMESPACE",
     group=AGENT,
-    callback=not_empty,
+    callback=a_name,
     shell_complete=completing.namespaces,
     help="Where the agent's job is made, instead of the target's namespace.",
 )

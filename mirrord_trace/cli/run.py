@@ -13,12 +13,12 @@ from mirrord_trace.cli.options import (
     ClusterFlags,
     GroupedCommand,
     GroupedOption,
+    a_name,
     agent_modes,
     agent_namespace,
     cluster_options,
     configured,
     is_ephemeral,
-    not_empty,
     on_this_machine,
     option,
 )
@@ -84,7 +84,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     "--agent-image",
     metavar="IMAGE",
     group=AGENT,
-    callback=not_empty,
+    callback=a_name,
     help="The agent's image; agent/Dockerfile builds it.",
 )
 @agent_namespace

@@ -226,6 +226,7 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--unix-stream", "(", "true"], "regular expression"),
         (["run", "-x", "A", "-s", "B", "true"], "not both"),
         (["run", "-n", "", "true"], "must not be empty"),
+        *((["run", flag, "shop\udcff", "true"], "no name has") for flag in ("-n", "-a", "-i", "--context")),
         (["run", "-x", "", "true"], "'' names no variable"),
         (["run", "-x", "A", "-x", ";", "true"], "';' names no variable"),
         (["run", "-s", "", "true"], "'' names no variable"),
