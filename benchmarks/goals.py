@@ -132,20 +132,20 @@ def _connections(figures: Sequence[Figure]) -> Verdict:
 
 def _start(figures: Sequence[Figure]) -> Verdict:
     goal = f"mirrord-trace run -t pid/N -- /bin/true takes at most {_START_S:g} s"
-    figure = find(figures, startup.SECTION, startup.TRUE)
-    taken = figure.summary(NOTIFY) if figure else None
-    if taken is None:
-        return _unmeasured(goal, figure, NOTIFY)
-    return Verdict(goal, units.shown(taken.median, "s"), taken.median <= _START_S)
+    return _within(goal, find(figures, startup.SECTION, startup.TRUE), _START_S)
 
 
 def _cluster_start(figures: Sequence[Figure]) -> Verdict:
     goal = f"mirrord-trace run -t deploy/web -- /bin/true takes at most {_CLUSTER_START_S:g} s plus the pod's own start"
-    figure = find(figures, cluster.SECTION, cluster.START_LESS)
+    return _within(goal, find(figures, cluster.SECTION, cluster.START_LESS), _CLUSTER_START_S)
+
+
+def _within(goal: str, figure: Figure | None, most_s: float) -> Verdict:
+    """Whether something under notify takes no longer."""
     taken = figure.summary(NOTIFY) if figure else None
     if taken is None:
         return _unmeasured(goal, figure, NOTIFY)
-    return Verdict(goal, units.shown(taken.median, "s"), taken.median <= _CLUSTER_START_S)
+    return Verdict(goal, units.shown(taken.median, "s"), taken.median <= most_s)
 
 
 def _cluster_rate(figures: Sequence[Figure]) -> Verdict:
