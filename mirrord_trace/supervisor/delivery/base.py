@@ -197,6 +197,18 @@ class UsePath:
     """The call is made with this absolute path instead of its own."""
 
     path: bytes
+    may_wait: bool = False
+    """The path may lead into a file system that this process serves, or to a file that makes its opener wait.
+
+    Whoever makes the call in the task's stead must be neither the delivery's thread nor Trio's.
+    """
+
+
+@attrs.frozen
+class UsePaths:
+    """The call (rename, link, …) is made with these absolute paths, one for each path argument in order; it may wait."""
+
+    paths: tuple[bytes, ...]
 
 
 @attrs.frozen
@@ -208,7 +220,7 @@ class PresentAddresses:
     """What shows the control messages that recvmsg or recvmmsg hands out, in as many bytes; None: as they are."""
 
 
-Verdict = Pass | Fail | Return | UseAddress | UseAddresses | UsePath | PresentAddresses
+Verdict = Pass | Fail | Return | UseAddress | UseAddresses | UsePath | UsePaths | PresentAddresses
 Handler = Callable[[Call], Verdict | Coroutine[Any, Any, Verdict]]
 """What decides on a call.
 

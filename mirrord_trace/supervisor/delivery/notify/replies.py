@@ -40,7 +40,14 @@ class Descriptor:
     close_on_exec: bool
 
 
-Reply = Continue | Result | Descriptor
+@attrs.frozen
+class Deferred:
+    """The answer is what `make` gives, which is called in a worker: it may wait, for a file of the target, say."""
+
+    make: Callable[[], Reply]
+
+
+Reply = Continue | Result | Descriptor | Deferred
 
 
 def _nothing_to_check() -> None:
