@@ -7,8 +7,11 @@ from mirrord_trace.config.model import (
     ClusterConfiguration,
     Delivery,
     EnvironmentConfiguration,
+    FilesConfiguration,
+    FilesMode,
     PullPolicy,
     RunConfiguration,
+    TreeKind,
 )
 
 __all__ = [
@@ -18,6 +21,9 @@ __all__ = [
     "ClusterConfiguration",
     "Delivery",
     "EnvironmentConfiguration",
+    "FilesConfiguration",
+    "FilesMode",
     "PullPolicy",
     "RunConfiguration",
+    "TreeKind",
 ]

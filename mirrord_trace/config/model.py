@@ -16,6 +16,8 @@ MAXIMUM_S: Final = 2**31 - 1
 """The longest time: a job's ttlSecondsAfterFinished is an int32."""
 
 Delivery = Literal["auto", "notify", "ptrace"]
+FilesMode = Literal["read", "write", "local", "localwithoverrides"]
+TreeKind = Literal["auto", "fuse", "copy"]
 AgentMode = Literal["job", "ephemeral"]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 Capability = Literal["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"]
@@ -113,6 +115,32 @@ class AgentConfiguration:
 
 
 @attrs.frozen(kw_only=True)
+class FilesConfiguration:
+    """Whose files the process gets; `mirrord_trace.policy.files` says what follows from it.
+
+    Patterns are searched in absolute paths, without regard to case; the path is text in UTF-8, bytes that are none as
+    surrogates.
+    """
+
+    mode: FilesMode = "read"
+    """What happens to paths that no pattern and no default list knows: `read`: read at the target and written here;
+    `write`: both at the target; `localwithoverrides`: both here. `local`: all files are this machine's."""
+    read_write: tuple[re.Pattern[str], ...] = ()
+    """Read and written at the target."""
+    read_only: tuple[re.Pattern[str], ...] = ()
+    """Read at the target, written here."""
+    local: tuple[re.Pattern[str], ...] = ()
+    """Read and written here."""
+    not_found: tuple[re.Pattern[str], ...] = ()
+    """Nowhere: ENOENT."""
+    mapping: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """What the first of these finds in a path is replaced before anything is decided; `$1`, `${name}` and `$name`
+    stand for what a group has found, `$$` for a dollar sign."""
+    tree: TreeKind = "auto"
+    """As what the target's files appear on this machine: a FUSE mount, or copies of what is read."""
+
+
+@attrs.frozen(kw_only=True)
 class RunConfiguration:
     """What `mirrord-trace run` was asked to do."""
 
@@ -123,6 +151,7 @@ class RunConfiguration:
     cluster: ClusterConfiguration = attrs.Factory(ClusterConfiguration)
     agent: AgentConfiguration = attrs.Factory(AgentConfiguration)
     environment: EnvironmentConfiguration = EnvironmentConfiguration()
+    files: FilesConfiguration = FilesConfiguration()
     outgoing_tcp: bool = True
     """False: TCP connections leave from this machine."""
     outgoing_udp: bool = True
