@@ -166,6 +166,11 @@ class Return:
     writes: tuple[tuple[int, bytes], ...] = ()
 
 
+LOCAL_PATHS: Final = 16384
+"""How many paths `LocalPaths` keeps."""
+LOCAL_PATH_BYTES: Final = 640
+"""The longest key that it keeps."""
+
 CONTROL_MAXIMUM = 4096
 """The longest buffer of control messages that a verdict may put in place of the call's own, in bytes."""
 
@@ -262,14 +267,54 @@ class PathEndings:
         return path.endswith(self.endings)
 
 
+@attrs.define(eq=False)
+class LocalPaths:
+    """Paths that concern nobody, whatever a call does with them: found out by the handlers, for the delivery to look up.
+
+    A value as well: a delivery may look where Python is not, and then says where else to put them (`copy_to`). Bounded:
+    when there are too many, all are forgotten and found out anew. For the delivery's thread only.
+    """
+
+    _keys: set[bytes] = attrs.field(factory=set)
+    _copy: Callable[[bytes | None], None] | None = None
+
+    def copy_to(self, copy: Callable[[bytes | None], None]) -> None:
+        """`copy` is told of each key, those that are here already too; and by None that all are forgotten."""
+        self._copy = copy
+        for key in self._keys:
+            copy(key)
+
+    def add(self, path: bytes, directory: bytes | None = None) -> None:
+        """A path as calls have it; with the directory that it is relative to, as /proc names that."""
+        key = self.key(path, directory)
+        if key in self._keys or len(key) > LOCAL_PATH_BYTES:
+            return
+        if len(self._keys) >= LOCAL_PATHS:
+            self._keys.clear()
+            if self._copy is not None:
+                self._copy(None)
+        self._keys.add(key)
+        if self._copy is not None:
+            self._copy(key)
+
+    def match(self, path: bytes, directory: bytes | None = None) -> bool:
+        """Whether a handler wants to see a call on this path."""
+        return self.key(path, directory) not in self._keys
+
+    @staticmethod
+    def key(path: bytes, directory: bytes | None) -> bytes:
+        """How a path is kept: no path has a NUL in it."""
+        return path if directory is None else directory + b"\0" + path
+
+
 @attrs.frozen
 class Interest:
     """A handler and the rule that says which calls it serves."""
 
     rule: Rule
     handler: Handler
-    concerns: PathEndings | None = None
-    """Of a call that names a path: what the path must end in for the handler to want to see it at all.
+    concerns: PathEndings | LocalPaths | None = None
+    """Of a call that names one path: for which paths the handler wants to see it at all.
 
     A delivery may look for this first, and let go of a call without building a `Call`: most are nobody's concern.
     """
@@ -281,7 +326,7 @@ class Handlers:
 
     subscription: Subscription
     by_name: Mapping[str, Handler]
-    concerns: Mapping[str, PathEndings] = attrs.field(factory=dict)
+    concerns: Mapping[str, PathEndings | LocalPaths] = attrs.field(factory=dict)
     """For calls by name, see `Interest.concerns`."""
 
     @classmethod

@@ -1,7 +1,7 @@
 """Receives calls, and lets go at once of those that concern nobody: most, for they open or examine files by path.
 
-What is done here is paid by each intercepted call: a wake-up, and three system calls (receive, read the path, let go).
-`_loop.c` does it without the interpreter and its lock, at a third of the price, and while relays are busy at a
+What is done here is paid by each intercepted call: a wake-up, and three system calls (receive, read the path, let go);
+a fourth for a relative path, whose directory must be known. `_loop.c` does it without the interpreter and its lock, at a third of the price, and while relays are busy at a
 fraction of it. It is built when mirrord-trace is installed where there is a C compiler; elsewhere the same is done in
 Python.
 """
@@ -18,12 +18,23 @@ from pathlib import Path
 import attrs
 
 from mirrord_syscalls.structs import notification
-from mirrord_trace.supervisor.delivery.base import MemoryFault, MemoryHidden, PathEndings, TaskGone
+from mirrord_trace.supervisor.delivery.base import (
+    AT_FDCWD,
+    LOCAL_PATH_BYTES,
+    LOCAL_PATHS,
+    LocalPaths,
+    MemoryFault,
+    MemoryHidden,
+    PathEndings,
+    TaskGone,
+)
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
 
 _NUMBER = 3
 _ARGUMENTS = 6
+_ARENA_BYTES = LOCAL_PATHS * LOCAL_PATH_BYTES // 8
+"""Most paths are short."""
 
 Receive = Callable[[], tuple[int, ...] | None]
 """Waits for a call that may concern somebody: the fields of `notification.NOTIFICATION`.
@@ -34,10 +45,12 @@ None when a wait was interrupted, or ended without a call: to be asked again, un
 
 @attrs.frozen
 class PathTest:
-    """Which argument of a call is a path, and how it ends where it concerns somebody."""
+    """Which argument of a call is a path, which one the descriptor it is relative to, and what concerns somebody."""
 
     argument: int
-    concerns: PathEndings
+    concerns: PathEndings | LocalPaths
+    directory: int | None = None
+    """None: the path is relative to the working directory."""
 
 
 PathTests = Mapping[int, PathTest]
@@ -77,9 +90,20 @@ def _may_concern_somebody(notified: tuple[int, ...], tests: PathTests) -> bool:
         return True
     try:
         path = TaskMemory(notified[1]).read_string(notified[_ARGUMENTS + test.argument])
-    except (MemoryFault, MemoryHidden, TaskGone):
+        if isinstance(test.concerns, PathEndings):
+            return test.concerns.match(path)
+        return test.concerns.match(path, None if path.startswith(b"/") else _directory(notified, test))
+    except (MemoryFault, MemoryHidden, TaskGone, OSError):
         return True  # the handler is told in its turn
-    return test.concerns.match(path)
+
+
+def _directory(notified: tuple[int, ...], test: PathTest) -> bytes:
+    """What a relative path is relative to, as /proc names it."""
+    descriptor = AT_FDCWD
+    if test.directory is not None:
+        descriptor = ctypes.c_int(notified[_ARGUMENTS + test.directory]).value
+    where = "cwd" if descriptor == AT_FDCWD else f"fd/{descriptor}"
+    return os.readlink(f"/proc/{notified[1]}/{where}".encode())
 
 
 class _PathTest(ctypes.Structure):
@@ -88,6 +112,7 @@ class _PathTest(ctypes.Structure):
     _fields_ = (
         ("number", ctypes.c_int32),
         ("argument", ctypes.c_int32),
+        ("directory", ctypes.c_int32),
         ("first_ending", ctypes.c_uint32),
         ("ending_count", ctypes.c_uint32),
     )
@@ -99,21 +124,48 @@ class _Ending(ctypes.Structure):
     _fields_ = (("bytes", ctypes.c_char_p), ("length", ctypes.c_uint64))
 
 
+class _Known:
+    """The library's own copy of `LocalPaths`, which it looks into without Python."""
+
+    def __init__(self, functions: ctypes.CDLL) -> None:
+        functions.mirrord_known_new.restype = ctypes.c_void_p
+        self._functions = functions
+        self.table = ctypes.c_void_p(functions.mirrord_known_new(LOCAL_PATHS, _ARENA_BYTES))
+        if not self.table:
+            raise MemoryError("no room for the table of local paths")
+
+    def put(self, key: bytes | None) -> None:
+        """See `LocalPaths.copy_to`."""
+        if key is None:
+            self._functions.mirrord_known_clear(self.table)
+        else:
+            self._functions.mirrord_known_add(self.table, key, ctypes.c_uint32(len(key)))
+
+    def __del__(self) -> None:
+        self._functions.mirrord_known_free(self.table)
+
+
 def receiver_in_c(listener: Listener, tests: PathTests, path: Path) -> Receive:
     """Uses the library at `path`."""
-    wait = ctypes.CDLL(str(path)).mirrord_receive_call
+    functions = ctypes.CDLL(str(path))
+    wait = functions.mirrord_receive_call
     call = ctypes.create_string_buffer(notification.NOTIFICATION_BYTES)
+    known = _Known(functions)
     endings: list[bytes] = []
     rows: list[_PathTest] = []
     for number, test in tests.items():
-        rows.append(_PathTest(number, test.argument, len(endings), len(test.concerns.endings)))
-        endings.extend(test.concerns.endings)
+        wanted = test.concerns.endings if isinstance(test.concerns, PathEndings) else ()
+        directory = -1 if test.directory is None else test.directory
+        rows.append(_PathTest(number, test.argument, directory, len(endings), len(wanted)))
+        endings.extend(wanted)
+        if isinstance(test.concerns, LocalPaths):
+            test.concerns.copy_to(known.put)
     row_array = (_PathTest * len(rows))(*rows)
     ending_array = (_Ending * len(endings))(*(_Ending(ending, len(ending)) for ending in endings))
     unpack = notification.NOTIFICATION.unpack
 
     def receive() -> tuple[int, ...] | None:
-        result = wait(listener.descriptor, call, row_array, ctypes.c_uint32(len(rows)), ending_array)
+        result = wait(listener.descriptor, call, row_array, ctypes.c_uint32(len(rows)), ending_array, known.table)
         if result == 0:
             return unpack(call)
         if result in (-errno.EINTR, -errno.ENOENT):

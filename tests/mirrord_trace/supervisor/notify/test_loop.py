@@ -19,7 +19,7 @@ from mirrord_syscalls.abi import native_abi
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace.borrow import borrow_descriptor
-from mirrord_trace.supervisor.delivery.base import PathEndings
+from mirrord_trace.supervisor.delivery.base import LOCAL_PATH_BYTES, LOCAL_PATHS, LocalPaths, PathEndings
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import (
     PathTest,
@@ -181,6 +181,53 @@ def test_calls_without_a_test_are_handed_on(make_receiver: Make) -> None:
         area[:10] = b"/dev/null\0"
         with opening([place]) as child:
             assert handed_on(child, make_receiver(child.listener, {})) == [place]
+
+
+def test_a_path_that_is_known_to_be_local_is_let_go(make_receiver: Make) -> None:
+    known = LocalPaths()
+    with memory(1) as (area, place):
+        area[:10] = b"/dev/null\0"
+        with opening([place] * 3) as child:
+            receive = make_receiver(child.listener, {ABI.numbers["openat"]: PathTest(1, known)})
+            notified = receive()
+            assert notified is not None
+            known.add(b"/dev/null")
+            child.listener.let_go(notified[0])
+            assert handed_on(child, receive) == []
+
+
+@pytest.mark.parametrize("where", ["/", "/dev", "/tmp"])
+def test_a_relative_path_is_known_together_with_its_directory(make_receiver: Make, where: str) -> None:
+    known = LocalPaths()
+    known.add(b"null", b"/dev")
+    known.add(b"/null")
+    by_descriptor = {ABI.numbers["openat"]: PathTest(1, known, 0)}
+    before = os.getcwd()
+    os.chdir(where)
+    try:
+        with memory(1) as (area, place):
+            area[:5] = b"null\0"
+            with opening([place]) as child:
+                expected = [] if where == "/dev" else [place]
+                assert handed_on(child, make_receiver(child.listener, by_descriptor)) == expected
+    finally:
+        os.chdir(before)
+
+
+def test_too_many_local_paths_are_forgotten_and_found_out_anew(make_receiver: Make) -> None:
+    known = LocalPaths()
+    with memory(1) as (area, place):
+        area[:10] = b"/dev/null\0"
+        with opening([place] * 3) as child:
+            receive = make_receiver(child.listener, {ABI.numbers["openat"]: PathTest(1, known)})
+            known.add(b"/dev/null")
+            for number in range(LOCAL_PATHS):
+                known.add(b"/%d" % number)
+            known.add(b"/" + b"x" * LOCAL_PATH_BYTES)
+            assert not known.match(b"/%d" % (LOCAL_PATHS - 1))
+            assert known.match(b"/dev/null")
+            assert known.match(b"/" + b"x" * LOCAL_PATH_BYTES)
+            assert handed_on(child, receive) == [place] * 3
 
 
 def test_many_calls_in_a_row(make_receiver: Make) -> None:
