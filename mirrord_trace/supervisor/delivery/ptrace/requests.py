@@ -4,6 +4,9 @@ python-ptrace (GPL-2.0-only; this is the only module that imports it) supplies t
 and the older requests. Beside them stand those that it lacks: SEIZE, INTERRUPT, LISTEN, GETSIGMASK, SETSIGMASK,
 GET_SYSCALL_INFO; and GETEVENTMSG, for which it passes a 4-byte buffer where the kernel writes 8.
 
+Those that ask about an event or a call's stop (GETEVENTMSG, GET_SYSCALL_INFO) share a buffer: they are for one thread,
+the tracer of a whole tree. The others may be made in any thread, for the tasks that it traces.
+
 ESRCH means that the task died, or runs because it is about to die: `TaskGone`. Its end will be reported by wait.
 """
 
@@ -28,6 +31,7 @@ from mirrord_syscalls.structs import (
 from mirrord_trace.supervisor.delivery.base import TaskGone
 
 PTRACE_CONT = 7
+PTRACE_DETACH = 17
 PTRACE_SYSCALL = 24
 PTRACE_GETEVENTMSG = 0x4201
 PTRACE_SEIZE = 0x4206
@@ -54,11 +58,10 @@ PTRACE_EVENT_STOP = 128
 SYSCALL_STOP = signal.SIGTRAP | 0x80
 """The stop signal at the end of a call (PTRACE_O_TRACESYSGOOD)."""
 
-_syscall_info = bytearray(SYSCALL_INFO_BYTES)  # one is enough: the tracer is one thread
+_syscall_info = bytearray(SYSCALL_INFO_BYTES)
 _syscall_info_address = ctypes.addressof(ctypes.c_char.from_buffer(_syscall_info))
 _event_message = ctypes.c_ulong()
-_signal_mask = ctypes.c_uint64()
-_SIGNAL_MASK_BYTES = ctypes.sizeof(_signal_mask)
+_SIGNAL_MASK_BYTES = ctypes.sizeof(ctypes.c_uint64)
 
 Registers = Any
 """python-ptrace's `user_regs_struct` of this architecture; its fields are the names in `Abi`."""
@@ -83,6 +86,11 @@ def resume(tid: int, deliver: int = 0) -> None:
     _request(PTRACE_CONT, tid, 0, deliver)
 
 
+def detach(tid: int, deliver: int = 0) -> None:
+    """Lets a stopped task run on, with signal `deliver` when it is not 0, and traces it no more."""
+    _request(PTRACE_DETACH, tid, 0, deliver)
+
+
 def resume_to_exit(tid: int, deliver: int = 0) -> None:
     """Lets a task run on and stop again when the system call that it is in returns."""
     _request(PTRACE_SYSCALL, tid, 0, deliver)
@@ -100,14 +108,15 @@ def interrupt(tid: int) -> None:
 
 def signal_mask(tid: int) -> int:
     """The signals that a stopped task blocks; bit 0 is signal 1."""
-    _request(PTRACE_GETSIGMASK, tid, _SIGNAL_MASK_BYTES, ctypes.addressof(_signal_mask))
-    return _signal_mask.value
+    mask = ctypes.c_uint64()
+    _request(PTRACE_GETSIGMASK, tid, _SIGNAL_MASK_BYTES, ctypes.addressof(mask))
+    return mask.value
 
 
 def set_signal_mask(tid: int, mask: int) -> None:
     """Replaces the signals that a stopped task blocks; SIGKILL and SIGSTOP cannot be."""
-    _signal_mask.value = mask
-    _request(PTRACE_SETSIGMASK, tid, _SIGNAL_MASK_BYTES, ctypes.addressof(_signal_mask))
+    room = ctypes.c_uint64(mask)
+    _request(PTRACE_SETSIGMASK, tid, _SIGNAL_MASK_BYTES, ctypes.addressof(room))
 
 
 def event_message(tid: int) -> int:
