@@ -12,6 +12,7 @@ from collections.abc import Callable
 import attrs
 
 from mirrord_trace.supervisor.delivery.base import Call, TaskGone
+from mirrord_trace.supervisor.delivery.notify.memory import BRIEF, MemoryAccess
 
 
 @attrs.frozen
@@ -42,15 +43,28 @@ class Descriptor:
 
 @attrs.frozen
 class Deferred:
-    """The answer is what `make` gives, which is called in a worker: it may wait, for a file of the target, say."""
+    """The answer is what `make` gives, which is called in a worker: it may wait, for a file of the target, say.
+
+    It raises what `lowering.lower` raises. The reply that it gives is none of this class.
+    """
 
     make: Callable[[], Reply]
 
 
-Reply = Continue | Result | Descriptor | Deferred
+@attrs.frozen
+class Answered:
+    """The task has the call's result already: it has made the call itself, see `surgery`."""
+
+
+ANSWERED = Answered()
+Reply = Continue | Result | Descriptor | Deferred | Answered
 
 
 def _nothing_to_check() -> None:
+    """For calls that no listener has brought."""
+
+
+def _tell_nobody(text: str) -> None:
     """For calls that no listener has brought."""
 
 
@@ -62,6 +76,12 @@ class NotifiedCall(Call):
     """Raises TaskGone when nobody waits for the answer any more. What was read from the task before is void then."""
     is_interrupted: Callable[[], bool] | None = None
     """Whether a signal waits for this task; None: ask as `Call` does."""
+    access: MemoryAccess = BRIEF
+    """How memory of the tree's tasks is to be read and written."""
+    release: Callable[[], None] = _nothing_to_check
+    """Answers the notification so that the task comes to its next stop; for surgery, which then gives the result."""
+    warn: Callable[[str], None] = _tell_nobody
+    """Tells the user, once for each text. From any thread."""
 
     def borrow(self, descriptor: int) -> int:
         """See `Call.borrow`. The task's id may have become another's: so it is checked before the duplicate is used."""
@@ -76,3 +96,11 @@ class NotifiedCall(Call):
     def has_pending_signal(self) -> bool:
         """See `Call.has_pending_signal`."""
         return super().has_pending_signal() if self.is_interrupted is None else self.is_interrupted()
+
+    def is_over(self) -> bool:
+        """Whether natively a wait in this call would end now: its task is gone, or a signal came for it."""
+        try:
+            self.check()
+        except TaskGone:
+            return True
+        return self.has_pending_signal()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from mirrord_trace.supervisor.delivery.base import PresentAddresses, UseAddress, UseAddresses, UsePath
+from mirrord_trace.supervisor.delivery.base import PresentAddresses, UseAddress, UseAddresses, UsePath, UsePaths
 from mirrord_trace.supervisor.delivery.notify.lowering.connects import lower_connect
 from mirrord_trace.supervisor.delivery.notify.lowering.names import lower_names
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lower_path
@@ -33,14 +33,14 @@ _PRESENTING: Final[Mapping[str, Callable[[NotifiedCall, PresentAddresses], Reply
 
 
 def lower(
-    call: NotifiedCall, verdict: UseAddress | UseAddresses | UsePath | PresentAddresses
+    call: NotifiedCall, verdict: UseAddress | UseAddresses | UsePath | UsePaths | PresentAddresses
 ) -> Reply | Coroutine[Any, Any, Reply]:
     """The answer to a call, or a coroutine that ends in it, for Trio's thread; to be cancelled when the task is gone.
 
     Raises (as the coroutine may) MemoryFault; MemoryHidden; TaskGone; OSError, whose errno is the answer.
     """
     match verdict:
-        case UsePath():
+        case UsePath() | UsePaths():
             return lower_path(call, verdict)
         case UseAddress():
             return _WITH_ADDRESS[call.name](call, verdict)

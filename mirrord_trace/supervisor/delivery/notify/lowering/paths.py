@@ -15,13 +15,14 @@ import ctypes
 import errno
 import mmap
 import os
+from functools import partial
 from typing import Final
 
 from mirrord_syscalls.abi import ArgumentKind
 from mirrord_syscalls.structs import OpenHow
-from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PATH_MAX, UsePath
+from mirrord_trace.supervisor.delivery.base import AT_FDCWD, PATH_MAX, UsePath, UsePaths
 from mirrord_trace.supervisor.delivery.notify.lowering.credentials import rights_of
-from mirrord_trace.supervisor.delivery.notify.replies import Descriptor, NotifiedCall, Reply, Result
+from mirrord_trace.supervisor.delivery.notify.replies import Deferred, Descriptor, NotifiedCall, Reply, Result
 
 _STAT_SIZES: Final = {"x86_64": 144, "aarch64": 128}  # asm/stat.h
 _STATX_SIZE: Final = 256  # linux/stat.h
@@ -38,18 +39,30 @@ _libc.syscall.argtypes = [ctypes.c_long] * 7
 _libc.syscall.restype = ctypes.c_long
 
 
-def lower_path(call: NotifiedCall, verdict: UsePath) -> Reply:
+def lower_path(call: NotifiedCall, verdict: UsePath | UsePaths) -> Reply:
     """Makes the call with the verdict's path; the answer is the kernel's.
 
     Raises MemoryFault when the task's memory is not there for arguments or results, MemoryHidden, TaskGone, and
     LookupError for a call that does not read a file by path.
     """
-    path = ctypes.create_string_buffer(verdict.path)
+    if isinstance(verdict, UsePaths):
+        return Deferred(partial(_make, call, verdict.paths))
+    if verdict.may_wait:
+        return Deferred(partial(_make, call, (verdict.path,)))
+    return _make(call, (verdict.path,))
+
+
+def _make(call: NotifiedCall, paths: tuple[bytes, ...]) -> Reply:
     arguments = list(call.arguments)
-    place = call.abi.arguments[call.name].index(ArgumentKind.PATH)
-    arguments[place] = ctypes.addressof(path)
-    if place:
-        arguments[place - 1] = AT_FDCWD
+    buffers = [ctypes.create_string_buffer(path) for path in paths]
+    kinds = call.abi.arguments[call.name]
+    places = [index for index, kind in enumerate(kinds) if kind is ArgumentKind.PATH]
+    for place, buffer in zip(places, buffers, strict=True):
+        arguments[place] = ctypes.addressof(buffer)
+        if place and kinds[place - 1] is ArgumentKind.DIRFD:
+            arguments[place - 1] = AT_FDCWD
+    if len(paths) > 1:
+        return Result(_call(call, call.name, arguments))
     if call.name in _FLAGS_ARGUMENT:
         return _open(call, arguments, _FLAGS_ARGUMENT[call.name])
     if call.name == "openat2":
