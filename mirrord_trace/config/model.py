@@ -118,8 +118,8 @@ class AgentConfiguration:
 class FilesConfiguration:
     """Whose files the process gets; `mirrord_trace.policy.files` says what follows from it.
 
-    Patterns are searched in absolute paths, without regard to case; the path is text in UTF-8, bytes that are none as
-    surrogates.
+    Patterns, as `patterns.path_pattern` makes them, are searched in absolute paths; the path is text in UTF-8, bytes
+    that are none as surrogates.
     """
 
     mode: FilesMode = "read"
@@ -134,8 +134,8 @@ class FilesConfiguration:
     not_found: tuple[re.Pattern[str], ...] = ()
     """Nowhere: ENOENT."""
     mapping: tuple[tuple[re.Pattern[str], str], ...] = ()
-    """What the first of these finds in a path is replaced before anything is decided; `$1`, `${name}` and `$name`
-    stand for what a group has found, `$$` for a dollar sign."""
+    """What the first of these finds in a path is replaced before anything is decided. What replaces it is a template
+    as `re.Match.expand` takes it: `patterns.replacement` makes one of mirrord's."""
     tree: TreeKind = "auto"
     """As what the target's files appear on this machine: a FUSE mount, or copies of what is read."""
 

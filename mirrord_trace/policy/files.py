@@ -1,0 +1,235 @@
+"""Whose file a path names: pure decisions on text.
+
+A path is made absolute by whoever asks, and normalised here, as text: a way through symbolic links is not seen. In
+mode `local` that is all. Else what `mapping` finds is replaced, and then the first of these decides:
+
+1. programs that run, and what the loader reads for them: this machine's, whatever patterns say;
+2. the user's patterns: `not_found`, `read_write`, `read_only`, `local`;
+3. what the target has mounted, unless the path is still nearer to a program that runs: the target's for reads;
+4. the default lists (`default_paths`): not found, the target's for reads, this machine's;
+5. the mode.
+
+A read that the user lets go to the target leaves writes here: `read_only` writes locally, as in mirrord. In mode
+`write` what is in the target's mounts is also written there.
+
+Most calls of a process ask about paths that were asked about before, so answers are kept by the very bytes that were
+asked; a new program forgets them. Answers may be asked for in several threads: what is kept is only ever added to
+dictionaries, and replaced whole together with what it was derived from.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, Protocol
+
+import attrs
+
+from mirrord_trace.policy.default_paths import (
+    LOADER_FILES,
+    LOCAL_NAMES,
+    LOCAL_TREES,
+    REMOTE_TREES,
+    Surroundings,
+    installation,
+    nearest,
+)
+
+_KEPT_MAXIMUM: Final = 65_536
+_KEPT_PATH_MAXIMUM: Final = 640
+"""Longer paths are decided each time, so that what is kept stays within some 50 MB."""
+
+
+class Place(enum.Enum):
+    """Where what a path names is to be found."""
+
+    LOCAL = "this machine"
+    REMOTE = "the target"
+    NOT_FOUND = "nowhere"
+
+
+@attrs.frozen
+class Decision:
+    """Whose file a path names."""
+
+    place: Place
+    path: bytes
+    """The path to use there: with what `mapping` changes, absolute and normalised."""
+
+
+class Rules(Protocol):
+    """What the user said: see `mirrord_trace.config.FilesConfiguration`, which is one."""
+
+    @property
+    def mode(self) -> Literal["read", "write", "local", "localwithoverrides"]:
+        """What happens to paths that nothing else decides about."""
+
+    @property
+    def read_write(self) -> Sequence[re.Pattern[str]]:
+        """Read and written at the target."""
+
+    @property
+    def read_only(self) -> Sequence[re.Pattern[str]]:
+        """Read at the target, written here."""
+
+    @property
+    def local(self) -> Sequence[re.Pattern[str]]:
+        """Read and written here."""
+
+    @property
+    def not_found(self) -> Sequence[re.Pattern[str]]:
+        """Nowhere."""
+
+    @property
+    def mapping(self) -> Sequence[tuple[re.Pattern[str], str]]:
+        """What is replaced in paths, and by what (as `re.Match.expand` takes it); the first that finds something."""
+
+
+def normalised(path: bytes) -> bytes:
+    """An absolute path without `.`, `..` and empty components, taken out as text; `..` stops at the root."""
+    if b"//" not in path and b"/." not in path and not (path.endswith(b"/") and len(path) > 1):
+        return path
+    kept: list[bytes] = []
+    for component in path.split(b"/"):
+        if component == b"..":
+            if kept:
+                kept.pop()
+        elif component not in (b"", b"."):
+            kept.append(component)
+    return b"/" + b"/".join(kept)
+
+
+def _found(patterns: Iterable[re.Pattern[str]], text: str) -> bool:
+    return any(pattern.search(text) for pattern in patterns)
+
+
+@attrs.frozen(eq=False)
+class _Derived:
+    """What is known of programs, and the answers that were given since."""
+
+    programs: frozenset[bytes] = frozenset()
+    installations: frozenset[bytes] = frozenset()
+    of_reads: dict[bytes, Decision] = attrs.field(factory=dict)
+    of_writes: dict[bytes, Decision] = attrs.field(factory=dict)
+
+
+@attrs.define(eq=False)
+class FilesPolicy:
+    """Decides by what the user said, where this machine needs its own files, and what the target has mounted."""
+
+    _rules: Rules
+    _surroundings: Surroundings
+    _mounted: frozenset[bytes]
+    _local_trees: frozenset[bytes]
+    _derived: _Derived = attrs.field(factory=_Derived)
+    _adding: threading.Lock = attrs.field(factory=threading.Lock)
+
+    @classmethod
+    def of(cls, configuration: Rules, surroundings: Surroundings, mounted: Sequence[bytes]) -> FilesPolicy:
+        """`mounted` are paths of the target that are its own by default: see `default_paths.mounted_paths`."""
+        policy = cls(configuration, surroundings, frozenset(mounted), LOCAL_TREES | surroundings.local_trees)
+        for program in (surroundings.executable, *surroundings.programs):
+            policy.add_program(program)
+        return policy
+
+    @property
+    def is_local_only(self) -> bool:
+        """Whether every path is this machine's, under its own name: no call need be intercepted."""
+        return self._rules.mode == "local"
+
+    @property
+    def may_write_remotely(self) -> bool:
+        """Whether there are paths that are written at the target."""
+        return self._rules.mode == "write" or (not self.is_local_only and bool(self._rules.read_write))
+
+    def add_program(self, path: bytes) -> None:
+        """From now on a program of this machine, given by its absolute path, is local with its installation.
+
+        Nothing that was local ceases to be it.
+        """
+        path = normalised(path) if path.startswith(b"/") else b""
+        if path in self._derived.programs or len(path) <= 1:
+            return
+        with self._adding:
+            derived = self._derived
+            programs = derived.programs | {path}
+            places = {place for place in installation(path) if self._is_news(place)}
+            if not places and all(self.decide(path, writes=writes).place is Place.LOCAL for writes in (False, True)):
+                # Most are in /usr/bin. What is kept stays, as does what comes to be kept of it meanwhile.
+                self._derived = attrs.evolve(derived, programs=programs)
+            else:
+                self._derived = _Derived(programs, derived.installations | places)
+
+    def _is_news(self, place: bytes) -> bool:
+        """Whether what belongs to a program is not local anyway."""
+        if place in self._derived.installations:
+            return False
+        return bool(nearest(place, self._mounted)) or not nearest(place, self._local_trees)
+
+    def decide(self, path: bytes, *, writes: bool) -> Decision:
+        """Where an absolute path leads, for a call that only looks and reads, or for one that also changes something.
+
+        Reading is opening with O_RDONLY, and asking for attributes, rights, links and lists; all else is writing.
+        """
+        derived = self._derived
+        kept = derived.of_writes if writes else derived.of_reads
+        decision = kept.get(path)
+        if decision is None:
+            decision = self._decided(path, writes, derived)
+            if len(path) <= _KEPT_PATH_MAXIMUM:
+                if len(kept) >= _KEPT_MAXIMUM:
+                    kept.clear()
+                kept[path] = decision
+        return decision
+
+    def _decided(self, path: bytes, writes: bool, derived: _Derived) -> Decision:
+        path = normalised(path)
+        if self.is_local_only:
+            return Decision(Place.LOCAL, path)
+        text = path.decode(errors="surrogateescape")
+        for pattern, replacement in self._rules.mapping:
+            if found := pattern.search(text):
+                text = text[: found.start()] + found.expand(replacement) + text[found.end() :]
+                path = normalised(b"/" + text.encode(errors="surrogateescape"))
+                text = path.decode(errors="surrogateescape")
+                break
+        if path in derived.programs or LOADER_FILES.match(path):
+            place = Place.LOCAL
+        else:
+            place = self._by_patterns(text, writes) or self._by_default(path, writes, derived)
+        return Decision(place, path)
+
+    def _by_patterns(self, text: str, writes: bool) -> Place | None:
+        rules = self._rules
+        if _found(rules.not_found, text):
+            return Place.NOT_FOUND
+        if _found(rules.read_write, text):
+            return Place.REMOTE
+        if _found(rules.read_only, text):
+            return Place.LOCAL if writes else Place.REMOTE
+        return Place.LOCAL if _found(rules.local, text) else None
+
+    def _by_default(self, path: bytes, writes: bool, derived: _Derived) -> Place:
+        mode = self._rules.mode
+        remote = Place.REMOTE if mode == "write" or not writes else Place.LOCAL
+        own = nearest(path, derived.installations)
+        if nearest(path, self._mounted) > own:
+            return remote
+        if nearest(path, self._surroundings.not_found):
+            return Place.NOT_FOUND
+        if not writes and nearest(path, REMOTE_TREES):
+            return Place.REMOTE
+        if own or mode == "localwithoverrides" or self._is_local_by_default(path):
+            return Place.LOCAL
+        return remote
+
+    def _is_local_by_default(self, path: bytes) -> bool:
+        hidden = self._surroundings.hidden_at_home
+        return (
+            path == b"/"
+            or nearest(path, self._local_trees) > 0
+            or LOCAL_NAMES.search(path) is not None
+            or (hidden is not None and path.startswith(hidden))
+        )
