@@ -374,6 +374,12 @@ class Delivery(Protocol):
     def living_tasks(self) -> frozenset[int]:
         """A task of each process of the tree, one that still runs where the first thread has ended. From any thread."""
 
+    def expect_mapped_files(self) -> None:
+        """From now on memory of the tree may be mapped from files that this process serves, so touching it may wait.
+
+        From any thread.
+        """
+
 
 class ProcessEvents(Protocol):
     """What a delivery tells the launcher; called in Trio's thread."""

@@ -53,8 +53,18 @@ from mirrord_trace.supervisor.delivery.notify.held import Held
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
-from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, Continue, Descriptor, NotifiedCall, Reply, Result
+from mirrord_trace.supervisor.delivery.notify.memory import MemoryAccess, TaskMemory
+from mirrord_trace.supervisor.delivery.notify.replies import (
+    CONTINUE,
+    Answered,
+    Continue,
+    Deferred,
+    Descriptor,
+    NotifiedCall,
+    Reply,
+    Result,
+)
+from mirrord_trace.supervisor.delivery.notify.workers import Workers
 from mirrord_trace.supervisor.descent import descendants_of, living_task_of
 from mirrord_trace.supervisor.launch import ProcessState, Program
 from mirrord_trace.supervisor.signals import DOORBELL
@@ -89,6 +99,15 @@ class NotifyDelivery:
     _thread: int | None = attrs.field(init=False, default=None)
     _thread_ended: trio.Event = attrs.field(init=False, factory=trio.Event)
     _told_hidden: bool = attrs.field(init=False, default=False)
+    _told: set[str] = attrs.field(init=False, factory=set)
+    _workers: Workers = attrs.field(init=False)
+    _access: MemoryAccess = attrs.field(init=False, factory=MemoryAccess)
+    _under_surgery: set[int] = attrs.field(init=False, factory=set)
+    """Tasks whose next calls are ours: see `surgery`."""
+
+    @_workers.default
+    def _for_path_calls(self) -> Workers:
+        return Workers(self._worker_failed)
 
     @_handlers.default
     def _all(self) -> dict[str, Handler]:
@@ -96,11 +115,14 @@ class NotifyDelivery:
 
     def _path_tests(self) -> PathTests:
         numbers = self.abi.numbers
-        return {
-            numbers[name]: PathTest(ARGUMENTS[name].index(ArgumentKind.PATH), concerns)
-            for name, concerns in self.handlers.concerns.items()
-            if name in numbers
-        }
+        tests: dict[int, PathTest] = {}
+        for name, concerns in self.handlers.concerns.items():
+            if name in numbers:
+                kinds = ARGUMENTS[name]
+                index = kinds.index(ArgumentKind.PATH)
+                is_relative = index > 0 and kinds[index - 1] is ArgumentKind.DIRFD
+                tests[numbers[name]] = PathTest(index, concerns, index - 1 if is_relative else None)
+        return tests
 
     @property
     def subscription(self) -> Subscription:
@@ -157,6 +179,7 @@ class NotifyDelivery:
                     self._events.root_exited(news.status)
         guard.bury()
         self._is_over = True
+        self._workers.close()
         while not self._thread_ended.is_set():
             if self._thread is not None:
                 signal.pthread_kill(self._thread, DOORBELL)
@@ -179,6 +202,10 @@ class NotifyDelivery:
         """See `Delivery.living_tasks`."""
         return frozenset(map(living_task_of, self.process_ids()))
 
+    def expect_mapped_files(self) -> None:
+        """See `Delivery.expect_mapped_files`."""
+        self._access.patient = True
+
     def _hold(self, held: Held) -> None:
         if self._is_over:
             held.drop()
@@ -192,7 +219,7 @@ class NotifyDelivery:
     async def _find_answer(self, held: Held) -> None:
         try:
             with held.scope:
-                self._reply(held.identity, await self._awaited_reply(held))
+                self._reply(held.call, held.identity, await self._awaited_reply(held))
         finally:
             del self._held[held.identity]
 
@@ -203,7 +230,10 @@ class NotifyDelivery:
                 verdict = await held.decide
             except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
                 verdict = self._verdict_for(held.call, error, is_held=True)
-            reply = self._carry_out(held.call, verdict)
+            if self._access.patient:  # the task's memory may have to be fetched by Trio's own thread
+                reply = await trio.to_thread.run_sync(self._carry_out, held.call, verdict)
+            else:
+                reply = self._carry_out(held.call, verdict)
             if not isinstance(reply, Coroutine):
                 return reply
             lowered = reply
@@ -245,10 +275,22 @@ class NotifyDelivery:
 
     def _take(self, notified: tuple[int, ...]) -> None:
         identity, tid, name = notified[_IDENTITY], notified[_TID], self.abi.names[notified[_NUMBER]]
-        memory = TaskMemory(tid)
-        arguments = notified[_ARGUMENTS:]
-        check = partial(self._check, identity)
-        call = NotifiedCall(tid, name, arguments, memory, self.abi, borrow_descriptor, False, check)
+        if tid in self._under_surgery:
+            self._listener.let_go(identity)
+            return
+        call = NotifiedCall(
+            tid,
+            name,
+            notified[_ARGUMENTS:],
+            TaskMemory(tid, self._access),
+            self.abi,
+            borrow_descriptor,
+            check=partial(self._check, identity),
+            access=self._access,
+            release=partial(self._listener.answer, identity, -errno.EINTR),
+            under_surgery=self._under_surgery,
+            warn=self._warn_once,
+        )
         try:
             answer = self._handlers[name](call)
         except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
@@ -262,17 +304,18 @@ class NotifyDelivery:
             if isinstance(reply, Coroutine):
                 self._start_holding(Held(identity, call, None, reply))
             else:
-                self._reply(identity, reply)
+                self._reply(call, identity, reply)
 
     def _start_holding(self, held: Held) -> None:
         held.call.is_interrupted = held.is_interrupted
         self._tell(self._hold, held)
 
-    def _executes(self, call: Call) -> Verdict:
+    def _executes(self, call: Call) -> Verdict | Coroutine[Any, Any, Verdict]:
         complaint = complaint_about_execution(call, self.abi)
         if complaint is not None:
             self._tell(self._events.warn, complaint)
-        return PASS
+        handler = self.handlers.by_name.get(call.name)
+        return PASS if handler is None else handler(call)
 
     # -- either thread ------------------------------------------------------------------------------------------------
 
@@ -297,7 +340,7 @@ class NotifyDelivery:
         except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
             return self._reply_for(call, error)
 
-    def _reply(self, identity: int, reply: Reply) -> None:
+    def _reply(self, call: NotifiedCall, identity: int, reply: Reply) -> None:
         match reply:
             case Continue():
                 self._listener.let_go(identity)
@@ -308,6 +351,25 @@ class NotifyDelivery:
                     self._listener.give(identity, number, close_on_exec=close_on_exec)
                 finally:
                     os.close(number)
+            case Deferred():
+                call.is_interrupted = Held(identity, call, None, None).is_interrupted
+                try:
+                    self._workers.submit(partial(self._reply_later, call, identity, reply), call.is_over)
+                except OSError as error:
+                    self._listener.answer(identity, -(error.errno or errno.EAGAIN))
+            case Answered():
+                pass
+
+    def _reply_later(self, call: NotifiedCall, identity: int, deferred: Deferred) -> None:
+        """In a worker."""
+        try:
+            reply = deferred.make()
+        except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
+            reply = self._reply_for(call, error)
+        self._reply(call, identity, reply)
+
+    def _worker_failed(self, error: BaseException) -> None:
+        self._tell(self._nursery.start_soon, _raise, error)
 
     def _verdict_for(self, call: NotifiedCall, error: Exception, *, is_held: bool) -> Verdict:
         """What `Handler` says of exceptions. A call that was held has had its arguments read: a fault is a fault."""
@@ -335,11 +397,21 @@ class NotifyDelivery:
     def _tell_hidden(self, tid: int) -> None:
         if not self._told_hidden:
             self._told_hidden = True
-            self._tell(self._events.warn, hidden_warning(tid))
+            self._warn_once(hidden_warning(tid))
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(self._events.warn, text)
 
     def _tell(self, function: Callable[..., object], *arguments: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function, *arguments)
+
+
+async def _raise(error: BaseException) -> None:
+    """What failed in a thread of ours ends everything."""
+    raise error
 
 
 def _ring(number: int, frame: object) -> None:

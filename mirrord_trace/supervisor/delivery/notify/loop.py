@@ -131,7 +131,7 @@ class _Known:
         functions.mirrord_known_new.restype = ctypes.c_void_p
         self._functions = functions
         self.table = ctypes.c_void_p(functions.mirrord_known_new(LOCAL_PATHS, _ARENA_BYTES))
-        if not self.table:
+        if self.table.value is None:
             raise MemoryError("no room for the table of local paths")
 
     def put(self, key: bytes | None) -> None:

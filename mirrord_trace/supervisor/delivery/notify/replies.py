@@ -80,6 +80,8 @@ class NotifiedCall(Call):
     """How memory of the tree's tasks is to be read and written."""
     release: Callable[[], None] = _nothing_to_check
     """Answers the notification so that the task comes to its next stop; for surgery, which then gives the result."""
+    under_surgery: set[int] = attrs.field(factory=set)
+    """Tasks whose next calls are ours: see `surgery`."""
     warn: Callable[[str], None] = _tell_nobody
     """Tells the user, once for each text. From any thread."""
 

@@ -147,6 +147,9 @@ class PtraceDelivery:
         """See `Delivery.living_tasks`."""
         return frozenset(map(living_task_of, self._tree.process_ids()))
 
+    def expect_mapped_files(self) -> None:
+        """See `Delivery.expect_mapped_files`. The tracer's thread may always wait: nobody waits for it."""
+
     async def _answer(self, task: Task, held: Held, answer: Coroutine[Any, Any, Verdict]) -> None:
         verdict: Verdict
         with held.scope:
