@@ -13,7 +13,7 @@ needs for itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -23,27 +23,26 @@ LOCAL_TREES: Final = frozenset(
     b"/run /selinux /nix".split()
 )
 """This machine's, with all that is below; `/` itself is, too, but not what is below."""
-LOCAL_NAMES: Final = re.compile(
-    rb"""
-      (?: \.so (?:\.\d+)* | \. (?:sh|rb|d|pyc|py|jar|class|js|pth|plist|pdb|dll)
-        | venv\.cfg | /jvm\.cfg | /package\.json | /\.yarnrc [^/]* | /\.tool-versions ) \Z
-    | / (?: node_modules | \.asdf ) (?: / | \Z )
-    | / clr- [^/]* -pipe- [^/]* \Z
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+_LOCAL_ENDINGS: Final = tuple(
+    b".so .sh .rb .d .pyc .py .jar .class .js .pth .plist .pdb .dll venv.cfg /jvm.cfg /package.json "
+    b"/.tool-versions".split()
 )
-"""Found in paths that are this machine's because of a name: parts of programs, whatever the directory."""
+_LOCAL_COMPONENTS: Final = (b"/node_modules/", b"/.asdf/")
+_LOCAL_LAST_COMPONENT: Final = re.compile(rb".* \.so (?:\.\d+)+ \Z | \.yarnrc | clr-.*-pipe-", re.VERBOSE | re.DOTALL)
 LOADER_FILES: Final = re.compile(
     rb"""
-      / (?: usr/ (?:local/)? | nix/store/ [^/]+ / )? lib (?:32|64|x32|o32)? / (?: \w+-linux-\w+ / )? (?: glibc-hwcaps / [^/]+ / )?
-      [^/]+ \.so (?:\.\d+)* \Z
+      / (?: usr/ (?:local/)? | nix/store/ [^/]+ / )? lib (?:32|64|x32|o32)? /
+      (?: \w+-linux-\w+ / )? (?: glibc-hwcaps / [^/]+ / )? [^/]+ \.so (?:\.\d+)* \Z
     | /etc/ld ( \.so\.(?:cache|preload) | -musl-\w+\.path ) \Z
     """,
     re.VERBOSE | re.DOTALL,
 )
 """What ld.so(8) reads before a program runs. Another system's would not fit the loader that the kernel has chosen."""
-REMOTE_FILES: Final = frozenset((b"/etc/resolv.conf", b"/etc/hosts", b"/etc/hostname"))
-REMOTE_TREES: Final = frozenset((*REMOTE_FILES, b"/etc/ssl/certs"))
+LIBRARY: Final = re.compile(
+    rb"((/.*?) (?:/lib(?:32|64|x32|o32)?)? ) / [^/]+ \.so (?:\.\d+)* \Z", re.VERBOSE | re.DOTALL
+)
+"""A library: its directory, and that without a last `lib`."""
+REMOTE_TREES: Final = frozenset((b"/etc/resolv.conf", b"/etc/hosts", b"/etc/hostname", b"/etc/ssl/certs"))
 """Read at the target although this machine's /etc is local."""
 NOT_FOUND_AT_HOME: Final = (b".config/gcloud", b".kube", b".azure")
 """Below the home directory: the user's own credentials, with which the target would not act."""
@@ -105,20 +104,23 @@ def below(directory: bytes, name: bytes) -> bytes:
     return b"%s/%s" % (directory.rstrip(b"/"), name)
 
 
-def ancestors(path: bytes) -> Iterable[bytes]:
+def ancestors(path: bytes) -> list[bytes]:
     """A normalised path and the directories above it, without the root; the longest first."""
+    found = []
     while len(path) > 1:
-        yield path
+        found.append(path)
         path = path[: path.rfind(b"/")]
+    return found
 
 
-def nearest(path: bytes, trees: frozenset[bytes] | set[bytes]) -> int:
-    """How long the path of the nearest of the trees is that a normalised path is in or is itself; 0: in none."""
-    while len(path) > 1:
-        if path in trees:
-            return len(path)
-        path = path[: path.rfind(b"/")]
-    return 0
+def has_local_name(path: bytes) -> bool:
+    """Whether a path is this machine's because of a name in it: that of a part of programs, whatever the directory."""
+    path = path.lower()
+    return (
+        path.endswith(_LOCAL_ENDINGS)
+        or _LOCAL_LAST_COMPONENT.match(path, path.rfind(b"/") + 1) is not None
+        or any(component in path + b"/" for component in _LOCAL_COMPONENTS)
+    )
 
 
 def installation(program: bytes) -> tuple[bytes, ...]:
@@ -174,6 +176,5 @@ def _is_volume(mount: Mounted) -> bool:
     path = mount.path
     if path == b"/" or path in LOCAL_TREES or path in _OF_USERS or mount.type in _OF_THE_SYSTEM:
         return False
-    if nearest(path, _NEVER_MOUNTED):
-        return False
-    return mount.is_directory or not nearest(path, _OF_PROGRAMS)
+    above = ancestors(path)
+    return _NEVER_MOUNTED.isdisjoint(above) and (mount.is_directory or _OF_PROGRAMS.isdisjoint(above))

@@ -3,9 +3,9 @@
 A path is made absolute by whoever asks, and normalised here, as text: a way through symbolic links is not seen. In
 mode `local` that is all. Else what `mapping` finds is replaced, and then the first of these decides:
 
-1. programs that run, and what the loader reads for them: this machine's, whatever patterns say;
+1. programs that run, their libraries, what the loader reads for them: this machine's, whatever patterns say;
 2. the user's patterns: `not_found`, `read_write`, `read_only`, `local`;
-3. what the target has mounted, unless the path is still nearer to a program that runs: the target's for reads;
+3. what the target has mounted, unless a program that runs is installed yet nearer to the path: the target's for reads;
 4. the default lists (`default_paths`): not found, the target's for reads, this machine's;
 5. the mode.
 
@@ -28,13 +28,14 @@ from typing import Final, Literal, Protocol
 import attrs
 
 from mirrord_trace.policy.default_paths import (
+    LIBRARY,
     LOADER_FILES,
-    LOCAL_NAMES,
     LOCAL_TREES,
     REMOTE_TREES,
     Surroundings,
+    ancestors,
+    has_local_name,
     installation,
-    nearest,
 )
 
 _KEPT_MAXIMUM: Final = 65_536
@@ -101,6 +102,11 @@ def normalised(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
+def _nearest(above: Sequence[bytes], trees: frozenset[bytes]) -> int:
+    """How long the path of the nearest of the trees is that what has these ancestors is in; 0: in none."""
+    return 0 if trees.isdisjoint(above) else next(len(tree) for tree in above if tree in trees)
+
+
 def _found(patterns: Iterable[re.Pattern[str]], text: str) -> bool:
     return any(pattern.search(text) for pattern in patterns)
 
@@ -114,22 +120,36 @@ class _Derived:
     of_reads: dict[bytes, Decision] = attrs.field(factory=dict)
     of_writes: dict[bytes, Decision] = attrs.field(factory=dict)
 
+    def needs(self, path: bytes) -> bool:
+        """Whether a program that runs could not do so with another file: itself, and what is loaded with it."""
+        if path in self.programs or LOADER_FILES.match(path):
+            return True
+        library = LIBRARY.match(path)
+        return library is not None and not self.installations.isdisjoint(library.groups())
+
 
 @attrs.define(eq=False)
 class FilesPolicy:
     """Decides by what the user said, where this machine needs its own files, and what the target has mounted."""
 
     _rules: Rules
-    _surroundings: Surroundings
     _mounted: frozenset[bytes]
     _local_trees: frozenset[bytes]
+    _not_found: frozenset[bytes]
+    _hidden_at_home: bytes | None
     _derived: _Derived = attrs.field(factory=_Derived)
     _adding: threading.Lock = attrs.field(factory=threading.Lock)
 
     @classmethod
     def of(cls, configuration: Rules, surroundings: Surroundings, mounted: Sequence[bytes]) -> FilesPolicy:
         """`mounted` are paths of the target that are its own by default: see `default_paths.mounted_paths`."""
-        policy = cls(configuration, surroundings, frozenset(mounted), LOCAL_TREES | surroundings.local_trees)
+        policy = cls(
+            configuration,
+            frozenset(mounted),
+            LOCAL_TREES | surroundings.local_trees,
+            surroundings.not_found,
+            surroundings.hidden_at_home,
+        )
         for program in (surroundings.executable, *surroundings.programs):
             policy.add_program(program)
         return policy
@@ -166,7 +186,8 @@ class FilesPolicy:
         """Whether what belongs to a program is not local anyway."""
         if place in self._derived.installations:
             return False
-        return bool(nearest(place, self._mounted)) or not nearest(place, self._local_trees)
+        above = ancestors(place)
+        return self._local_trees.isdisjoint(above) or not self._mounted.isdisjoint(above)
 
     def decide(self, path: bytes, *, writes: bool) -> Decision:
         """Where an absolute path leads, for a call that only looks and reads, or for one that also changes something.
@@ -195,11 +216,8 @@ class FilesPolicy:
                 path = normalised(b"/" + text.encode(errors="surrogateescape"))
                 text = path.decode(errors="surrogateescape")
                 break
-        if path in derived.programs or LOADER_FILES.match(path):
-            place = Place.LOCAL
-        else:
-            place = self._by_patterns(text, writes) or self._by_default(path, writes, derived)
-        return Decision(place, path)
+        place = self._by_patterns(text, writes) or self._by_default(path, writes, derived)
+        return Decision(Place.LOCAL if place is not Place.LOCAL and derived.needs(path) else place, path)
 
     def _by_patterns(self, text: str, writes: bool) -> Place | None:
         rules = self._rules
@@ -214,22 +232,17 @@ class FilesPolicy:
     def _by_default(self, path: bytes, writes: bool, derived: _Derived) -> Place:
         mode = self._rules.mode
         remote = Place.REMOTE if mode == "write" or not writes else Place.LOCAL
-        own = nearest(path, derived.installations)
-        if nearest(path, self._mounted) > own:
+        above = ancestors(path)
+        own = _nearest(above, derived.installations)
+        if _nearest(above, self._mounted) > own:
             return remote
-        if nearest(path, self._surroundings.not_found):
+        if not self._not_found.isdisjoint(above):
             return Place.NOT_FOUND
-        if not writes and nearest(path, REMOTE_TREES):
+        if not writes and not REMOTE_TREES.isdisjoint(above):
             return Place.REMOTE
-        if own or mode == "localwithoverrides" or self._is_local_by_default(path):
+        if own or mode == "localwithoverrides" or not self._local_trees.isdisjoint(above):
+            return Place.LOCAL
+        hidden = self._hidden_at_home
+        if not above or (hidden is not None and path.startswith(hidden)) or has_local_name(path):
             return Place.LOCAL
         return remote
-
-    def _is_local_by_default(self, path: bytes) -> bool:
-        hidden = self._surroundings.hidden_at_home
-        return (
-            path == b"/"
-            or nearest(path, self._local_trees) > 0
-            or LOCAL_NAMES.search(path) is not None
-            or (hidden is not None and path.startswith(hidden))
-        )
