@@ -101,7 +101,9 @@ def _serve(child: int, number: int, another: int, sign: int, gate: int) -> None:
             memory.write(sign, _SIGN)
             lent = borrow_descriptor(tid, another)
         except (MemoryHidden, MemoryFault, TaskGone) as error:
-            raise Unavailable(f"the memory of a child cannot be read (process_vm_readv(2)){_yama()}") from error
+            raise Unavailable(
+                f"the memory of a child cannot be read (process_vm_readv(2)){advice_on_tracing()}"
+            ) from error
         except OSError as error:
             raise Unavailable(_no_borrowing(error)) from error
         try:
@@ -113,10 +115,11 @@ def _serve(child: int, number: int, another: int, sign: int, gate: int) -> None:
 def _no_borrowing(error: OSError) -> str:
     if error.errno == errno.ENOSYS:
         return "the kernel has no pidfd_getfd(2): it needs Linux 5.6"
-    return f"descriptors of a child cannot be duplicated (pidfd_getfd(2): {error.strerror}){_yama()}"
+    return f"descriptors of a child cannot be duplicated (pidfd_getfd(2): {error.strerror}){advice_on_tracing()}"
 
 
-def _yama() -> str:
+def advice_on_tracing() -> str:
+    """What would allow it to look into a child, to be put after a complaint."""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/yama/ptrace_scope") as scope:
         if scope.read().strip() in ("2", "3"):
             return "; kernel.yama.ptrace_scope is 2 or 3: set it to 1"

@@ -1,8 +1,8 @@
 """What only the task itself can do (chdir, execve, an open with O_PATH), done by a task that waits for our answer.
 
 A notified call cannot be rewritten, so the task is traced for a moment: it is seized, told to stop, and released from
-its wait. It stops before it returns to its program, and there it makes calls of ours: room for the paths, the call, the
-room's end. Then its registers are as they were, with that call's result, and it is traced no more.
+its wait. It stops before it returns to its program, and there it makes the call that we want, with a path that we put
+into its memory. Then its registers are as they were, with that call's result, and it is traced no more.
 
 Kernel facts (ptrace(2), kernel/signal.c, kernel/seccomp.c).
 - Only the thread that seized a task may make requests for it and hear of its stops. An exec by a thread that is not
@@ -10,13 +10,18 @@ Kernel facts (ptrace(2), kernel/signal.c, kernel/seccomp.c).
 - From the seizure on every signal stops the task before a handler runs. So what waited for our answer when it was
   seized returns to its program only through a stop that we see.
 - At that first stop the call is over: with the EINTR that it was released with, or, where the listener was installed
-  without WAIT_KILLABLE_RECV, with -ERESTARTSYS, for the order to stop itself ended its wait. As long as nothing else
-  was done, -ERESTARTSYS undoes everything: the call is made again, or fails with EINTR, by the kernel's own rules. So
-  where the first stop is any other (a signal's, job control's), we put that there and let the task have it.
+  without WAIT_KILLABLE_RECV, with ERESTARTSYS, for the order to stop itself ended its wait. As long as nothing else was
+  done, ERESTARTNOINTR undoes everything: the kernel has the task make the call again, after a handler if there is one.
+  So where the first stop is any other (a signal's, job control's), we put that there and let the task have it.
 - Later all signals are blocked and stay pending. SIGSTOP cannot be: it is delivered at once, the stopped process's task
   works on for us, and joins its process when it is let go.
 - Calls of ours come to the listener too. The task is in `under_surgery` for just as long as any call that it makes is
   ours: they are to be let go.
+
+The room for the path stays mapped, to be used again: a task that is another's vfork(2) child could not give it back
+after an exec, for it is in its parent's memory then. It is at a place of its own for each of our threads that operate
+at the same time, and it is ours if it begins with our mark. The place is one where usually nothing is; where something
+is, room is mapped for the one call.
 
 The program's own seccomp filters see our calls; one that forbids mmap(2) makes the call fail.
 """
@@ -24,18 +29,23 @@ The program's own seccomp filters see our calls; one that forbids mmap(2) makes 
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
+import secrets
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import attrs
 
 from mirrord_syscalls.abi import Abi
-from mirrord_trace.supervisor.delivery.base import TaskGone
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
+from mirrord_trace.supervisor.delivery.base import MemoryFault, MemoryHidden, TaskGone
+from mirrord_trace.supervisor.delivery.notify.held import Status
+from mirrord_trace.supervisor.delivery.notify.memory import MemoryAccess, TaskMemory
+from mirrord_trace.supervisor.delivery.notify.probe import advice_on_tracing
 from mirrord_trace.supervisor.delivery.ptrace import requests
 from mirrord_trace.supervisor.delivery.ptrace.machine import Machine
 from mirrord_trace.supervisor.delivery.ptrace.requests import Registers
@@ -44,10 +54,22 @@ _OPTIONS: Final = requests.PTRACE_O_TRACESYSGOOD | requests.PTRACE_O_TRACEEXEC |
 _ALL_SIGNALS: Final = 0xFFFF_FFFF_FFFF_FFFF
 _WALL: Final = 0x4000_0000
 _WNOTHREAD: Final = 0x2000_0000
-_ERESTARTSYS: Final = 512
+_ERESTARTNOINTR: Final = 513  # linux/errno.h, as the next
 _RESTARTING: Final = range(-516, -511)
-"""Results that mean that the kernel will make the call again (linux/errno.h)."""
 _SIGN: Final = 1 << 63
+
+_ROOM_BYTES: Final = 16384
+_ROOMS: Final = 0x6D69_0000_0000
+"""Where rooms begin: between programs and what they map, on x86-64 (Documentation/arch/x86/x86_64/mm.rst)."""
+_MARK: Final = secrets.token_bytes(16)
+_PROTECTION: Final = mmap.PROT_READ | mmap.PROT_WRITE
+_MAPPING: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_MAP_FIXED_NOREPLACE: Final = 0x10_0000
+"""Linux 4.17; asm-generic/mman-common.h. Older kernels map elsewhere where something is."""
+_PATIENT: Final = MemoryAccess(patient=True)
+
+_rooms_in_use: set[int] = set()
+_rooms_lock = threading.Lock()
 
 
 def make_in_task(
@@ -72,21 +94,24 @@ def make_in_task(
     last stop, so never when it makes a call of its own.
 
     Call it in a thread that traces nobody and has no children; it takes as long as the call does. Raises TaskGone, and
-    OSError when the task cannot be traced (`why_not_traced`): then nothing was done, and it still waits for an answer.
+    OSError when the task cannot be traced (`why_not_traced`) or a path is much too long: then nothing was done, and it
+    still waits for an answer.
     """
+    places, content = _laid_out(paths)
     requests.seize(tid, _OPTIONS)
     patient = _Patient(tid, Machine(abi))
     try:
-        if not _is_stopped_for_us(patient, check, release):
+        if not _stops_for_us(patient, check, release):
             return
         blocked = requests.signal_mask(tid)
         requests.set_signal_mask(tid, _ALL_SIGNALS)
         under_surgery.add(tid)
         try:
-            result = patient.make(name, arguments, paths)
+            with _room_of_this_thread() as room:
+                result = patient.make(name, arguments, places, content, room)
         finally:
             under_surgery.discard(tid)
-        if result is not None:
+        if not patient.has_executed:
             patient.return_to_program(result)
         requests.set_signal_mask(patient.tid, blocked)
         requests.detach(patient.tid)
@@ -100,25 +125,33 @@ def make_in_task(
         raise
 
 
-def _is_stopped_for_us(patient: _Patient, check: Callable[[], None], release: Callable[[], None]) -> bool:
-    """Brings the task from its wait to its first stop. False: it was let go as if nothing had been."""
-    gone: TaskGone | None = None
+def why_not_traced(tid: int) -> str:
+    """Why a task of the tree cannot be traced, in words for the user."""
+    task = Status.of(tid)
+    if task is not None and task.tracer:
+        return f"process {tid} is traced already (by process {task.tracer}, a debugger perhaps)"
+    return f"process {tid} cannot be traced (ptrace(2)){advice_on_tracing()}"
+
+
+def _stops_for_us(patient: _Patient, check: Callable[[], None], release: Callable[[], None]) -> bool:
+    """Brings the task from its wait to its first stop. False: it was let go as if nothing had been. Raises TaskGone."""
     try:
         check()
-    except TaskGone as error:  # a signal has ended its wait before it was seized: it may be anywhere now
-        gone = error
+    except TaskGone:  # a signal had ended its wait before it was seized: it may be anywhere
+        requests.interrupt(patient.tid)
+        patient.let_go_at(*patient.next_stop())
+        raise
     requests.interrupt(patient.tid)
-    if gone is None:
-        release()
+    release()
     event, number = patient.next_stop()
-    if gone is None and (event, number) == (requests.PTRACE_EVENT_STOP, signal.SIGTRAP) and patient.was_released():
-        return True
-    if gone is None and patient.was_released():
-        patient.return_to_program(-_ERESTARTSYS)
-    requests.detach(patient.tid, number if event == 0 else 0)
-    if gone is not None:
-        raise gone
-    return False
+    if not patient.was_released():
+        patient.let_go_at(event, number)
+        return False
+    if (event, number) != (requests.PTRACE_EVENT_STOP, signal.SIGTRAP):
+        patient.return_to_program(-_ERESTARTNOINTR)
+        patient.let_go_at(event, number)
+        return False
+    return True
 
 
 @attrs.define(eq=False)
@@ -127,6 +160,8 @@ class _Patient:
 
     tid: int
     _machine: Machine
+    has_executed: bool = False
+    """It runs another program: there is nothing to put back into its registers."""
     _saved: Registers = None
     """As they were at the first stop."""
 
@@ -141,6 +176,10 @@ class _Patient:
         self.tid = tid
         return status >> 16, os.WSTOPSIG(status)
 
+    def let_go_at(self, event: int, number: int) -> None:
+        """From this stop on it runs untraced, with the signal that it stopped for."""
+        requests.detach(self.tid, number if event == 0 else 0)
+
     def await_end(self) -> None:
         """It dies: takes its end from the kernel, so that its parent is told of it."""
         with suppress(ChildProcessError):
@@ -153,17 +192,17 @@ class _Patient:
         result = self._result_in(self._saved)
         return result == -errno.EINTR or result in _RESTARTING
 
-    def make(self, name: str, arguments: Sequence[int], paths: Mapping[int, bytes]) -> int | None:
-        """Makes the call; its result, a negative errno on failure. None: it has become another program."""
-        places, content = _laid_out(paths)
-        room = self._call("mmap", 0, len(content), mmap.PROT_READ | mmap.PROT_WRITE, _PRIVATE, -1, 0)
-        if room is None or room < 0:
+    def make(
+        self, name: str, arguments: Sequence[int], places: Mapping[int, int], content: bytes, wanted_room: int
+    ) -> int:
+        """Makes the call; its result, a negative errno on failure."""
+        room = self._filled(wanted_room, content)
+        if room < 0:
             return room
-        TaskMemory(self.tid).write(room, content)
-        placed = [room + places[index] if index in places else value for index, value in enumerate(arguments)]
+        placed = (room + places[index] if index in places else value for index, value in enumerate(arguments))
         result = self._call(name, *placed)
-        if result is not None:
-            self._call("munmap", room, len(content))
+        if room != wanted_room and not self.has_executed:
+            self._call("munmap", room, _ROOM_BYTES)
         return result
 
     def return_to_program(self, result: int) -> None:
@@ -172,26 +211,41 @@ class _Patient:
         self._machine.set_result(registers, result)
         requests.set_registers(self.tid, registers)
 
-    def _call(self, name: str, *arguments: int) -> int | None:
+    def _filled(self, wanted: int, content: bytes) -> int:
+        """The address of room with this content, at `wanted` if possible; a negative errno when there is none."""
+        memory = TaskMemory(self.tid, _PATIENT)
+        with suppress(MemoryFault, MemoryHidden):
+            if memory.read(wanted, len(_MARK)) == _MARK:
+                memory.write(wanted, content)
+                return wanted
+        room = self._call("mmap", wanted, _ROOM_BYTES, _PROTECTION, _MAPPING | _MAP_FIXED_NOREPLACE, -1, 0)
+        if room < 0:
+            room = self._call("mmap", 0, _ROOM_BYTES, _PROTECTION, _MAPPING, -1, 0)
+        if room >= 0:
+            try:
+                memory.write(room, content)
+            except (MemoryFault, MemoryHidden):
+                return -errno.EFAULT
+        return room
+
+    def _call(self, name: str, *arguments: int) -> int:
         registers = requests.copy_registers(self._saved)
         self._machine.set_call(registers, name, arguments)
         self._machine.rewind(registers)
         requests.set_registers(self.tid, registers)
-        for _ in ("its beginning", "its end"):
-            if not self._reaches_call_stop():
-                return None
-        return self._result_in(requests.get_registers(self.tid))
+        self._run_to_call_stop()  # its beginning
+        self._run_to_call_stop()
+        return 0 if self.has_executed else self._result_in(requests.get_registers(self.tid))
 
-    def _reaches_call_stop(self) -> bool:
-        """Lets it run to the next beginning or end of a call. False: it has become another program."""
+    def _run_to_call_stop(self) -> None:
+        """Lets it run to the next beginning or end of a call, or to another program's."""
         deliver = 0
-        while True:
+        while not self.has_executed:
             requests.resume_to_exit(self.tid, deliver)
             event, number = self.next_stop()
-            if event == requests.PTRACE_EVENT_EXEC:
-                return False
-            if event == 0 and number == requests.SYSCALL_STOP:
-                return True
+            if (event, number) == (0, requests.SYSCALL_STOP):
+                return
+            self.has_executed = event == requests.PTRACE_EVENT_EXEC
             deliver = number if event == 0 else 0
 
     def _result_in(self, registers: Registers) -> int:
@@ -199,14 +253,26 @@ class _Patient:
         return value - 2 * _SIGN if value & _SIGN else value
 
 
-_PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-
-
 def _laid_out(paths: Mapping[int, bytes]) -> tuple[dict[int, int], bytes]:
-    """Strings in a row: where each begins, and all of them."""
+    """Where in a room each of these strings is, and the room's content. Raises OSError when they do not fit in."""
     places = {}
-    content = b""
+    content = _MARK
     for index, path in paths.items():
         places[index] = len(content)
         content += path + b"\0"
+    if len(content) > _ROOM_BYTES:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     return places, content
+
+
+@contextmanager
+def _room_of_this_thread() -> Iterator[int]:
+    """A place that nobody else uses meanwhile, in whatever address space."""
+    with _rooms_lock:
+        room = next(place for place in itertools.count(_ROOMS, _ROOM_BYTES) if place not in _rooms_in_use)
+        _rooms_in_use.add(room)
+    try:
+        yield room
+    finally:
+        with _rooms_lock:
+            _rooms_in_use.discard(room)
