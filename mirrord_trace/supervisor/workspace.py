@@ -1,68 +1,134 @@
-"""A directory for what the process is to see in place of its own files, and a guardian that removes it.
+"""A directory for what the process is to see in place of its own files, and guardians that remove it.
 
-The guardian is a child that waits for the end of a pipe. The kernel closes the other end however the supervisor ends,
+Below it the target's files may be mounted. So whoever removes it unmounts first, and never reaches through a mount: see
+`mirrord_trace.tree.unmounting`.
+
+A guardian is a child that waits for the end of a pipe. The kernel closes the other end however the supervisor ends,
 kill -9 included. It is there before the directory is, and lives in a session of its own, so that the terminal's signals
-do not reach it.
+do not reach it. There are two, because either may be killed as well; the second acts once the first is gone. If all
+three are killed, nobody is left to clean up but the next run: a workspace is locked (flock(2)) while its supervisor
+lives, so one that is not locked is a dead one's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import secrets
-import shutil
 import signal
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Final
 
 from mirrord_trace.errors import Failure
+from mirrord_trace.tree import unmounting
+
+_PREFIX: Final = "mirrord-trace-"
+_NAME: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}")
+_MODE: Final = 0o711
+"""Any user may search it, none list it. A workspace has this mode from when it is locked."""
 
 
 @contextmanager
 def workspace() -> Iterator[Path]:
     """A fresh directory that any user may search but not list. Gone at the end, whatever the end is.
 
-    Call it before the first thread is started. Raises Failure when it cannot be made.
+    Something may be mounted in it, which is unmounted first. Its path is free of links. Call it before the first thread
+    is started. Raises Failure when it cannot be made.
     """
-    directory = Path(tempfile.gettempdir()) / f"mirrord-trace-{secrets.token_hex(8)}"
+    directory = Path(os.path.realpath(tempfile.gettempdir())) / f"{_PREFIX}{secrets.token_hex(6)}"
     waiting, held = os.pipe()
-    guardian = os.fork()
-    if guardian == 0:
-        _guard(directory, waiting)
-    os.close(waiting)
+    first_waiting, first_held = os.pipe()
+    guardians = [
+        _start_guardian(directory, [waiting], keeps=first_held),
+        _start_guardian(directory, [waiting, first_waiting]),
+    ]
+    for descriptor in (waiting, first_waiting, first_held):
+        os.close(descriptor)
     try:
-        _make(directory, guardian)
+        lock = _make(directory, guardians)
         try:
             yield directory
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            unmounting.remove(directory)
+            os.close(lock)
     finally:
         os.close(held)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(guardian, 0)
+        for guardian in guardians:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(guardian, 0)
 
 
-def _make(directory: Path, guardian: int) -> None:
+def _make(directory: Path, guardians: list[int]) -> int:
+    """Makes it; a descriptor that holds its lock."""
     try:
         directory.mkdir(0o700)
-        directory.chmod(0o711)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # where files cannot be locked nobody looks for dead runs
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        directory.chmod(_MODE)
     except OSError as error:
-        os.kill(guardian, signal.SIGKILL)  # it shall remove nothing that is not ours
+        for guardian in guardians:
+            os.kill(guardian, signal.SIGKILL)  # it shall remove nothing that is not ours
         raise Failure(f"cannot make {directory}: {error.strerror}", "set TMPDIR to a directory of yours") from error
+    return lock
 
 
-def _guard(directory: Path, waiting: int) -> NoReturn:
+def _start_guardian(directory: Path, waits_for: list[int], keeps: int | None = None) -> int:
+    """The process id of one that removes the directory when these pipes have ended; the first looks for dead runs'."""
+    pid = os.fork()
+    if pid:
+        return pid
     try:
         os.setsid()
         os.chdir("/")
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        os.closerange(0, waiting)
-        os.closerange(waiting + 1, os.sysconf("SC_OPEN_MAX"))
-        while os.read(waiting, 1):
-            pass
-        shutil.rmtree(directory, ignore_errors=True)
+        waits_for = [fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, 3) for pipe in waits_for]
+        kept = [] if keeps is None else [fcntl.fcntl(keeps, fcntl.F_DUPFD_CLOEXEC, 3)]
+        _close_all_but([*waits_for, *kept])
+        if keeps is not None:
+            with contextlib.suppress(OSError):
+                _remove_dead_ones(directory.parent)
+        for pipe in waits_for:
+            while os.read(pipe, 1):
+                pass
+        unmounting.remove(directory)
     finally:
         os._exit(0)
+
+
+def _close_all_but(kept: list[int]) -> None:
+    """Leaves these descriptors, and /dev/null for standard input, output and error."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    low = 3
+    for descriptor in sorted(kept):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _remove_dead_ones(parent: Path) -> None:
+    """Removes workspaces of ours whose supervisor is dead, and its guardians with it."""
+    for entry in os.scandir(parent):
+        if not _NAME.fullmatch(entry.name):
+            continue
+        with contextlib.suppress(OSError):  # others look for the same, and it may be somebody else's
+            found = entry.stat(follow_symlinks=False)
+            if found.st_uid == os.geteuid() and found.st_mode == stat.S_IFDIR | _MODE:
+                _remove_if_dead(Path(entry.path))
+
+
+def _remove_if_dead(directory: Path) -> None:
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unmounting.remove(directory)
+    finally:
+        os.close(lock)

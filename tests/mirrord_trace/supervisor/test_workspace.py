@@ -1,0 +1,250 @@
+"""Whoever is killed, and in whatever order: no directory stays, no mount, and nothing behind a mount is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from mirrord_trace.errors import Failure
+from mirrord_trace.supervisor.descent import children_of
+from mirrord_trace.supervisor.workspace import workspace
+from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, wait_until_gone
+from tests.mirrord_trace.tree.private_mounts import in_private_mounts, let_everybody_use_fuse
+
+ORDINARY_USER = [word for word in UNPRIVILEGED if not word.startswith("--bounding-set")]
+"""One who may run setuid programs, in surroundings that let these have their rights."""
+
+STAGES = ["starts", "workspace", "mounted", "leaves"]
+"""As the holder says them; the last is on its way out, at whatever point."""
+ORDERS = [
+    ["supervisor"],
+    ["first", "supervisor"],
+    ["second", "supervisor"],
+    ["supervisor", "first"],
+    ["supervisor", "second"],
+    ["first", "second"],
+]
+"""Who is killed, one after the other. Who is left of the three cleans up."""
+
+
+@attrs.define
+class Holder:
+    """A running `workspace_holder`."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path | None = None
+    guardians: list[int] = attrs.field(factory=list)
+
+    def reach(self, stage: str) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        while True:
+            assert select.select([self.process.stdout], [], [], TIMEOUT_S)[0]
+            said, _, what = self.process.stdout.readline().decode().strip().partition(" ")
+            assert said, "the holder failed"
+            if said == "workspace":
+                self.directory = Path(what)
+                self.guardians = sorted(children_of(self.process.pid))
+            if said == stage:
+                return
+            self.go_on()
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def kill(self, who: str) -> None:
+        if who == "supervisor":
+            self.process.kill()
+            self.process.wait(TIMEOUT_S)
+        elif self.guardians:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.guardians[0 if who == "first" else 1], signal.SIGKILL)
+
+    def wait_until_all_are_gone(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(TIMEOUT_S)
+        for guardian in self.guardians:
+            wait_until_gone(guardian)
+
+
+@contextmanager
+def holder(tmp_path: Path, *arguments: str, rights: list[str] | None = None) -> Iterator[Holder]:
+    process = subprocess.Popen(
+        [*(rights or []), sys.executable, "-m", "tests.mirrord_trace.supervisor.workspace_holder", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(tmp_path)},
+    )
+    with process:
+        try:
+            yield Holder(process)
+        finally:
+            process.kill()
+
+
+def mount_points() -> list[str]:
+    return sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+@pytest.fixture
+def precious(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("precious")
+    (directory / "file").write_text("keep me")
+    return directory
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@pytest.mark.parametrize("stage", STAGES)
+@in_private_mounts
+def test_kill_9_at_any_stage(tmp_path: Path, precious: Path, stage: str, order: list[str]) -> None:
+    before = mount_points()
+    with holder(tmp_path, "bind", str(precious)) as running:
+        running.reach("mounted" if stage == "leaves" else stage)
+        if stage == "leaves":
+            running.go_on()
+        for who in order:
+            running.kill(who)
+        running.wait_until_all_are_gone()
+    assert list(tmp_path.iterdir()) == []
+    assert mount_points() == before
+    assert (precious / "file").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@pytest.mark.parametrize("mount", ["fuse", "fusermount3"])
+@in_private_mounts
+def test_kill_9_of_a_server(tmp_path: Path, mount: str, order: list[str]) -> None:
+    """The mount is dead (ENOTCONN) once its server is; an ordinary user needs fusermount3 to be rid of it."""
+    rights = []
+    if mount == "fusermount3":
+        let_everybody_use_fuse()
+        rights = ORDINARY_USER if os.getuid() == 0 else []
+        tmp_path.chmod(0o777)
+        for parent in tmp_path.parents[:2]:
+            parent.chmod(0o711)
+    before = mount_points()
+    with holder(tmp_path, mount, rights=rights) as running:
+        running.reach("mounted")
+        assert mount_points() != before
+        for who in order:
+            running.kill(who)
+        running.wait_until_all_are_gone()
+    assert list(tmp_path.iterdir()) == []
+    assert mount_points() == before
+
+
+@in_private_mounts
+def test_what_three_dead_ones_leave_is_removed_by_the_next_run(tmp_path: Path, precious: Path) -> None:
+    before = mount_points()
+    with holder(tmp_path, "bind", str(precious)) as running, holder(tmp_path, "nothing") as alive:
+        running.reach("mounted")
+        alive.reach("mounted")
+        for who in ("first", "second", "supervisor"):
+            running.kill(who)
+        running.wait_until_all_are_gone()
+        assert running.directory is not None
+        assert running.directory.is_dir()
+        assert mount_points() != before
+        with holder(tmp_path, "nothing") as later:
+            later.reach("gone")
+            later.wait_until_all_are_gone()
+        assert list(tmp_path.iterdir()) == [alive.directory]
+        assert mount_points() == before
+        assert (precious / "file").read_text() == "keep me"
+
+
+def test_what_else_lies_there_is_nobodys_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = ["mirrord-trace-0123456789ab", "mirrord-trace-0123456789abcdef", "mirrord-trace-pod-x", "x"]
+    for name in others:
+        (tmp_path / name).mkdir(0o700)
+    (tmp_path / "mirrord-trace-ba9876543210").symlink_to(tmp_path / "x")
+    with workspace():
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "mirrord-trace-ba9876543210"])
+
+
+def test_directory_is_for_everybody_to_search_and_nobody_to_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "link"))
+    with workspace() as directory:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o711
+        assert directory.parent == tmp_path
+    assert not directory.exists()
+
+
+def test_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    children = children_of(os.getpid())
+    with pytest.raises(Failure, match=r"cannot make .*absent") as raised, workspace():
+        pass
+    assert raised.value.advice == "set TMPDIR to a directory of yours"
+    assert children_of(os.getpid()) == children
+
+
+def test_guardians_keep_no_pipe_open_that_somebody_waits_for(tmp_path: Path) -> None:
+    script = """if 1:
+        import os, sys
+        from mirrord_trace.supervisor.workspace import workspace
+        with workspace():
+            os.close(1)
+            os.close(2)
+            sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(tmp_path)},
+    ) as process:
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            assert select.select([stream], [], [], TIMEOUT_S)[0]
+            assert stream.read() == b""
+        assert process.poll() is None
+
+
+def test_standard_descriptors_that_are_closed(tmp_path: Path) -> None:
+    """Then the guardians' pipes have their numbers."""
+    script = """if 1:
+        import os, pathlib, signal, sys
+        os.closerange(0, 3)
+        from mirrord_trace.supervisor.descent import children_of
+        from mirrord_trace.supervisor.workspace import workspace
+        with workspace() as directory:
+            assert directory.exists()
+            pathlib.Path(sys.argv[1]).write_text(" ".join(map(str, children_of(os.getpid()))))
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    guardians = tmp_path / "guardians"
+    (tmp_path / "tmp").mkdir()
+    path = os.pathsep.join(filter(None, sys.path))
+    killed = subprocess.run(
+        [sys.executable, "-c", script, guardians],
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path / "tmp")},
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    for guardian in guardians.read_text().split():
+        wait_until_gone(int(guardian))
+    assert list((tmp_path / "tmp").iterdir()) == []

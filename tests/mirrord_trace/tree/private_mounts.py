@@ -1,0 +1,127 @@
+"""Test bodies in a mount namespace of their own: what they mount is nobody else's, and goes when they end.
+
+Also mounts without a server (FUSE), and what an ordinary user needs for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import pytest
+
+MS_REC, MS_PRIVATE, MS_BIND = 16384, 1 << 18, 4096
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+PR_SET_DUMPABLE = 4
+USER = 1000
+"""Any ordinary user's number."""
+FUSE_DEVICE = os.makedev(10, 229)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_Parameters = ParamSpec("_Parameters")
+
+
+def in_private_mounts(body: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Runs a test in a child process with its own mounts; whoever is not root gets a user namespace for it."""
+
+    @functools.wraps(body)
+    def run(*arguments: _Parameters.args, **named: _Parameters.kwargs) -> None:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(reading)
+                _unshare_mounts()
+                body(*arguments, **named)
+            except BaseException:
+                os.write(writing, traceback.format_exc().encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as report:
+            told = report.read().decode()
+        os.waitpid(pid, 0)
+        if told:
+            pytest.fail(told, pytrace=False)
+
+    return run
+
+
+def _unshare_mounts() -> None:
+    user, group = os.geteuid(), os.getegid()
+    checked("unshare", _libc.unshare(CLONE_NEWNS if user == 0 else CLONE_NEWNS | CLONE_NEWUSER))
+    if user != 0:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    checked("mount --make-rprivate /", _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+
+
+def checked(what: str, result: int) -> None:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+
+
+def bind(source: Path, target: Path) -> None:
+    checked("mount --bind", _libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND, None))
+
+
+def mount_fuse(target: Path) -> int:
+    """Mounts a file system that nobody serves: whatever asks it waits until this descriptor is closed."""
+    descriptor = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={descriptor},rootmode=40755,user_id={os.getuid()},group_id={os.getgid()}"
+    checked("mount -t fuse", _libc.mount(b"nobody", os.fsencode(target), b"fuse", 0, options.encode()))
+    return descriptor
+
+
+def mount_fuse_as_user(target: Path) -> int:
+    """The same by fusermount3(1), which hands out the descriptor."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run(
+            ["fusermount3", "--", os.fspath(target)],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            check=True,
+        )
+        return int(socket.recv_fds(ours, 1, 1)[1][0])
+
+
+def let_everybody_use_fuse() -> None:
+    """Gives this mount namespace a /dev/fuse that ordinary users may open, and says what else is missing for them."""
+    if shutil.which("fusermount3") is None:
+        pytest.fail("fusermount3 is missing: apt-get install fuse3 (`.ci/system-packages python` does it)")
+    try:
+        mode = os.stat("/dev/fuse").st_mode
+    except FileNotFoundError:
+        pytest.fail("/dev/fuse is missing: modprobe fuse; in a container, --device /dev/fuse")
+    if mode & 0o666 == 0o666:
+        return
+    node = Path(tempfile.mkdtemp()) / "fuse"
+    try:
+        checked("mount -t tmpfs", _libc.mount(b"none", os.fsencode(node.parent), b"tmpfs", 0, b"mode=755"))
+        os.mknod(node, stat.S_IFCHR, FUSE_DEVICE)
+        node.chmod(0o666)
+        bind(node, Path("/dev/fuse"))
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except PermissionError as error:
+        pytest.fail(f"/dev/fuse is not for ordinary users, and making one that is fails ({error}): chmod 666 /dev/fuse")
+
+
+def become_user() -> None:
+    """Drops all rights for good, those of root or of a user namespace."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+        _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)

@@ -1,0 +1,242 @@
+"""Mounts go away whatever their server does, and nothing reaches through one that is there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mirrord_trace.tree import unmounting
+from tests.mirrord_trace.tree.private_mounts import (
+    USER,
+    become_user,
+    bind,
+    in_private_mounts,
+    let_everybody_use_fuse,
+    mount_fuse,
+    mount_fuse_as_user,
+)
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """A directory whose files nobody may touch."""
+    directory = tmp_path / "precious"
+    (directory / "deep" / "er").mkdir(parents=True)
+    for path in ("file", "deep/file", "deep/er/file"):
+        (directory / path).write_text("keep me")
+    (directory / "deep").chmod(0o555)
+    return directory
+
+
+def is_whole(precious: Path) -> bool:
+    mode = (precious / "deep").stat().st_mode & 0o777
+    return mode == 0o555 and sorted(p.read_text() for p in precious.rglob("file")) == ["keep me"] * 3
+
+
+def hand_over(tmp_path: Path, *directories: Path) -> None:
+    """Lets an ordinary user reach the test's directory and own what is in it."""
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o711)
+    if os.getuid() == 0:
+        for path in (tmp_path, *directories, *(inner for directory in directories for inner in directory.iterdir())):
+            os.chown(path, USER, USER)
+
+
+def mount_ids() -> set[str]:
+    return {line.split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    directory = tmp_path / "work space\\040"
+    (directory / "tree").mkdir(parents=True)
+    (directory / "hosts").write_text("127.0.0.1")
+    return directory
+
+
+def test_nothing_is_mounted(workspace: Path) -> None:
+    assert unmounting.detach(workspace / "tree")
+    assert unmounting.detach(workspace / "absent")
+    assert not unmounting.is_mountpoint(workspace / "tree")
+    assert not unmounting.is_mountpoint(workspace / "absent")
+
+
+@in_private_mounts
+def test_several_mounts_on_top_of_each_other(workspace: Path, precious: Path) -> None:
+    for _ in range(3):
+        bind(precious, workspace / "tree")
+    assert unmounting.is_mountpoint(workspace / "tree")
+    assert unmounting.detach(workspace / "tree")
+    assert not unmounting.is_mountpoint(workspace / "tree")
+    assert is_whole(precious)
+
+
+def served_by_nobody(mount: Callable[[Path], int], workspace: Path, is_dead: bool) -> None:
+    before = mount_ids()
+    device = mount(workspace / "tree")
+    if is_dead:
+        os.close(device)
+        with pytest.raises(OSError, match="Transport endpoint") as raised:
+            os.stat(workspace / "tree")
+        assert raised.value.errno == errno.ENOTCONN
+    assert unmounting.is_mountpoint(workspace / "tree")
+    assert unmounting.detach(workspace / "tree")
+    assert mount_ids() == before
+    mount(workspace / "tree")
+    assert unmounting.remove(workspace)
+    assert mount_ids() == before
+    assert not workspace.exists()
+
+
+@pytest.mark.parametrize("is_dead", [False, True], ids=["hangs", "dead"])
+@in_private_mounts
+def test_server_that_hangs_or_is_dead(workspace: Path, is_dead: bool) -> None:
+    served_by_nobody(mount_fuse, workspace, is_dead)
+
+
+@pytest.mark.parametrize("is_dead", [False, True], ids=["hangs", "dead"])
+@in_private_mounts
+def test_ordinary_users_server_that_hangs_or_is_dead(tmp_path: Path, workspace: Path, is_dead: bool) -> None:
+    let_everybody_use_fuse()
+    hand_over(tmp_path, workspace)
+    become_user()
+    served_by_nobody(mount_fuse_as_user, workspace, is_dead)
+
+
+@in_private_mounts
+def test_ordinary_user_without_fusermount_leaves_the_mount_and_what_is_behind(
+    tmp_path: Path, workspace: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_over(tmp_path, workspace)
+    bind(precious, workspace / "tree")
+    become_user()
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(unmounting, "_SYSTEM_PATH", "/nowhere")
+    assert not unmounting.detach(workspace / "tree")
+    assert not unmounting.remove(workspace)
+    assert is_whole(precious)
+
+
+@pytest.mark.parametrize("at", ["tree", "copy/a/b", "hosts"])
+@in_private_mounts
+def test_what_is_mounted_is_unmounted_and_stays(workspace: Path, precious: Path, at: str) -> None:
+    target = workspace / at
+    if at == "hosts":
+        bind(precious / "file", target)
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        bind(precious, target)
+    assert unmounting.remove(workspace)
+    assert not workspace.exists()
+    assert is_whole(precious)
+
+
+@pytest.mark.parametrize("at", ["tree", "copy/a/b", "hosts", "."])
+@in_private_mounts
+def test_what_cannot_be_unmounted_is_not_reached(
+    workspace: Path, precious: Path, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the mount had come after the last look for one, or could not be seen."""
+    target = workspace / at
+    if at == "hosts":
+        bind(precious / "file", target)
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        bind(precious, target)
+    monkeypatch.setattr(unmounting, "_mountpoints_below", lambda directory: [])
+    monkeypatch.setattr(unmounting, "detach", lambda mountpoint: True)
+    monkeypatch.setattr(unmounting, "_PATIENCE_S", 0.05)
+    assert not unmounting.remove(workspace)
+    assert is_whole(precious)
+
+
+@in_private_mounts
+def test_mounts_that_come_and_go_meanwhile(workspace: Path, precious: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process mounts something again and again while the directory is emptied."""
+    for number in range(200):
+        (workspace / f"copy/{number}/in").mkdir(parents=True)
+        (workspace / f"copy/{number}/file").touch()
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            for number in range(200):
+                for target in (workspace / "tree", workspace / f"copy/{number}", workspace / f"copy/{number}/in"):
+                    try:
+                        bind(precious, target)
+                    except OSError:
+                        continue
+    try:
+        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        unmounting.remove(workspace)
+    finally:
+        os.waitpid(pid, 0)
+    assert unmounting.remove(workspace)
+    assert is_whole(precious)
+
+
+def test_everything_is_removed(workspace: Path, precious: Path) -> None:
+    (workspace / "link").symlink_to(precious)
+    (workspace / "copy" / "link").parent.mkdir()
+    (workspace / "copy" / "link").symlink_to(precious)
+    os.mkfifo(workspace / "copy" / "fifo")
+    (workspace / os.fsdecode(b"\xff\n\xfe")).mkdir()
+    (workspace / ("x" * 255)).touch()
+    for mode in (0o000, 0o111, 0o444, 0o555):
+        inner = workspace / "copy" / f"{mode:o}" / "in"
+        inner.mkdir(parents=True)
+        (inner / "file").touch()
+        inner.chmod(mode)
+        inner.parent.chmod(mode)
+    assert unmounting.remove(workspace)
+    assert not workspace.exists()
+    assert is_whole(precious)
+    assert unmounting.remove(workspace)
+
+
+@in_private_mounts
+def test_an_ordinary_user_removes_what_his_own_modes_deny(tmp_path: Path) -> None:
+    hand_over(tmp_path)
+    become_user()
+    workspace = tmp_path / "workspace"
+    for mode in (0o000, 0o111, 0o444, 0o555):
+        inner = workspace / "copy" / f"{mode:o}" / "in"
+        inner.mkdir(parents=True)
+        (inner / "file").touch()
+        inner.chmod(mode)
+        inner.parent.chmod(mode)
+    assert unmounting.remove(workspace)
+    assert not workspace.exists()
+
+
+def test_depth_does_not_matter(workspace: Path) -> None:
+    """Deeper than Python recurs, descriptors go round and a path can be long."""
+    descriptor = os.open(workspace, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("in", dir_fd=descriptor)
+        inner = os.open("in", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("file", os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+    assert unmounting.remove(workspace)
+    assert not workspace.exists()
+
+
+def test_several_at_once(workspace: Path) -> None:
+    for number in range(300):
+        (workspace / f"copy/{number}/in").mkdir(parents=True)
+        (workspace / f"copy/{number}/in/file").touch()
+    helpers = []
+    for _ in range(3):
+        helper = os.fork()
+        if helper == 0:
+            os._exit(0 if unmounting.remove(workspace) else 1)
+        helpers.append(helper)
+    assert [os.waitpid(helper, 0)[1] for helper in helpers] == [0, 0, 0]
+    assert not workspace.exists()
