@@ -14,6 +14,8 @@ from typing import Literal
 
 import attrs
 
+from mirrord_agent.wire.file_frames import FileAnswer, FileRequest
+
 #: Longest payload of one frame, in bytes. Longer data travels in several frames.
 MAX_PAYLOAD = 1 << 20
 
@@ -297,6 +299,8 @@ Frame = (
     | DatagramError
     | Ping
     | Pong
+    | FileRequest
+    | FileAnswer
 )
 
 #: Frames that keep their order within a stream.
