@@ -153,12 +153,27 @@ def test_the_clusters_libraries_are_imported_by_one_package() -> None:
     assert not found
 
 
+def test_what_may_be_missing_is_imported_by_one_package() -> None:
+    """Whoever does without FUSE need not have libfuse."""
+    found = {
+        f"{module} imports {name}"
+        for module, names in imports().items()
+        if not is_below(module, "mirrord_trace.tree.fuse")
+        for name in names
+        if is_below(name, "pyfuse3")
+    }
+    assert not found
+
+
 def test_dependencies_are_those_that_are_imported() -> None:
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg")
-    declared = set(re.findall(r"^[\w-]+", metadata["options"]["install_requires"].strip(), re.MULTILINE))
+    required, optional = (
+        set(re.findall(r"^[\w-]+", text.strip(), re.MULTILINE))
+        for text in (metadata["options"]["install_requires"], metadata["options.extras_require"]["fuse"])
+    )
     used = {name.partition(".")[0] for names in imports().values() for name in names if is_third_party(name)}
-    assert {DISTRIBUTIONS.get(name, name) for name in used} == declared
+    assert {DISTRIBUTIONS.get(name, name) for name in used} - optional == required
 
 
 @pytest.mark.parametrize("package", SOURCE_ROOTS)
