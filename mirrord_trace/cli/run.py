@@ -1,7 +1,8 @@
 """`mirrord-trace run`: flags in, a `RunConfiguration` out; the exit code of the process back."""
 
 import re
-from typing import TYPE_CHECKING, Final, Unpack
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 import click
 from click.core import ParameterSource
@@ -26,16 +27,54 @@ from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
     # Loaded when the command runs: attrs would double the time that --help takes.
-    from mirrord_trace.config import Delivery, RunConfiguration
+    from mirrord_trace.config import Delivery, FilesMode, RunConfiguration, TreeKind
 
 _PROCESS: Final = "What the command gets"
+_FILES: Final = "Whose files the command gets"
 
 
 def _regex(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
+
+
+_T = TypeVar("_T")
+
+
+def _taken(make: Callable[[], _T]) -> _T:
+    try:
+        return make()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _path_patterns(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[re.Pattern[str], ...]:
+    """A callback: regular expressions to search in paths."""
+    if not values:
+        return ()
+    from mirrord_trace.config.patterns import path_pattern
+
+    return _taken(lambda: tuple(path_pattern(value) for value in values))
+
+
+def _mapping(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[tuple[str, str], ...]
+) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """A callback: regular expressions to search in paths, and what replaces what they find."""
+    if not values:
+        return ()
+    from mirrord_trace.config.patterns import path_pattern, replacement
+
+    patterns = _taken(lambda: [path_pattern(pattern) for pattern, _ in values])
+    return _taken(
+        lambda: tuple(
+            (pattern, replacement(pattern, text)) for pattern, (_, text) in zip(patterns, values, strict=True)
+        )
+    )
 
 
 def _refuse_flags_of_a_cluster(target: str) -> None:
@@ -122,6 +161,65 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     group=_PROCESS,
     help="Take all variables of the target but these; written as for -x, which it excludes.",
 )
+@option(
+    "--fs-mode",
+    type=click.Choice(["read", "write", "local", "localwithoverrides"]),
+    group=_FILES,
+    help="read: files are read from the target and written here (the default). write: they are written there, too. "
+    "local: all files are this machine's. localwithoverrides: all but what the options below name and the target has "
+    "mounted. Programs, libraries, system directories and the working directory are this machine's in any mode.",
+)
+@option(
+    "--fs-read-only",
+    multiple=True,
+    metavar="REGEX",
+    callback=_path_patterns,
+    group=_FILES,
+    help="Paths that are read from the target and written here. Like all regular expressions on paths it is searched "
+    "without regard to case. Repeatable.",
+)
+@option(
+    "--fs-read-write",
+    multiple=True,
+    metavar="REGEX",
+    callback=_path_patterns,
+    group=_FILES,
+    help="Paths that are the target's for reading and writing. Repeatable.",
+)
+@option(
+    "--fs-local",
+    multiple=True,
+    metavar="REGEX",
+    callback=_path_patterns,
+    group=_FILES,
+    help="Paths that are this machine's. Repeatable.",
+)
+@option(
+    "--fs-not-found",
+    multiple=True,
+    metavar="REGEX",
+    callback=_path_patterns,
+    group=_FILES,
+    help="Paths that do not exist for the command; this has precedence over the others. Repeatable.",
+)
+@option(
+    "--fs-mapping",
+    multiple=True,
+    nargs=2,
+    metavar="REGEX REPLACEMENT",
+    callback=_mapping,
+    group=_FILES,
+    help="Replace what is found in a path before all else; $1 and ${name} stand for groups. Repeatable.",
+)
+@option(
+    "--fs-tree",
+    type=click.Choice(["auto", "fuse", "copy"]),
+    default="auto",
+    show_default=True,
+    group=_FILES,
+    help="How the target's files are shown to the command: fuse is a mount, and can be written to; copy needs no FUSE "
+    "and fetches whole files.",
+)
 @option("--no-outgoing", is_flag=True, group=_PROCESS, help="TCP connections and datagrams leave from this machine.")
 @option("--no-tcp-outgoing", is_flag=True, group=_PROCESS, help="TCP connections leave from this machine.")
 @option(
@@ -182,6 +280,13 @@ def run(
     no_env: bool,
     include_env: tuple[str, ...],
     exclude_env: tuple[str, ...],
+    fs_mode: "FilesMode | None",
+    fs_read_only: tuple[re.Pattern[str], ...],
+    fs_read_write: tuple[re.Pattern[str], ...],
+    fs_local: tuple[re.Pattern[str], ...],
+    fs_not_found: tuple[re.Pattern[str], ...],
+    fs_mapping: tuple[tuple[re.Pattern[str], str], ...],
+    fs_tree: "TreeKind",
     no_outgoing: bool,
     no_tcp_outgoing: bool,
     no_udp_outgoing: bool,
@@ -196,9 +301,9 @@ def run(
 ) -> int:
     """Run COMMAND on this machine as if it were inside TARGET.
 
-    It gets the target's environment variables, resolves the target's names and talks from the target's network; so do
-    all processes that it starts. Its files, its terminal and its user stay yours. Signals, Ctrl-C and Ctrl-Z included,
-    work as usual.
+    It gets the target's environment variables, reads the target's files, resolves the target's names and talks from
+    the target's network; so do all processes that it starts. What it writes, the programs that it executes, its
+    terminal and its user stay yours. Signals, Ctrl-C and Ctrl-Z included, work as usual.
 
     \b
     Look around in the demo pod:
@@ -207,6 +312,9 @@ def run(
     Run a server that you just compiled in place of one in your cluster, as its pod would see the world:
         mirrord-trace run -t deployment/web -- ./server --verbose
         mirrord-trace run -n shop -t pod/web-0/container/app -- dlv exec ./server
+    Look at what a pod has mounted; let the server write where the pod would:
+        mirrord-trace run -t deployment/web -- ls -l /var/run/secrets/kubernetes.io/serviceaccount
+        mirrord-trace run -t deployment/web --fs-read-write ^/data/ -- ./server
     Reach what a cluster's pods can reach, without a pod of your own there:
         mirrord-trace run -n shop -- psql -h database
     Run it inside a local container's world, and take its network but not its variables:
@@ -226,6 +334,14 @@ def run(
         environment = None
         if no_env or include_env or exclude_env:
             environment = EnvironmentConfiguration(enabled=not no_env, include=include_env, exclude=exclude_env)
+        files = documents.FilesSection(
+            mode=fs_mode,
+            read_only=fs_read_only or None,
+            read_write=fs_read_write or None,
+            local=fs_local or None,
+            not_found=fs_not_found or None,
+            mapping=fs_mapping or None,
+        )
         outgoing = documents.OutgoingSection(
             tcp=False if no_outgoing or no_tcp_outgoing else None,
             udp=False if no_outgoing or no_udp_outgoing else None,
@@ -241,12 +357,14 @@ def run(
                 ttl=agent_ttl,
                 startup_timeout=agent_startup_timeout,
             ),
-            feature=documents.FeatureSection(env=environment, network=documents.NetworkSection(outgoing=outgoing)),
+            feature=documents.FeatureSection(
+                env=environment, fs=files, network=documents.NetworkSection(outgoing=outgoing)
+            ),
         )
         if target is not None and on_this_machine(target):
             _refuse_flags_of_a_cluster(target)
         chosen = configured(flags, **cluster).run_configuration(
-            command, connect_hold_s=connect_hold, delivery=delivery, sudo=sudo
+            command, connect_hold_s=connect_hold, delivery=delivery, tree=fs_tree, sudo=sudo
         )
         if sudo and not on_this_machine(chosen.target):
             raise UsageFailure(f"--sudo is for targets on this machine, which {chosen.target} is not")

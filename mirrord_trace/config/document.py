@@ -16,8 +16,11 @@ from mirrord_trace.config.model import (
     ClusterConfiguration,
     Delivery,
     EnvironmentConfiguration,
+    FilesConfiguration,
+    FilesMode,
     PullPolicy,
     RunConfiguration,
+    TreeKind,
 )
 
 
@@ -60,6 +63,18 @@ class AgentSection(Section):
 
 
 @attrs.frozen(kw_only=True)
+class FilesSection(Section):
+    """`feature.fs`. As a text it is `mode`, as true or false `read` or `local`. See `FilesConfiguration`."""
+
+    mode: FilesMode | None = None
+    read_write: tuple[re.Pattern[str], ...] | None = None
+    read_only: tuple[re.Pattern[str], ...] | None = None
+    local: tuple[re.Pattern[str], ...] | None = None
+    not_found: tuple[re.Pattern[str], ...] | None = None
+    mapping: tuple[tuple[re.Pattern[str], str], ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
 class OutgoingSection(Section):
     """`feature.network.outgoing`. As true or false it is `tcp` and `udp`."""
 
@@ -82,6 +97,7 @@ class FeatureSection(Section):
 
     env: EnvironmentConfiguration | None = None
     """One value, not a section: what one source includes and another excludes would contradict each other."""
+    fs: FilesSection = FilesSection()
     network: NetworkSection = NetworkSection()
 
 
@@ -107,7 +123,7 @@ class Document(Section):
 
     def agent_configuration(self) -> AgentConfiguration:
         """How the agent is started. Raises ValueError for what cannot be meant."""
-        given = {name: value for name, value in attrs.asdict(self.agent, recurse=False).items() if value is not None}
+        given = _said(self.agent)
         if "ephemeral" in given:
             given["mode"] = "ephemeral" if given.pop("ephemeral") else "job"
         for name in ("ttl", "startup_timeout", "communication_timeout"):
@@ -116,7 +132,7 @@ class Document(Section):
         return AgentConfiguration(**given)
 
     def run_configuration(
-        self, command: tuple[str, ...], *, connect_hold_s: float, delivery: Delivery, sudo: bool
+        self, command: tuple[str, ...], *, connect_hold_s: float, delivery: Delivery, tree: TreeKind, sudo: bool
     ) -> RunConfiguration:
         """What `mirrord-trace run` is to do; the parameters are what only flags can say. Raises ValueError."""
         outgoing = self.feature.network.outgoing
@@ -126,6 +142,7 @@ class Document(Section):
             cluster=self.cluster_configuration(),
             agent=self.agent_configuration(),
             environment=self.feature.env or EnvironmentConfiguration(),
+            files=FilesConfiguration(tree=tree, **_said(self.feature.fs)),
             outgoing_tcp=outgoing.tcp is not False,
             outgoing_udp=outgoing.udp is not False,
             ignore_localhost=bool(outgoing.ignore_localhost),
@@ -139,6 +156,10 @@ class Document(Section):
         """The demo pod needs no cluster; but who names a cluster, or an agent in it, wants to be there."""
         about_cluster = attrs.evolve(self, feature=FeatureSection())
         return "demo" if about_cluster == Document() else "targetless"
+
+
+def _said(section: Section) -> dict[str, Any]:
+    return {name: value for name, value in attrs.asdict(section, recurse=False).items() if value is not None}
 
 
 _S = TypeVar("_S", bound=Section)

@@ -22,13 +22,15 @@ class Absent:
     """A field that we do not have."""
 
     reason: str
-    harmless: tuple[Any, ...] = ()
-    """Values that ask for nothing but what happens anyway."""
+    harmless: tuple[Any, ...] | None = ()
+    """Values that ask for nothing but what happens anyway; None: whatever the value."""
 
     def accepts(self, value: object) -> bool:
         """Whether the field can be passed over; null is as good as not written."""
+        if value is None or self.harmless is None:
+            return True
         # Not `in`, to which 0 is the same as False.
-        return value is None or any(type(value) is type(other) and value == other for other in self.harmless)
+        return any(type(value) is type(other) and value == other for other in self.harmless)
 
 
 def _each(prefix: str, names: str, absent: Absent) -> dict[str, Absent]:
@@ -42,7 +44,7 @@ ABSENT: Final[Mapping[str, Absent]] = {
     "skip_sip": Absent("it concerns macOS only", _ANYTHING),
     "feature.hostname": Absent("the host name is always the target's", (True,)),
     "feature.copy_target": Absent(_OPERATOR, (False, {"enabled": False}, {"enabled": False, "scale_down": False})),
-    "feature.fs": Absent(_LATER, (False, "local", {"mode": "local"})),
+    "feature.fs.readonly_file_buffer": Absent("the kernel keeps what was read, as of any file", None),
     "feature.network.incoming": Absent(_LATER, (False, "off", {"mode": "off"})),
     "feature.network.dns": Absent(_LATER, (True, {"enabled": True})),
     "feature.network.ipv6": Absent("IPv6 is always served", (True,)),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mirrord_trace.config.document import Document
-from mirrord_trace.config.structure import Faults, described, structured
+from mirrord_trace.config.structure import Faults, structured
+from mirrord_trace.config.values import described
 from mirrord_trace.errors import UsageFailure
 
 

@@ -6,11 +6,10 @@ the path of its field, what was expected, and the nearest name that exists.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, Literal, NewType, get_args, get_origin
+from typing import Any, Final, Literal, NewType, get_origin
 
 import attrs
 import cattrs
@@ -20,23 +19,36 @@ from mirrord_trace import __version__
 from mirrord_trace.config import document as documents
 from mirrord_trace.config.document import Document
 from mirrord_trace.config.fields import ABSENT, without_harmless
-from mirrord_trace.config.model import MAXIMUM_S, Capability, EnvironmentConfiguration
+from mirrord_trace.config.model import Capability, EnvironmentConfiguration
+from mirrord_trace.config.patterns import replacement
+from mirrord_trace.config.values import (
+    LONG_NUMBER,
+    Fault,
+    as_boolean,
+    as_choice,
+    as_label,
+    as_list,
+    as_object,
+    as_path_pattern,
+    as_pattern,
+    as_seconds,
+    as_text,
+    as_whole_seconds,
+    described,
+    nearest,
+    refuse_others,
+    sendable,
+)
 
 _IMAGE_REPOSITORY: Final = "mirrord-trace-agent"
 _TARGET_KINDS: Final = ("pod", "deployment", "rollout", "stateful_set", "replica_set", "job", "cron_job", "service")
 """How a target's path is written as an object: its kind is the name of a field."""
 _MAXIMUM_DEPTH: Final = 50
 """How deeply a file's values may be nested; the deepest that means anything, in a toleration, is far less."""
-_LONG_NUMBER: Final = 10**30
-"""Numbers from here on are not written out, which Python refuses above 4300 digits."""
 
 
 class Faults(Exception):
     """Values that cannot be taken. `args` are texts, one for each, that begin with the field's path."""
-
-
-class _Fault(ValueError):
-    """A value is not what it must be; the message goes on after the field's path."""
 
 
 def structured(content: dict[str, Any]) -> Document:
@@ -45,7 +57,7 @@ def structured(content: dict[str, Any]) -> Document:
         raise Faults(endless)
     try:
         return _CONVERTER.structure(without_harmless(content), Document)
-    except (cattrs.BaseValidationError, _Fault) as error:
+    except (cattrs.BaseValidationError, Fault) as error:
         raise Faults(*_faults(error, "")) from error
 
 
@@ -65,113 +77,6 @@ def _endless(value: object, path: str, parents: tuple[int, ...]) -> str | None:
     return next((fault for where, element in inner if (fault := _endless(element, where, parents))), None)
 
 
-# Values
-
-
-def described(value: object) -> str:
-    """The value in a few words, for errors."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case str():
-            return f"{value!r}"
-        case int() if abs(value) >= _LONG_NUMBER:
-            return "a number of more than 30 digits"
-        case int() | float():
-            return f"the number {value}"
-        case list():
-            return "a list"
-        case dict():
-            return "an object"
-        case _:
-            return f"{value} (a {type(value).__name__})"
-
-
-def _text(value: object, _type: object = None) -> str:
-    if not isinstance(value, str):
-        quote = "; put it into quotes" if isinstance(value, bool | int | float) else ""
-        raise _Fault(f"expected a text, but found {described(value)}{quote}")
-    if not value:
-        raise _Fault("expected a text, but it is empty")
-    return _sendable(value)
-
-
-def _sendable(text: str) -> str:
-    """What neither UTF-8 nor a system call can carry would fail only where it is used."""
-    for letter in text:
-        if letter == "\0" or "\ud800" <= letter <= "\udfff":
-            raise _Fault(f"expected a text, but {text!r} has {letter!a} in it, which no text can have")
-    return text
-
-
-def _label(value: object, _type: object = None) -> str:
-    """Those of labels and annotations may be empty."""
-    return "" if value == "" else _text(value)
-
-
-def _boolean(value: object, _type: object = None) -> bool:
-    if not isinstance(value, bool):
-        raise _Fault(f"expected true or false, but found {described(value)}")
-    return value
-
-
-def _seconds(value: object, _type: object = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAXIMUM_S:
-        raise _Fault(f"expected a number of seconds above 0 and at most {MAXIMUM_S}, but found {described(value)}")
-    return float(value)
-
-
-def _whole_seconds(value: object, _type: object = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAXIMUM_S:
-        raise _Fault(f"expected a whole number of seconds, at most {MAXIMUM_S}, but found {described(value)}")
-    return value
-
-
-def _choice(value: object, kind: Any) -> Any:
-    choices = get_args(kind)
-    if value not in choices:
-        hint = _nearest(str(value), choices)
-        raise _Fault(f"expected one of {', '.join(choices)}, but found {described(value)}{hint}")
-    return value
-
-
-def _pattern(value: object, _type: object = None) -> re.Pattern[str]:
-    try:
-        return re.compile(_text(value))
-    except re.error as error:
-        raise _Fault(f"{value!r} is not a regular expression: {error}") from error
-
-
-def _object(value: object, expected: str = "an object") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _Fault(f"expected {expected}, but found {described(value)}")
-    for name in value:
-        if not isinstance(name, str):
-            raise _Fault(f"expected names that are texts, but found {described(name)}; put it into quotes")
-        _sendable(name)
-    return value
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise _Fault(f"expected a list, but found {described(value)}")
-    return value
-
-
-def _only(value: dict[str, Any], *known: str) -> None:
-    for name in value:
-        if name not in known:
-            raise _Fault(f"unknown field {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    lowered = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
-
-
 # Fields that can be written in more than one way, or need more than their type says
 
 _SecretName = NewType("_SecretName", str)
@@ -179,86 +84,99 @@ _Label = NewType("_Label", str)
 _Quantity = NewType("_Quantity", str)
 _Quantities = NewType("_Quantities", dict[str, str])
 _Toleration = NewType("_Toleration", dict[str, Any])
+_PathPattern = NewType("_PathPattern", re.Pattern[str])
 
 
 def _target_path(value: object, _type: object = None) -> str:
     if not isinstance(value, dict):
-        return _text(value)
+        return as_text(value)
     kinds = [name for name in value if name in _TARGET_KINDS or name == "labels"]
     if len(kinds) != 1:
-        raise _Fault(
+        raise Fault(
             f"expected a text such as 'deployment/web', or an object with one of {', '.join(_TARGET_KINDS)}, labels"
         )
     [kind] = kinds
-    _only(value, kind, "container")
+    refuse_others(value, kind, "container")
     if kind == "labels":
-        path = "label/" + ",".join(f"{name}={_text(text)}" for name, text in _object(value[kind]).items())
+        path = "label/" + ",".join(f"{name}={as_text(text)}" for name, text in as_object(value[kind]).items())
     else:
-        path = f"{kind.replace('_', '')}/{_text(value[kind])}"
+        path = f"{kind.replace('_', '')}/{as_text(value[kind])}"
     container = value.get("container")
-    return path if container is None else f"{path}/container/{_text(container)}"
+    return path if container is None else f"{path}/container/{as_text(container)}"
 
 
 def _image(value: object, _type: object = None) -> str:
     if not isinstance(value, dict):
-        return _text(value)
-    _only(value, "registry", "tag")
-    return f"{_text(value.get('registry', _IMAGE_REPOSITORY))}:{_text(value.get('tag', __version__))}"
+        return as_text(value)
+    refuse_others(value, "registry", "tag")
+    return f"{as_text(value.get('registry', _IMAGE_REPOSITORY))}:{as_text(value.get('tag', __version__))}"
 
 
 def _secret_name(value: object, _type: object = None) -> str:
-    reference = _object(value, "an object with a `name`")
-    _only(reference, "name")
-    return _text(reference.get("name"))
+    reference = as_object(value, "an object with a `name`")
+    refuse_others(reference, "name")
+    return as_text(reference.get("name"))
 
 
 def _quantity(value: object, _type: object = None) -> str:
     """Numbers will do, as for kubectl."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
+        raise Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
     if isinstance(value, str):
-        return _text(value)
-    if not abs(value) < _LONG_NUMBER:  # which no NaN is
-        raise _Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
+        return as_text(value)
+    if not abs(value) < LONG_NUMBER:  # which no NaN is
+        raise Fault(f"expected a quantity such as '100Mi', but found {described(value)}")
     return str(value)
 
 
 def _toleration(value: object, _type: object = None) -> dict[str, Any]:
     """Its fields are the API server's affair, but it must be possible to send them as JSON."""
-    for name, inner in _object(value).items():
+    for name, inner in as_object(value).items():
         try:
             _as_json(inner)
-        except _Fault as fault:
-            raise _Fault(f"{name}: {fault}") from fault
-    return _object(value)
+        except Fault as fault:
+            raise Fault(f"{name}: {fault}") from fault
+    return as_object(value)
 
 
 def _as_json(value: object) -> None:
-    """Raises _Fault for what JSON does not have, such as the dates of YAML and TOML."""
+    """Raises Fault for what JSON does not have, such as the dates of YAML and TOML."""
     match value:
         case None | bool():
             pass
         case str():
-            _sendable(value)
-        case int() | float() if abs(value) < _LONG_NUMBER:  # which no NaN is
+            sendable(value)
+        case int() | float() if abs(value) < LONG_NUMBER:  # which no NaN is
             pass
         case list():
             for element in value:
                 _as_json(element)
         case dict():
-            for inner in _object(value).values():
+            for inner in as_object(value).values():
                 _as_json(inner)
         case _:
-            raise _Fault(f"expected a text, a number, true or false, but found {described(value)}")
+            raise Fault(f"expected a text, a number, true or false, but found {described(value)}")
 
 
 def _names(value: object, _type: object = None) -> tuple[str, ...]:
     """A list, or a text in which semicolons separate. None at all would mean all variables, which nobody meant."""
-    texts = _sendable(value).split(";") if isinstance(value, str) else [_text(text) for text in _list(value)]
+    texts = sendable(value).split(";") if isinstance(value, str) else [as_text(text) for text in as_list(value)]
     names = tuple(text for text in texts if text)
     if not names:
-        raise _Fault(f"expected names of variables, but found {described(value)} without any")
+        raise Fault(f"expected names of variables, but found {described(value)} without any")
     return names
+
+
+def _mapping(value: object, _type: object = None) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """An object: patterns, and what replaces what they find, which may be nothing."""
+    pairs = []
+    for text, replacing in as_object(value, "an object of regular expressions and replacements").items():
+        pattern = as_path_pattern(text)
+        try:
+            pairs.append((pattern, replacement(pattern, as_label(replacing))))
+        except ValueError as error:
+            raise Fault(f"{text!r}: {error}") from error
+    return tuple(pairs)
 
 
 _Hook = Callable[[Any, Any], Any]
@@ -268,14 +186,19 @@ def _field_hooks(converter: cattrs.Converter) -> dict[type, dict[str, _Hook]]:
     """For each class its fields whose type alone does not tell how they are written, or would be taken too loosely."""
 
     def listed(kind: Any) -> _Hook:
-        return lambda value, _: converter.structure(_list(value), kind)
+        return lambda value, _: converter.structure(as_list(value), kind)
 
     def mapped(kind: Any) -> _Hook:
-        return lambda value, _: converter.structure(_object(value), kind)
+        return lambda value, _: converter.structure(as_object(value), kind)
 
     texts = mapped(dict[str, _Label])
     converter.register_structure_hook(_Quantities, mapped(dict[str, _Quantity]))
-    patterns = listed(tuple[re.Pattern[str], ...])
+
+    def one_or_more(kind: Any) -> _Hook:
+        several = listed(kind)
+        return lambda value, _: several([value] if isinstance(value, str) else value, kind)
+
+    path_patterns = one_or_more(tuple[_PathPattern, ...])
     return {
         documents.TargetSection: {"path": _target_path},
         documents.AgentSection: {
@@ -286,14 +209,16 @@ def _field_hooks(converter: cattrs.Converter) -> dict[type, dict[str, _Hook]]:
             "tolerations": listed(tuple[_Toleration, ...]),
             "node_selector": texts,
             "resources": mapped(dict[Literal["requests", "limits"], _Quantities]),
-            "ttl": _whole_seconds,
-            "startup_timeout": _seconds,
-            "communication_timeout": _seconds,
+            "ttl": as_whole_seconds,
+            "startup_timeout": as_seconds,
+            "communication_timeout": as_seconds,
             "disabled_capabilities": listed(frozenset[Capability]),
         },
-        documents.OutgoingSection: {
-            "unix_streams": lambda value, kind: patterns([value] if isinstance(value, str) else value, kind)
+        documents.FilesSection: {
+            **dict.fromkeys(("read_write", "read_only", "local", "not_found"), path_patterns),
+            "mapping": _mapping,
         },
+        documents.OutgoingSection: {"unix_streams": one_or_more(tuple[re.Pattern[str], ...])},
         documents.NetworkSection: {},
         documents.FeatureSection: {},
         EnvironmentConfiguration: {"include": _names, "exclude": _names},
@@ -308,6 +233,10 @@ def _written_out(section: type, value: object) -> object:
             return {}
         case str() if section is documents.TargetSection:
             return {"path": value}
+        case str() if section is documents.FilesSection:
+            return {"mode": value}
+        case bool() if section is documents.FilesSection:
+            return {"mode": "read" if value else "local"}
         case bool() if section is documents.OutgoingSection:
             return {"tcp": value, "udp": value}
         case bool() if section is documents.NetworkSection:
@@ -327,7 +256,7 @@ def _section_hook(converter: cattrs.Converter, section: type, hooks: dict[str, _
     structure: Callable[[dict[str, Any], Any], Any] = make_dict_structure_fn(section, converter, **overrides)  # type: ignore[arg-type]
 
     def structure_section(value: Any, _type: object) -> Any:
-        fields = _object(_written_out(section, value))
+        fields = as_object(_written_out(section, value))
         # null is as good as not written.
         return structure({name: inner for name, inner in fields.items() if inner is not None}, section)
 
@@ -336,14 +265,15 @@ def _section_hook(converter: cattrs.Converter, section: type, hooks: dict[str, _
 
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    converter.register_structure_hook(str, _text)
-    converter.register_structure_hook(bool, _boolean)
-    converter.register_structure_hook_func(partial(_is_made_of, re.Pattern), _pattern)
+    converter.register_structure_hook(str, as_text)
+    converter.register_structure_hook(bool, as_boolean)
+    converter.register_structure_hook_func(partial(_is_made_of, re.Pattern), as_pattern)
     converter.register_structure_hook(_SecretName, _secret_name)
-    converter.register_structure_hook(_Label, _label)
+    converter.register_structure_hook(_Label, as_label)
     converter.register_structure_hook(_Quantity, _quantity)
     converter.register_structure_hook(_Toleration, _toleration)
-    converter.register_structure_hook_func(partial(_is_made_of, Literal), _choice)
+    converter.register_structure_hook(_PathPattern, as_path_pattern)
+    converter.register_structure_hook_func(partial(_is_made_of, Literal), as_choice)
     for section, hooks in _field_hooks(converter).items():
         converter.register_structure_hook(section, _section_hook(converter, section, hooks))
     return converter
@@ -381,7 +311,7 @@ def _unknown(section_path: str, name: str, section: type) -> str:
     if path in ABSENT:
         return f"{path}: {ABSENT[path].reason}"
     known = [field.name for field in attrs.fields(section)]
-    hint = _nearest(name, known)
+    hint = nearest(name, known)
     if not hint:
         elsewhere = [other for other in _paths(Document, "") if other.rpartition(".")[2] == name]
         hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else f"; known: {', '.join(known)}"

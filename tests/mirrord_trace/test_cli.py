@@ -12,6 +12,7 @@ import pytest
 
 from mirrord_trace import __version__, cli
 from mirrord_trace.config import AgentConfiguration, ClusterConfiguration, RunConfiguration
+from mirrord_trace.config.patterns import path_pattern
 from mirrord_trace.errors import Failure, UsageFailure
 from mirrord_trace.reporting import Reporter
 
@@ -84,6 +85,21 @@ def test_flags(console: Console) -> None:
     assert configuration.unix_streams == (re.compile(r"/run/.*\.sock"), re.compile("^bus"))
     assert configuration.sudo
     assert configuration.environment.include == ("A", "B_*", "C")
+
+
+def test_flags_of_files(console: Console) -> None:
+    files = console.configured(
+        *("--fs-mode", "write", "--fs-tree", "copy", "--fs-read-only", "^/a", "--fs-read-only", "^/b/(?<x>.)"),
+        *("--fs-read-write", "c", "--fs-local", "d", "--fs-not-found", "e\udcff"),
+        *("--fs-mapping", "^/f=(.)", "/g=$1", "--fs-mapping", "h", "", "true"),
+    ).files
+    assert files.mode == "write"
+    assert files.tree == "copy"
+    assert files.read_only == (path_pattern("^/a"), path_pattern("^/b/(?P<x>.)"))
+    assert files.read_write == (path_pattern("c"),)
+    assert files.local == (path_pattern("d"),)
+    assert files.not_found == (path_pattern("e\udcff"),)
+    assert files.mapping == ((path_pattern("^/f=(.)"), r"/g=\g<1>"), (path_pattern("h"), ""))
 
 
 def test_no_outgoing_is_both_protocols(console: Console) -> None:
@@ -183,16 +199,21 @@ def test_flags_go_before_the_configuration_file(console: Console, tmp_path: Path
     path.write_text(
         """{"target": {"path": "deploy/web", "namespace": "shop"}, "kube_context": "dev",
             "agent": {"image": "theirs", "ephemeral": true, "labels": {"team": "web"}},
-            "feature": {"env": {"include": "A"}, "network": {"outgoing": {"udp": false}}}}"""
+            "feature": {"env": {"include": "A"}, "fs": {"mode": "write", "local": "^/a", "not_found": "b"},
+                        "network": {"outgoing": {"udp": false}}}}"""
     )
     configuration = console.configured(
-        *("-f", str(path), "-n", "test", "-i", "ours", "--agent-mode", "job", "-s", "B", "--no-tcp-outgoing", "true")
+        *("-f", str(path), "-n", "test", "-i", "ours", "--agent-mode", "job", "-s", "B", "--no-tcp-outgoing"),
+        *("--fs-mode", "read", "--fs-not-found", "c", "true"),
     )
     assert configuration.target == "deploy/web"
     assert configuration.cluster == ClusterConfiguration(namespace="test", context="dev")
     assert configuration.agent == AgentConfiguration(image="ours", mode="job", labels={"team": "web"})
     assert configuration.environment.include == ()
     assert configuration.environment.exclude == ("B",)
+    assert configuration.files.mode == "read"
+    assert configuration.files.local == (path_pattern("^/a"),)
+    assert configuration.files.not_found == (path_pattern("c"),)
     assert not configuration.outgoing_udp
     assert not configuration.outgoing_tcp
 
@@ -224,6 +245,13 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--connect-hold", "nan", "true"], "connect_hold_s"),
         (["run", "--delivery", "post", "true"], "--delivery"),
         (["run", "--unix-stream", "(", "true"], "regular expression"),
+        (["run", "--unix-stream", "a{99999999999}", "true"], "regular expression"),
+        (["run", "--fs-mode", "writ", "true"], "--fs-mode"),
+        (["run", "--fs-tree", "oak", "true"], "--fs-tree"),
+        (["run", "--fs-local", "", "true"], "an empty regular expression would find every path"),
+        (["run", "--fs-not-found", "a(", "true"], "'a(' is not a regular expression"),
+        (["run", "--fs-mapping", "(", "b", "true"], "'(' is not a regular expression"),
+        (["run", "--fs-mapping", "a", "$1", "true"], "names the group '1', which 'a' does not have"),
         (["run", "-x", "A", "-s", "B", "true"], "not both"),
         (["run", "-n", "", "true"], "must not be empty"),
         *((["run", flag, "shop\udcff", "true"], "no name has") for flag in ("-n", "-a", "-i", "--context")),
@@ -324,7 +352,8 @@ def test_help_shows_options_in_groups() -> None:
         [sys.executable, "-m", "mirrord_trace", "run", "--help"], capture_output=True, text=True, check=True
     ).stdout
     headings = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Options:", "Cluster:", "Agent in the cluster:", "What the command gets:"]
+    assert headings[:3] == ["Options:", "Cluster:", "Agent in the cluster:"]
+    assert headings[3:] == ["What the command gets:", "Whose files the command gets:"]
     assert shown.index("--target TARGET") < shown.index("Cluster:") < shown.index("--context")
 
 

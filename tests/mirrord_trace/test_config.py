@@ -14,6 +14,8 @@ def test_defaults_are_those_of_mirrord() -> None:
     assert not configuration.ignore_localhost
     assert configuration.unix_streams == ()
     assert configuration.environment.enabled
+    assert configuration.files.mode == "read"
+    assert configuration.files.tree == "auto"
 
 
 def test_command_must_not_be_empty() -> None:

@@ -7,12 +7,14 @@ from mirrord_trace.config import (
     AgentConfiguration,
     ClusterConfiguration,
     EnvironmentConfiguration,
+    FilesConfiguration,
     RunConfiguration,
 )
 from mirrord_trace.config.document import (
     AgentSection,
     Document,
     FeatureSection,
+    FilesSection,
     NetworkSection,
     OutgoingSection,
     TargetSection,
@@ -21,7 +23,7 @@ from mirrord_trace.config.document import (
 
 
 def run_configuration(document: Document) -> RunConfiguration:
-    return document.run_configuration(("true",), connect_hold_s=0.3, delivery="auto", sudo=False)
+    return document.run_configuration(("true",), connect_hold_s=0.3, delivery="auto", tree="auto", sudo=False)
 
 
 def outgoing(section: OutgoingSection) -> Document:
@@ -38,6 +40,7 @@ def test_nothing_said_is_the_defaults() -> None:
         (Document(), "demo"),
         (outgoing(OutgoingSection(tcp=False)), "demo"),
         (Document(feature=FeatureSection(env=EnvironmentConfiguration(enabled=False))), "demo"),
+        (Document(feature=FeatureSection(fs=FilesSection(mode="local"))), "demo"),
         (Document(target=TargetSection(namespace="shop")), "targetless"),
         (Document(kube_context="dev"), "targetless"),
         (Document(kubeconfig="/dev/null"), "targetless"),
@@ -49,6 +52,15 @@ def test_nothing_said_is_the_defaults() -> None:
 )
 def test_target_without_a_path_is_in_the_cluster_if_one_is_named(document: Document, target: str) -> None:
     assert run_configuration(document).target == target
+
+
+def test_every_field_of_the_files_is_one_of_their_configuration() -> None:
+    patterns = {name: (re.compile(name),) for name in ("read_write", "read_only", "local", "not_found")}
+    said = FilesSection(mode="write", mapping=((re.compile("a"), "b"),), **patterns)
+    assert all(value is not None for value in attrs.asdict(said, recurse=False).values())
+    document = Document(feature=FeatureSection(fs=said))
+    files = document.run_configuration(("true",), connect_hold_s=0.3, delivery="auto", tree="copy", sudo=False).files
+    assert files == FilesConfiguration(tree="copy", **attrs.asdict(said, recurse=False))
 
 
 def test_cluster_and_agent_get_what_is_said() -> None:
@@ -116,6 +128,7 @@ def test_what_flags_say_goes_before_what_a_file_says() -> None:
         agent=AgentSection(image="theirs", ephemeral=True),
         feature=FeatureSection(
             env=EnvironmentConfiguration(include=("A",)),
+            fs=FilesSection(mode="write", local=(re.compile("a"),), not_found=(re.compile("b"),)),
             network=NetworkSection(outgoing=OutgoingSection(tcp=False, unix_streams=(re.compile("a"),))),
         ),
         kube_context="prod",
@@ -123,12 +136,16 @@ def test_what_flags_say_goes_before_what_a_file_says() -> None:
     flags = Document(
         target=TargetSection(namespace="test"),
         agent=AgentSection(image="ours"),
-        feature=FeatureSection(network=NetworkSection(outgoing=OutgoingSection(tcp=True, udp=False))),
+        feature=FeatureSection(
+            fs=FilesSection(mode="read", not_found=(re.compile("c"),)),
+            network=NetworkSection(outgoing=OutgoingSection(tcp=True, udp=False)),
+        ),
     )
     both = merged(flags, file)
     assert both.target == TargetSection(path="deploy/web", namespace="test")
     assert both.agent == AgentSection(image="ours", ephemeral=True)
     assert both.feature.env == EnvironmentConfiguration(include=("A",))
+    assert both.feature.fs == FilesSection(mode="read", local=(re.compile("a"),), not_found=(re.compile("c"),))
     assert both.feature.network.outgoing == OutgoingSection(tcp=True, udp=False, unix_streams=(re.compile("a"),))
     assert both.kube_context == "prod"
 

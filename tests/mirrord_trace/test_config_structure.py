@@ -14,11 +14,13 @@ from mirrord_trace.config.document import (
     AgentSection,
     Document,
     FeatureSection,
+    FilesSection,
     NetworkSection,
     OutgoingSection,
     TargetSection,
 )
 from mirrord_trace.config.fields import ABSENT
+from mirrord_trace.config.patterns import path_pattern
 from mirrord_trace.config.structure import Faults, structured
 
 
@@ -121,6 +123,36 @@ def test_environment(written: Any, environment: EnvironmentConfiguration) -> Non
 
 
 @pytest.mark.parametrize(
+    ("written", "files"),
+    [
+        ("read", FilesSection(mode="read")),
+        ("localwithoverrides", FilesSection(mode="localwithoverrides")),
+        (True, FilesSection(mode="read")),
+        (False, FilesSection(mode="local")),
+        (None, FilesSection()),
+        ({"mode": "write"}, FilesSection(mode="write")),
+        ({"read_write": "^/data/"}, FilesSection(read_write=(path_pattern("^/data/"),))),
+        ({"read_only": ["a", "b"]}, FilesSection(read_only=(path_pattern("a"), path_pattern("b")))),
+        ({"local": "a;b"}, FilesSection(local=(path_pattern("a;b"),))),
+        ({"not_found": []}, FilesSection(not_found=())),
+        ({"readonly_file_buffer": 0}, FilesSection()),
+        (
+            {"mapping": {"^/b/(?<rest>.*)": "/c/${rest}/$1", "^/a": ""}},
+            FilesSection(mapping=((path_pattern("^/b/(?P<rest>.*)"), r"/c/\g<rest>/\g<1>"), (path_pattern("^/a"), ""))),
+        ),
+    ],
+)
+def test_files(written: Any, files: FilesSection) -> None:
+    assert structured(at("feature.fs", written)) == Document(feature=FeatureSection(fs=files))
+
+
+def test_patterns_on_paths_are_searched_without_regard_to_case() -> None:
+    read_only = structured(at("feature.fs.read_only", "^/Data/")).feature.fs.read_only
+    assert read_only is not None
+    assert read_only[0].search("/dATA/x")
+
+
+@pytest.mark.parametrize(
     ("path", "written", "outgoing"),
     [
         ("feature.network", True, OutgoingSection(tcp=True, udp=True)),
@@ -141,7 +173,8 @@ def test_outgoing(path: str, written: Any, outgoing: OutgoingSection) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", ["target", "agent", "feature", "feature.network", "feature.network.outgoing", "kubeconfig"]
+    "section",
+    ["target", "agent", "feature", "feature.fs", "feature.network", "feature.network.outgoing", "kubeconfig"],
 )
 def test_null_says_nothing(section: str) -> None:
     assert structured(at(section, None)) == Document()
@@ -186,6 +219,21 @@ def test_null_says_nothing(section: str) -> None:
         ("feature.env.include", ";;", "feature.env.include: expected names of variables, but found ';;' without any"),
         ("feature.env.exclude", [], "feature.env.exclude: expected names of variables, but found a list without any"),
         ("feature.env", "none", "expected an object, but found 'none'"),
+        (
+            "feature.fs",
+            "raed",
+            "feature.fs.mode: expected one of read, write, local, localwithoverrides, but found 'raed'",
+        ),
+        ("feature.fs", 1, "expected an object, but found the number 1"),
+        ("feature.fs.mode", True, "expected one of read, write, local, localwithoverrides, but found true"),
+        ("feature.fs.readwrite", "x", "unknown field; did you mean 'read_write'?"),
+        ("feature.fs.local", "", "expected a text, but it is empty"),
+        ("feature.fs.local", {"a": "b"}, "expected a list, but found an object"),
+        ("feature.fs.read_only", "a(b", "'a(b' is not a regular expression: missing ), unterminated subpattern at pos"),
+        ("feature.fs.mapping", "a=b", "expected an object of regular expressions and replacements, but found 'a=b'"),
+        ("feature.fs.mapping", {"(": "b"}, "'(' is not a regular expression"),
+        ("feature.fs.mapping", {"a": 1}, "'a': expected a text, but found the number 1"),
+        ("feature.fs.mapping", {"(a)": "$2"}, "names the group '2'"),
         ("accept_invalid_certificates", 1, "expected true or false, but found the number 1"),
     ],
 )
@@ -200,6 +248,7 @@ def test_fault_names_field_and_what_was_expected(path: str, value: Any, said: st
     [
         *("target", "target.path", "target.namespace", "kubeconfig", "kube_context", "agent.image", "agent.namespace"),
         *("agent.service_account", "feature.env.include", "feature.network.outgoing.unix_streams"),
+        *("feature.fs.local", "feature.fs.read_only"),
     ],
 )
 @pytest.mark.parametrize("letter", ["\0", "\ud800"])
@@ -236,6 +285,8 @@ def test_text_may_have_any_letter() -> None:
         ("agent.resources", {"limits": {"cpu": "\0"}}, "agent.resources['limits']['cpu']: expected a text, but"),
         ("agent.resources", {"limits": {"cpu": True}}, "agent.resources['limits']['cpu']: expected a quantity"),
         ("feature.network.outgoing.unix_streams", ["a", "("], "unix_streams[1]: '(' is not a regular expression"),
+        ("feature.network.outgoing.unix_streams", ["a{99999999999}"], "unix_streams[0]: 'a{99999999999}' is not a"),
+        ("feature.fs.not_found", ["a", "(?<b>x)["], "feature.fs.not_found[1]: '(?<b>x)[' is not a regular expression"),
     ],
 )
 def test_fault_inside_a_field_names_the_place(path: str, value: Any, said: str) -> None:
@@ -254,7 +305,6 @@ def test_all_faults_are_told_together() -> None:
         ("feature.copy_target", True, "operator"),
         ("feature.copy_target", {"enabled": True}, "operator"),
         ("feature.split_queues", {"q": {}}, "operator"),
-        ("feature.fs", "read", "does not have this yet"),
         ("feature.network.incoming", "steal", "does not have this yet"),
         ("feature.env.override", {"A": "b"}, "does not have this yet"),
         ("agent.log_level", "debug", "no counterpart"),
@@ -269,7 +319,8 @@ def test_field_that_we_lack_says_so(path: str, value: Any, said: str) -> None:
 
 @pytest.mark.parametrize("path", ABSENT)
 def test_field_that_we_lack_may_ask_for_nothing(path: str) -> None:
-    for value in (None, *ABSENT[path].harmless):
+    harmless = ABSENT[path].harmless
+    for value in (None, *((0, 128000) if harmless is None else harmless)):
         without = structured(at(path, value))
         assert without.target == TargetSection()
         assert without.agent == AgentSection()
@@ -282,7 +333,7 @@ def test_usual_file_of_mirrord_is_taken() -> None:
         "feature": {
             "copy_target": {"enabled": False},
             "env": True,
-            "fs": "local",
+            "fs": {"mode": "write", "read_only": ".+\\.yaml", "readonly_file_buffer": 64000},
             "network": {"incoming": "off", "outgoing": True, "dns": True},
         },
         "operator": False,
