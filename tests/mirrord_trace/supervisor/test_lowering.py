@@ -12,12 +12,14 @@ from mirrord_syscalls.abi import X86_64
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, decode_sockaddr, encode_sockaddr
 from mirrord_syscalls.structs import Mmsghdr, Msghdr
 from mirrord_trace.supervisor.delivery.base import (
+    PATH_MAX,
     Call,
     MemoryFault,
     PresentAddresses,
     UseAddress,
     UseAddresses,
     UsePath,
+    UsePaths,
 )
 from mirrord_trace.supervisor.delivery.ptrace.lowering import plan, presenter
 from mirrord_trace.supervisor.delivery.ptrace.spaces import SLOT_SIZE
@@ -62,6 +64,22 @@ def test_path_goes_where_the_call_has_its_path(name: str, index: int) -> None:
     change = plan(call(name, 1, 2, 3, 4), UsePath(b"/stand/in"), SLOT)
     assert change.slot_data == b"/stand/in\0"
     assert change.arguments == ((index, SLOT),)
+    assert change.at_exit(-2) == -2
+
+
+@pytest.mark.parametrize(("name", "indices"), [("rename", (0, 1)), ("renameat2", (1, 3)), ("linkat", (1, 3))])
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 4095), (4095, 1), (4095, 4095), (4096, 5000)])
+def test_paths_go_where_the_call_has_its_paths(name: str, indices: tuple[int, int], lengths: tuple[int, int]) -> None:
+    paths = tuple(letter * length for letter, length in zip((b"o", b"n"), lengths, strict=True))
+    change = plan(call(name, 1, 2, 3, 4), UsePaths(paths), SLOT)
+    assert tuple(index for index, _ in change.arguments) == indices
+    assert len(change.slot_data) <= SLOT_SIZE
+    for (_, place), path in zip(change.arguments, paths, strict=True):
+        seen = change.slot_data[place - SLOT :][: len(path) + 1]
+        if len(path) < PATH_MAX:
+            assert seen == path + b"\0"
+        else:  # the kernel looks no further: ENAMETOOLONG
+            assert b"\0" not in seen[:PATH_MAX]
     assert change.at_exit(-2) == -2
 
 

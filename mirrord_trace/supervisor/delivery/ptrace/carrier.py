@@ -21,6 +21,7 @@ from mirrord_trace.supervisor.delivery.base import (
     UseAddress,
     UseAddresses,
     UsePath,
+    UsePaths,
     Verdict,
 )
 from mirrord_trace.supervisor.delivery.ptrace import cloning, requests
@@ -58,7 +59,7 @@ class Carrier:
                     self._skip(task, value)
                 case PresentAddresses():
                     self._run_to_exit(task, presenter(call, verdict))
-                case UseAddress() | UseAddresses() | UsePath():
+                case UseAddress() | UseAddresses() | UsePath() | UsePaths():
                     self._substitute(task, call, slot, verdict)
         except MemoryFault:
             self._skip(task, -errno.EFAULT)
@@ -112,7 +113,7 @@ class Carrier:
         requests.resume(task.tid)
 
     def _substitute(
-        self, task: Task, call: Call, slot: int | None, verdict: UseAddress | UseAddresses | UsePath
+        self, task: Task, call: Call, slot: int | None, verdict: UseAddress | UseAddresses | UsePath | UsePaths
     ) -> None:
         if slot is None:
             slot = task.space.take_slot()

@@ -16,12 +16,14 @@ from mirrord_syscalls.abi import Abi, ArgumentKind
 from mirrord_syscalls.sockaddr import SocketAddress, decode_sockaddr, encode_sockaddr
 from mirrord_syscalls.structs import Mmsghdr, Msghdr
 from mirrord_trace.supervisor.delivery.base import (
+    PATH_MAX,
     Call,
     Memory,
     PresentAddresses,
     UseAddress,
     UseAddresses,
     UsePath,
+    UsePaths,
 )
 from mirrord_trace.supervisor.delivery.ptrace.spaces import SLOT_SIZE
 
@@ -50,12 +52,13 @@ def argument_index(abi: Abi, name: str, kind: ArgumentKind) -> int:
     raise LookupError(f"{name} has no argument of kind {kind.name}")
 
 
-def plan(call: Call, verdict: UseAddress | UseAddresses | UsePath, slot: int) -> Plan:
+def plan(call: Call, verdict: UseAddress | UseAddresses | UsePath | UsePaths, slot: int) -> Plan:
     """Raises MemoryFault when the call's own arguments cannot be read."""
     match verdict:
         case UsePath(path):
-            index = argument_index(call.abi, call.name, ArgumentKind.PATH)
-            return Plan(path + b"\0", ((index, slot),), lambda result: result)
+            return _plan_paths(call, (path,), slot)
+        case UsePaths(paths):
+            return _plan_paths(call, paths, slot)
         case UseAddresses():
             return _plan_messages(call, verdict, slot)
         case UseAddress(address, done, control):
@@ -66,6 +69,17 @@ def plan(call: Call, verdict: UseAddress | UseAddresses | UsePath, slot: int) ->
             raw = encode_sockaddr(address)
             index = argument_index(call.abi, call.name, ArgumentKind.SOCKADDR)
             return Plan(raw, ((index, slot), (index + 1, len(raw))), done)
+
+
+def _plan_paths(call: Call, paths: tuple[bytes, ...], slot: int) -> Plan:
+    """One path behind the other. A slot has room for two; the kernel finds one too long of which it sees no end."""
+    places = (index for index, kind in enumerate(call.abi.arguments[call.name]) if kind is ArgumentKind.PATH)
+    data = b""
+    changes = []
+    for index, path in zip(places, paths, strict=True):
+        changes.append((index, slot + len(data)))
+        data += (path + b"\0")[:PATH_MAX]
+    return Plan(data, tuple(changes), lambda result: result)
 
 
 def _changed(header: Msghdr, place: int, address: SocketAddress | None, control: bytes | None) -> tuple[Msghdr, bytes]:

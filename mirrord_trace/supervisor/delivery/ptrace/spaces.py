@@ -22,7 +22,7 @@ from mirrord_trace.supervisor.delivery.base import PATH_MAX, MemoryFault, Memory
 
 PAGE_SIZE = 4096
 SLOT_SIZE = 8192
-"""Room for one rewritten call: a path of PATH_MAX bytes, or a batch of messages with their addresses."""
+"""Room for one rewritten call: two paths of PATH_MAX bytes, or a batch of messages with their addresses."""
 REGION_SIZE = 16 * SLOT_SIZE
 MAPPING = (0, REGION_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
 """The arguments of the mmap(2) that makes a region."""
