@@ -102,6 +102,11 @@ def normalised(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
+def _text(path: bytes) -> str:
+    """As patterns see it."""
+    return path.decode(errors="surrogateescape")
+
+
 def _nearest(above: Sequence[bytes], trees: frozenset[bytes]) -> int:
     """How long the path of the nearest of the trees is that what has these ancestors is in; 0: in none."""
     return 0 if trees.isdisjoint(above) else next(len(tree) for tree in above if tree in trees)
@@ -174,20 +179,24 @@ class FilesPolicy:
             return
         with self._adding:
             derived = self._derived
-            programs = derived.programs | {path}
-            places = {place for place in installation(path) if self._is_news(place)}
-            if not places and all(self.decide(path, writes=writes).place is Place.LOCAL for writes in (False, True)):
-                # Most are in /usr/bin. What is kept stays, as does what comes to be kept of it meanwhile.
-                self._derived = attrs.evolve(derived, programs=programs)
-            else:
-                self._derived = _Derived(programs, derived.installations | places)
+            programs, places = derived.programs | {path}, frozenset(installation(path)) - derived.installations
+            changed = attrs.evolve(derived, programs=programs, installations=derived.installations | places)
+            text = _text(path)
+            is_local = all(self._place(path, text, writes, derived) is Place.LOCAL for writes in (False, True))
+            if not is_local or any(map(self._matters, places)):
+                changed = attrs.evolve(changed, of_reads={}, of_writes={})
+            # Else what is kept stays, as does what comes to be kept of it meanwhile: most programs are in /usr/bin.
+            self._derived = changed
 
-    def _is_news(self, place: bytes) -> bool:
-        """Whether what belongs to a program is not local anyway."""
-        if place in self._derived.installations:
-            return False
+    def _matters(self, place: bytes) -> bool:
+        """Whether there may be paths in a directory that are local only if a program is installed there."""
+        rules = self._rules
         above = ancestors(place)
-        return self._local_trees.isdisjoint(above) or not self._mounted.isdisjoint(above)
+        return (
+            bool(rules.not_found or rules.read_write or rules.read_only)
+            or self._local_trees.isdisjoint(above)
+            or not self._mounted.isdisjoint(above)
+        )
 
     def decide(self, path: bytes, *, writes: bool) -> Decision:
         """Where an absolute path leads, for a call that only looks and reads, or for one that also changes something.
@@ -205,19 +214,29 @@ class FilesPolicy:
                 kept[path] = decision
         return decision
 
+    def is_written_remotely(self, path: bytes) -> bool:
+        """Whether a file of the target may be changed there. `path` is the target's: `mapping` does not concern it."""
+        if not self.may_write_remotely:
+            return False
+        path = normalised(path)
+        return self._place(path, _text(path), True, self._derived) is Place.REMOTE
+
     def _decided(self, path: bytes, writes: bool, derived: _Derived) -> Decision:
         path = normalised(path)
         if self.is_local_only:
             return Decision(Place.LOCAL, path)
-        text = path.decode(errors="surrogateescape")
+        text = _text(path)
         for pattern, replacement in self._rules.mapping:
             if found := pattern.search(text):
                 text = text[: found.start()] + found.expand(replacement) + text[found.end() :]
                 path = normalised(b"/" + text.encode(errors="surrogateescape"))
-                text = path.decode(errors="surrogateescape")
+                text = _text(path)
                 break
+        return Decision(self._place(path, text, writes, derived), path)
+
+    def _place(self, path: bytes, text: str, writes: bool, derived: _Derived) -> Place:
         place = self._by_patterns(text, writes) or self._by_default(path, writes, derived)
-        return Decision(Place.LOCAL if place is not Place.LOCAL and derived.needs(path) else place, path)
+        return Place.LOCAL if place is not Place.LOCAL and derived.needs(path) else place
 
     def _by_patterns(self, text: str, writes: bool) -> Place | None:
         rules = self._rules

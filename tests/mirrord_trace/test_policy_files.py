@@ -335,6 +335,16 @@ def test_what_is_no_absolute_path_adds_nothing(path: bytes) -> None:
     assert places(decided, b"/") == (LOCAL, LOCAL)
 
 
+@pytest.mark.parametrize("program", [b"/opt/app/bin/app", b"/work/shop/out/bin/app", b"/srv/app/bin/app"])
+def test_libraries_beside_an_executed_program_are_local_whatever_patterns_say(program: bytes) -> None:
+    decided = policy(read_only="/")
+    library = program.replace(b"/bin/app", b"/lib/libapp.so.1")
+    assert places(decided, library) == (REMOTE, LOCAL)
+    decided.add_program(program)
+    assert places(decided, library) == (LOCAL, LOCAL)
+    assert places(decided, program + b".conf") == (REMOTE, LOCAL)
+
+
 def test_nearer_of_mount_and_installation_decides() -> None:
     decided = policy([b"/data", b"/data/tools/etc", b"/srv/app"])
     decided.add_program(b"/data/tools/bin/tool")
@@ -372,6 +382,23 @@ def test_whether_anything_can_be_written_remotely(said: dict[str, Any], may_writ
     assert decided.is_local_only == (said.get("mode") == "local")
 
 
+@pytest.mark.parametrize(
+    ("said", "path", "is_written"),
+    [
+        ({"mode": "write"}, b"/srv/x", True),
+        ({"mode": "write"}, b"/srv/../etc/x", False),
+        ({"mode": "write", "mapping": {"^/srv": "/etc"}}, b"/srv/x", True),
+        ({"mode": "write", "mapping": {"^/etc": "/srv"}}, b"/etc/x", False),
+        ({"read_write": "^/srv/rw/"}, b"/srv/rw/x", True),
+        ({"read_write": "^/srv/rw/"}, b"/srv/x", False),
+        ({"mode": "local", "read_write": "^/srv/rw/"}, b"/srv/rw/x", False),
+        ({}, b"/srv/x", False),
+    ],
+)
+def test_which_files_of_the_target_may_be_changed(said: dict[str, Any], path: bytes, is_written: bool) -> None:
+    assert policy(**said).is_written_remotely(path) == is_written
+
+
 # Answers that are kept
 
 
@@ -396,6 +423,13 @@ def test_a_program_among_what_a_pattern_names_is_local_all_the_same() -> None:
     decided.add_program(b"/usr/bin/ls")
     assert places(decided, b"/usr/bin/ls") == (LOCAL, LOCAL)
     assert places(decided, b"/usr/bin/cat") == (REMOTE, LOCAL)
+
+
+def test_a_program_that_a_mapping_leads_to_is_local() -> None:
+    decided = policy(mapping={"^/a/": "/srv/", "^/srv/": "/etc/"}, read_only="^/srv/")
+    assert decided.decide(b"/a/tool", writes=False) == Decision(REMOTE, b"/srv/tool")
+    decided.add_program(b"/srv/tool")
+    assert decided.decide(b"/a/tool", writes=False) == Decision(LOCAL, b"/srv/tool")
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
