@@ -211,7 +211,7 @@ class UsePath:
 
 @attrs.frozen
 class UsePaths:
-    """The call (rename, link, …) is made with these absolute paths, one for each path argument in order; it may wait."""
+    """The call (rename, link, …) is made with these absolute paths, one for each of its own in order; it may wait."""
 
     paths: tuple[bytes, ...]
 
@@ -269,7 +269,7 @@ class PathEndings:
 
 @attrs.define(eq=False)
 class LocalPaths:
-    """Paths that concern nobody, whatever a call does with them: found out by the handlers, for the delivery to look up.
+    """Paths that concern nobody, whatever a call does with them: found out by the handlers, looked up by the delivery.
 
     A value as well: a delivery may look where Python is not, and then says where else to put them (`copy_to`). Bounded:
     when there are too many, all are forgotten and found out anew. For the delivery's thread only.

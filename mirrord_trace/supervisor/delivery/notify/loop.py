@@ -1,9 +1,9 @@
 """Receives calls, and lets go at once of those that concern nobody: most, for they open or examine files by path.
 
 What is done here is paid by each intercepted call: a wake-up, and three system calls (receive, read the path, let go);
-a fourth for a relative path, whose directory must be known. `_loop.c` does it without the interpreter and its lock, at a third of the price, and while relays are busy at a
-fraction of it. It is built when mirrord-trace is installed where there is a C compiler; elsewhere the same is done in
-Python.
+a fourth for a relative path, whose directory must be known. `_loop.c` does it without the interpreter and its lock, at
+a third of the price, and while relays are busy at a fraction of it. It is built when mirrord-trace is installed where
+there is a C compiler; elsewhere the same is done in Python.
 """
 
 from __future__ import annotations

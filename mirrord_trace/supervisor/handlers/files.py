@@ -1,0 +1,398 @@
+"""Calls that name files: each path is made absolute as text, and the policy says whose it is.
+
+What is this machine's the kernel does as ever. What is the target's is done on the mirror tree, a local directory that
+shows the target's files: the call is made with the path below the tree's root, and from there on (relative paths,
+reads, listings) the kernel needs nobody. Where a process works inside the tree, it is told the target's names: by
+getcwd(2), by readlink(2), and by what the tree itself says.
+
+Writing stays on this machine unless the policy says otherwise, and what was written here is read here: a place that
+was opened for writing, or made, is this machine's from then on if it exists. What exists only in the target and may
+not be changed fails as on a read-only file system (EROFS).
+
+The first test is textual, as mirrord's. A link of this machine that leads to a remote place is not seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from mirrord_syscalls.subscription import Rule
+from mirrord_trace.policy.files import Decision, FilesPolicy, Place, normalised
+from mirrord_trace.policy.names import LAST_COMPONENTS, PRESENTED
+from mirrord_trace.remote_files import RemoteFiles
+from mirrord_trace.supervisor.delivery.base import (
+    AT_FDCWD,
+    PASS,
+    Call,
+    Fail,
+    Interest,
+    LocalPaths,
+    PathEndings,
+    Return,
+    UsePath,
+    UsePaths,
+    Verdict,
+)
+from mirrord_trace.supervisor.handlers.answer import Answer
+from mirrord_trace.supervisor.handlers.path_calls import (
+    EXECUTING,
+    NAMES_READING,
+    PATHS,
+    READING_LINKS,
+    PathArgument,
+    Use,
+    use_of,
+)
+from mirrord_trace.supervisor.surroundings import programs_executed_with
+from mirrord_trace.tree.base import Need, Tree
+
+_ENDINGS: Final = PathEndings(LAST_COMPONENTS)
+_LINKS_TO_FILES: Final = (b"cwd", b"exe", b"root")
+"""Members of /proc/PID that are links to what the process has open."""
+_WRITTEN_AT_MOST: Final = 65_536
+_PROGRAMS_AT_MOST: Final = 4096
+_SCRIPT: Final = b"#!"
+
+
+@attrs.frozen
+class _Named:
+    """What a path of a call names."""
+
+    whole: bytes
+    """Absolute, as the process would write it: below the tree it has the target's name."""
+    raw: bytes
+    is_relative: bool
+    in_tree: bool
+    """Whether it is reached through the tree already: relative to a directory there, or by the tree's own name."""
+
+    @property
+    def names_tree(self) -> bool:
+        """Whether it is a path through the tree as this machine sees it."""
+        return self.in_tree and not self.is_relative
+
+    @property
+    def climbs(self) -> bool:
+        """Whether a component is `..`, so that links on the way matter."""
+        return b".." in self.whole.split(b"/")
+
+
+@attrs.define(eq=False)
+class FileHandlers:
+    """`presented` says where the stand-in of each file that tells names lies; one that is not in it does not exist."""
+
+    policy: FilesPolicy
+    presented: Mapping[bytes, bytes]
+    tree: Tree | None = None
+    """None where nothing is ever remote."""
+    files: RemoteFiles | None = None
+    """The target's files, with the tree."""
+    _local: LocalPaths = attrs.field(factory=LocalPaths)
+    _written: set[bytes] = attrs.field(factory=set)
+    """Where a call that writes was let go on here although the target's file would be read."""
+    _programs: set[bytes] = attrs.field(factory=set)
+    """What was executed, as the policy was told."""
+
+    def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
+        """Those of our calls that the architecture has (`calls`: names to numbers)."""
+        if self.tree is None:
+            return tuple(Interest(Rule(name), self.handle, _ENDINGS) for name in NAMES_READING if name in calls)
+        named = tuple(
+            Interest(Rule(name), self.handle, None if name in EXECUTING or len(paths) > 1 else self._local)
+            for name, paths in PATHS.items()
+            if name in calls
+        )
+        return (*named, Interest(Rule("getcwd"), self.working_directory))
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def handle(self, call: Call) -> Answer:
+        """Every call with a path."""
+        paths = PATHS[call.name]
+        if len(paths) > 1:
+            return self._two(call, paths)
+        named = self._named(call, paths[0])
+        if named is None:
+            return self._without_path(call, paths[0]) if call.name in READING_LINKS else PASS
+        if call.name in EXECUTING:
+            return self._execute(call, named)
+        try:
+            use = use_of(call)
+        except ValueError:
+            return PASS
+        if call.name in READING_LINKS and (link := self._link_of_proc(call, named)) is not None:
+            return self._answer_link(call, link)
+        if named.names_tree:
+            return self._there(call, named, Decision(Place.REMOTE, normalised(named.whole)), use)
+        decision, may_keep = self._decide(call, named, use)
+        match decision.place:
+            case Place.NOT_FOUND:
+                return Fail(errno.ENOENT)
+            case Place.LOCAL:
+                return self._here(call, named, decision, use, may_keep=may_keep)
+            case Place.REMOTE:
+                return self._there(call, named, decision, use)
+
+    def working_directory(self, call: Call) -> Verdict:
+        """getcwd(2) inside the tree gives the target's name of the directory."""
+        directory = call.directory(AT_FDCWD)
+        shown = self._pod_path(directory)
+        if shown is None:
+            return PASS
+        data = shown + b"\0"
+        if call.arguments[1] < len(data):
+            return Fail(errno.ERANGE)
+        return Return(len(data), ((call.arguments[0], data),))
+
+    # -- what a path names --------------------------------------------------------------------------------------------
+
+    def _named(self, call: Call, argument: PathArgument) -> _Named | None:
+        """None: an empty path, which means the descriptor itself, or one that is relative to nothing we can name."""
+        raw = call.memory.read_string(call.arguments[argument.index])
+        if not raw:
+            return None
+        if raw.startswith(b"/"):
+            inside = self._pod_path(raw)
+            return _Named(raw if inside is None else inside, raw, False, inside is not None)
+        directory = call.directory(AT_FDCWD if argument.directory is None else call.integer(argument.directory))
+        if directory is None or not directory.startswith(b"/"):
+            return None
+        inside = self._pod_path(directory)
+        return _Named(b"%s/%s" % (directory if inside is None else inside, raw), raw, True, inside is not None)
+
+    def _pod_path(self, path: bytes | None) -> bytes | None:
+        return None if self.tree is None or path is None else self.tree.pod_path(path)
+
+    def _decide(self, call: Call, named: _Named, use: Use) -> tuple[Decision, bool]:
+        """Whose it is for this use, and whether that holds for every use of this path."""
+        decision = self.policy.decide(named.whole, writes=use.writes)
+        other = self.policy.decide(named.whole, writes=not use.writes)
+        if decision.place is other.place and decision.path == other.path:
+            return decision, True
+        if decision.place is Place.REMOTE and self._was_written(call, decision.path):
+            return attrs.evolve(decision, place=Place.LOCAL), False
+        if use.writes and decision.place is Place.LOCAL and other.place is Place.REMOTE:
+            if use.is_local_write or _exists(call.tid, decision.path):
+                self._remember_written(decision.path)
+            else:
+                return attrs.evolve(other, place=Place.REMOTE), False
+        return decision, False
+
+    def _was_written(self, call: Call, path: bytes) -> bool:
+        if not self._written:
+            return False
+        part = path
+        while part not in self._written:
+            part = os.path.dirname(part)
+            if len(part) <= 1:
+                return False
+        return _exists(call.tid, path)
+
+    def _remember_written(self, path: bytes) -> None:
+        if len(self._written) >= _WRITTEN_AT_MOST:
+            self._written.clear()
+        self._written.add(path)
+
+    # -- this machine's -----------------------------------------------------------------------------------------------
+
+    def _here(self, call: Call, named: _Named, decision: Decision, use: Use, *, may_keep: bool) -> Answer:
+        if decision.path in PRESENTED and not use.writes and _sees_our_root(call.tid):
+            stand_in = self.presented.get(decision.path)
+            return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
+        if self._must_be_led(named, decision):
+            return UsePath(decision.path, may_wait=True)
+        if may_keep and decision.path not in PRESENTED and not self._is_link_to_file(decision.path):
+            self._local.add(named.raw, named.whole[: -len(named.raw) - 1] if named.is_relative else None)
+        return PASS
+
+    def _must_be_led(self, named: _Named, decision: Decision) -> bool:
+        """Whether the kernel, left alone, would look elsewhere than where the text leads."""
+        if decision.path != normalised(named.whole) or named.in_tree:
+            return True
+        if not named.climbs:
+            return False
+        before, _, _ = named.whole.partition(b"/..")
+        return bool(before) and self.policy.decide(before, writes=False).place is not Place.LOCAL
+
+    # -- the target's -------------------------------------------------------------------------------------------------
+
+    def _there(self, call: Call, named: _Named, decision: Decision, use: Use) -> Answer:
+        tree = self.tree
+        assert tree is not None, "nothing is remote without a tree"
+        if not _sees_our_root(call.tid):
+            return PASS
+        if decision.path in PRESENTED and not use.writes:
+            stand_in = self.presented.get(decision.path)
+            return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
+        if call.name in READING_LINKS:
+            return self._read_link(call, tree, decision.path)
+        if use.writes and not tree.may_write:
+            return self._refuse(decision.path)
+        is_as_written = decision.path == normalised(named.whole)
+        if is_as_written and named.climbs:
+            # What follows a link's name and ".." only the target can tell.
+            return _when_ready(tree, named.whole, use.need, UsePath(tree.root + named.whole, may_wait=True))
+        must_be_directory = named.raw.endswith((b"/", b"/.")) and decision.path != b"/"
+        path = decision.path + (b"/" if must_be_directory else b"")
+        is_led_there = named.in_tree and is_as_written
+        if tree.is_ready(path, use.need):
+            # What the tree knows already it tells without asking the target.
+            return PASS if is_led_there else UsePath(tree.root + path, may_wait=not use.examines)
+        return _when_ready(tree, path, use.need, PASS if is_led_there else UsePath(tree.root + path, may_wait=True))
+
+    def _execute(self, call: Call, named: _Named) -> Answer:
+        """Programs are this machine's; a script that only the target has runs if its interpreter is here."""
+        decision = self.policy.decide(named.whole, writes=False)
+        is_remote = named.names_tree or decision.place is Place.REMOTE
+        is_here = not is_remote or (not named.in_tree and _exists(call.tid, decision.path))
+        if self.tree is None or is_here or not _sees_our_root(call.tid):
+            self._note_program(decision.path)
+            return PASS
+        return self._execute_script(self.tree, named, decision.path)
+
+    def _note_program(self, path: bytes) -> None:
+        if path not in self._programs:
+            if len(self._programs) >= _PROGRAMS_AT_MOST:
+                return
+            self._programs.add(path)
+            for program in programs_executed_with(path):
+                self.policy.add_program(program)
+
+    async def _execute_script(self, tree: Tree, named: _Named, path: bytes) -> Verdict:
+        try:
+            if await self._beginning(path, len(_SCRIPT)) != _SCRIPT:
+                return Fail(errno.EACCES)  # as on a file system that is mounted noexec
+            place = await tree.ensure(path, Need.CONTENT)
+        except OSError as error:
+            return Fail(error.errno or errno.EIO)
+        return PASS if named.in_tree else UsePath(place, may_wait=True)
+
+    async def _beginning(self, path: bytes, length: int) -> bytes:
+        handle = await self._files.open(await self._real_path(path, follow=True), os.O_RDONLY)
+        try:
+            return await handle.read(0, length)
+        finally:
+            handle.close()
+
+    @property
+    def _files(self) -> RemoteFiles:
+        assert self.files is not None, "nothing is remote without the target's files"
+        return self.files
+
+    async def _real_path(self, path: bytes, *, follow: bool) -> bytes:
+        """Where in the target something lies. Raises OSError when there is nothing."""
+        visited = (await self._files.look(path, follow=follow)).visited
+        if not visited:
+            return b"/"
+        if visited[-1].status is None:
+            raise OSError(visited[-1].errno, os.strerror(visited[-1].errno), path)
+        return visited[-1].path
+
+    async def _refuse(self, path: bytes) -> Verdict:
+        """What a read-only file system says to a change."""
+        try:
+            await self._real_path(path, follow=False)
+        except OSError as error:
+            return Fail(error.errno or errno.EIO)
+        return Fail(errno.EROFS)
+
+    def _two(self, call: Call, paths: tuple[PathArgument, ...]) -> Answer:
+        """rename, link: on one side, or EXDEV."""
+        found: list[tuple[_Named, Decision]] = []
+        for position, argument in enumerate(paths):
+            named = self._named(call, argument)
+            if named is None:
+                return PASS
+            decision, _ = self._decide(call, named, Use(True, position > 0, Need.CHANGE))
+            if decision.place is Place.NOT_FOUND:
+                return Fail(errno.ENOENT)
+            found.append((named, decision))
+        if all(decision.place is Place.LOCAL for _, decision in found):
+            if not any(self._must_be_led(named, decision) for named, decision in found):
+                return PASS
+            return UsePaths(tuple(decision.path for _, decision in found))
+        tree = self.tree
+        assert tree is not None, "nothing is remote without a tree"
+        (_, old), (_, new) = found
+        may_change = self.policy.decide(old.path, writes=True).place is Place.REMOTE
+        if old.place is Place.REMOTE and not (may_change and tree.may_write):
+            return self._refuse(old.path)
+        if old.place is not new.place:
+            return Fail(errno.EXDEV)
+        return _when_both_ready(tree, (old.path, new.path))
+
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def _without_path(self, call: Call, argument: PathArgument) -> Answer:
+        """readlinkat(2) with an empty path: of the link that the descriptor itself is."""
+        if argument.directory is None or self.tree is None:
+            return PASS
+        path = self._pod_path(call.directory(call.integer(argument.directory)))
+        return PASS if path is None else self._read_link(call, self.tree, path)
+
+    async def _read_link(self, call: Call, tree: Tree, path: bytes) -> Verdict:
+        try:
+            target = await tree.read_link(path)
+        except OSError as error:
+            return Fail(error.errno or errno.EIO)
+        return self._answer_link(call, target)
+
+    def _answer_link(self, call: Call, target: bytes) -> Verdict:
+        index = PATHS[call.name][0].index + 1
+        room = call.integer(index + 1)
+        if room <= 0:
+            return Fail(errno.EINVAL)
+        return Return(len(target[:room]), ((call.arguments[index], target[:room]),))
+
+    @staticmethod
+    def _is_link_to_file(path: bytes) -> bool:
+        if not path.startswith(b"/proc/"):
+            return False
+        directory, last = os.path.split(path)
+        return last in _LINKS_TO_FILES or directory.endswith(b"/fd")
+
+    def _link_of_proc(self, call: Call, named: _Named) -> bytes | None:
+        """The target's name of what a link of /proc leads to, if that is in the tree."""
+        path = normalised(named.whole)
+        if not self._is_link_to_file(path):
+            return None
+        process, rest = path[len(b"/proc/") :].split(b"/", 1)
+        if process in (b"self", b"thread-self"):
+            process = b"%d" % call.tid
+        try:
+            return self._pod_path(os.readlink(b"/proc/%s/%s" % (process, rest)))
+        except OSError:
+            return None
+
+
+async def _when_ready(tree: Tree, path: bytes, need: Need, verdict: Verdict) -> Verdict:
+    try:
+        place = await tree.ensure(path, need)
+    except OSError as error:
+        return Fail(error.errno or errno.EIO)
+    return verdict if place == tree.root + path else UsePath(place, may_wait=True)
+
+
+async def _when_both_ready(tree: Tree, paths: tuple[bytes, ...]) -> Verdict:
+    try:
+        return UsePaths(tuple([await tree.ensure(path, Need.CHANGE) for path in paths]))
+    except OSError as error:
+        return Fail(error.errno or errno.EIO)
+
+
+def _exists(tid: int, path: bytes) -> bool:
+    """Whether the task has something under this absolute path, be it a link that leads nowhere."""
+    return os.path.lexists(b"/proc/%d/root%s" % (tid, path))
+
+
+def _sees_our_root(tid: int) -> bool:
+    """False after a chroot or pivot_root of the task: then these paths are not this machine's."""
+    try:
+        theirs, ours = os.stat(f"/proc/{tid}/root"), os.stat("/")
+    except OSError:
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)

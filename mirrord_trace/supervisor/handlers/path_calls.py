@@ -1,0 +1,152 @@
+"""What the calls that name files do with them: which arguments are paths, and whether a call only reads.
+
+Where the paths are follows from the calls' arguments (`mirrord_syscalls.abi.ARGUMENTS`); what is done there is said
+here, for every call that is intercepted. Calls that only root may make in a mount namespace of its own (mount, chroot,
+open_tree, …) are not: they concern this machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind
+from mirrord_syscalls.structs import OpenHow
+from mirrord_trace.supervisor.delivery.base import Call
+from mirrord_trace.tree.base import Need
+
+_AT_SYMLINK_NOFOLLOW: Final = 0x100  # linux/fcntl.h
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+"""Flags of an open that is to write, as mirrord has it."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_EXAMINING: Final = _words("stat newfstatat statx access faccessat faccessat2")
+_READING: Final = _words(
+    "statfs getxattr listxattr getxattrat listxattrat file_getattr inotify_add_watch fanotify_mark"
+)
+_READING_LINKS: Final = _words("readlink readlinkat lgetxattr llistxattr name_to_handle_at")
+_MAKING: Final = _words("mkdir mkdirat mknod mknodat symlink symlinkat")
+_CHANGING: Final = _words(
+    """
+    rmdir unlink unlinkat rename renameat renameat2 link linkat chmod fchmodat fchmodat2 chown lchown fchownat utime
+    utimes futimesat utimensat truncate setxattr lsetxattr removexattr lremovexattr setxattrat removexattrat
+    file_setattr
+    """
+)
+_FLAGS: Final = {"newfstatat": 3, "statx": 2, "faccessat2": 3, "getxattrat": 2, "listxattrat": 2, "file_getattr": 4}
+"""Which argument says whether links are followed."""
+_OPENING: Final[Mapping[str, int | None]] = {"open": 1, "openat": 2, "openat2": None, "creat": None}
+"""Which argument has the flags, where one has."""
+EXECUTING: Final = ("execve", "execveat")
+
+
+@attrs.frozen
+class PathArgument:
+    """Where a path is among a call's arguments, and where the descriptor that it is relative to."""
+
+    index: int
+    directory: int | None
+    """None: it is relative to the working directory."""
+
+
+def _paths_of(name: str) -> tuple[PathArgument, ...]:
+    kinds = ARGUMENTS[name]
+    return tuple(
+        PathArgument(index, index - 1 if index and kinds[index - 1] is ArgumentKind.DIRFD else None)
+        for index, kind in enumerate(kinds)
+        if kind is ArgumentKind.PATH
+    )
+
+
+PATHS: Final[Mapping[str, tuple[PathArgument, ...]]] = MappingProxyType(
+    {
+        name: _paths_of(name)
+        for name in (
+            *_EXAMINING,
+            "lstat",
+            *_READING,
+            *_READING_LINKS,
+            *_MAKING,
+            *_CHANGING,
+            *_OPENING,
+            *EXECUTING,
+            "chdir",
+        )
+    }
+)
+"""The calls, and their paths."""
+
+READING_LINKS: Final = frozenset(("readlink", "readlinkat"))
+NAMES_READING: Final = _words(
+    "open openat openat2 stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat"
+)
+"""Calls by which a program reads the files that tell names."""
+
+
+@attrs.frozen
+class Use:
+    """What a call does with its path."""
+
+    writes: bool
+    is_local_write: bool
+    """Whether it writes here even where nothing is here yet: what makes something new, and every open for writing."""
+    need: Need
+    examines: bool = False
+    """Whether it asks for no more than attributes."""
+
+
+_EXAMINES_LINK: Final = Use(False, False, Need.ATTRIBUTES, True)
+_EXAMINES: Final = Use(False, False, Need.TARGET, True)
+_READS_LINK: Final = Use(False, False, Need.ATTRIBUTES)
+_READS: Final = Use(False, False, Need.TARGET)
+_READS_CONTENT: Final = Use(False, False, Need.CONTENT)
+_LISTS: Final = Use(False, False, Need.LISTING)
+_WRITES: Final = Use(True, True, Need.CHANGE)
+_CHANGES: Final = Use(True, False, Need.CHANGE)
+_BY_NAME: Final[Mapping[str, Use]] = MappingProxyType(
+    {
+        **dict.fromkeys(_EXAMINING, _EXAMINES),
+        "lstat": _EXAMINES_LINK,
+        **dict.fromkeys(_READING, _READS),
+        **dict.fromkeys(_READING_LINKS, _READS_LINK),
+        **dict.fromkeys(_MAKING, _WRITES),
+        **dict.fromkeys(_CHANGING, _CHANGES),
+        **dict.fromkeys(EXECUTING, _READS_CONTENT),
+        "creat": _WRITES,
+        "chdir": _LISTS,
+    }
+)
+
+
+def use_of(call: Call) -> Use:
+    """What this very call does. Raises MemoryFault; ValueError for an openat2 that the kernel will refuse."""
+    if call.name in ("open", "openat", "openat2"):
+        return _use_of_open(_open_flags(call))
+    index = _FLAGS.get(call.name)
+    use = _BY_NAME[call.name]
+    if index is not None and call.arguments[index] & _AT_SYMLINK_NOFOLLOW:
+        return _EXAMINES_LINK if use.examines else _READS_LINK
+    return use
+
+
+def _use_of_open(flags: int) -> Use:
+    if flags & os.O_PATH:
+        return _READS_LINK if flags & os.O_NOFOLLOW else _READS
+    if flags & _WRITING:
+        return _WRITES
+    return _LISTS if flags & os.O_DIRECTORY else _READS_CONTENT
+
+
+def _open_flags(call: Call) -> int:
+    index = _OPENING[call.name]
+    if index is not None:
+        return call.integer(index)
+    return OpenHow.decode(call.memory.read(call.arguments[2], OpenHow.SIZE)).flags
