@@ -144,7 +144,7 @@ def c_program(name: str, library: str, *, debugged: bool = False) -> Path:
         toolchain = _musl(stripped=library == "musl-stripped", debugged=debugged)
     directory = PROGRAMS / "c"
     source = directory / f"{name}.c"
-    return _built(toolchain, name, str(source), [source, directory / "conformance.h"], directory)
+    return _built(toolchain, name, str(source), [source, *sorted(directory.glob("*.h"))], directory)
 
 
 def go_program(name: str, *, stripped: bool = False, debugged: bool = False) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import places
+from tests.conformance.file_worlds import TREES, ChangingWorld, FileWorld, files_pod
 from tests.conformance.harness import DELIVERIES, NATIVE, Outcome, World, become_subreaper
 from tests.conformance.pods import ConformancePod
 
@@ -69,3 +70,42 @@ def delivery(request: pytest.FixtureRequest) -> str:
     """For cases that have no native half."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def pod_with_files() -> Iterator[ConformancePod]:
+    """The pod with a tree of files in /srv/data that this machine does not have."""
+    become_subreaper()
+    with files_pod() as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
+def native_remains() -> dict[tuple[str, ...], str]:
+    """What programs left in their directories inside the pod."""
+    return {}
+
+
+@pytest.fixture(params=[NATIVE, *(f"{delivery}-{tree}" for tree in TREES for delivery in DELIVERIES)])
+def reading(
+    request: pytest.FixtureRequest,
+    pod_with_files: ConformancePod,
+    outside: ConformancePod,
+    native_outcomes: dict[tuple[object, ...], Outcome],
+) -> FileWorld:
+    """Inside the pod with the files, then outside with each delivery and each tree."""
+    delivery, _, tree = request.param.partition("-")
+    return FileWorld(delivery, pod_with_files, outside, native_outcomes, tree)
+
+
+@pytest.fixture(params=[NATIVE, *(f"{delivery}-fuse" for delivery in DELIVERIES)])
+def changing(
+    request: pytest.FixtureRequest,
+    pod_with_files: ConformancePod,
+    outside: ConformancePod,
+    native_outcomes: dict[tuple[object, ...], Outcome],
+    native_remains: dict[tuple[str, ...], str],
+) -> ChangingWorld:
+    """The same for what only the tree that can be written to does."""
+    delivery, _, tree = request.param.partition("-")
+    return ChangingWorld(delivery, pod_with_files, outside, native_outcomes, tree, native_remains)
