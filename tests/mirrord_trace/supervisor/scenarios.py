@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind, native_abi
 from mirrord_syscalls.sockaddr import Inet4, SocketAddress, decode_sockaddr
 from mirrord_syscalls.structs import Mmsghdr
 from mirrord_syscalls.subscription import Equals, Rule
@@ -29,6 +30,7 @@ from mirrord_trace.supervisor.delivery.base import (
     UseAddress,
     UseAddresses,
     UsePath,
+    UsePaths,
     Verdict,
 )
 from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall
@@ -102,6 +104,30 @@ def _redirect(call: Call) -> Verdict:
 
 def redirect_paths(_: trio.Nursery) -> list[Interest]:
     return [on("openat", _redirect)]
+
+
+MIRRORED = b"/mirrored"
+"""What programs call the directory TREE."""
+LEFT_ALONE = ("chroot", "open_tree")
+
+
+def mirror(_: trio.Nursery) -> list[Interest]:
+    """Every call that names files below MIRRORED, which is nowhere, is made in the directory TREE."""
+    tree = os.environb[b"TREE"]
+
+    def lead(call: Call) -> Verdict:
+        places = [index for index, kind in enumerate(ARGUMENTS[call.name]) if kind is ArgumentKind.PATH]
+        paths = [call.memory.read_string(call.arguments[index]) for index in places]
+        if not all(path.startswith(MIRRORED) for path in paths):
+            return PASS
+        led = tuple(tree + path.removeprefix(MIRRORED) for path in paths)
+        return UsePath(*led, may_wait=True) if len(led) == 1 else UsePaths(led)
+
+    return [
+        on(name, lead)
+        for name in native_abi().arguments
+        if ArgumentKind.PATH in ARGUMENTS[name] and name not in LEFT_ALONE
+    ]
 
 
 def hold_reads(nursery: trio.Nursery) -> list[Interest]:
@@ -200,6 +226,7 @@ SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
         nothing,
         verdicts,
         redirect_paths,
+        mirror,
         hold_reads,
         errors,
         bug,

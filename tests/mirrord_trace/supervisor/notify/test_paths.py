@@ -309,6 +309,57 @@ def test_files_are_read_with_the_tasks_rights(stand_in: StandIn, mode: int, grou
     assert read_and_close(stand_in.opened("openat", AT_FDCWD, ASKED_AT, os.O_RDWR)[0]) == CONTENT
 
 
+WITHOUT_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+READING_EVERYTHING = [
+    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+]  # fmt: skip
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[int]:
+    """A task that is what it will be: it has said so."""
+    with subprocess.Popen([*command, "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        try:
+            yield child.pid
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize(
+    ("command", "reads", "writes", "is_accessible"),
+    [([], True, True, True), (WITHOUT_CAPABILITIES, False, False, False), (READING_EVERYTHING, True, False, False)],
+)
+def test_capabilities_are_the_tasks(
+    stand_in: StandIn, command: list[str], reads: bool, writes: bool, is_accessible: bool
+) -> None:
+    os.chown(stand_in.path, 4712, 4712)
+    stand_in.path.chmod(0o600)
+    before = Credentials.of(os.getpid())
+    with running(command) as tid:
+        theirs = StandIn(stand_in.path, tid)
+        for flags, may in ((os.O_RDONLY, reads), (os.O_WRONLY, writes)):
+            reply = theirs.call("openat", AT_FDCWD, ASKED_AT, flags)
+            assert (reply != Result(-errno.EACCES)) == may
+            if isinstance(reply, Descriptor):
+                os.close(reply.number)
+        allowed = theirs.call("faccessat2", AT_FDCWD, ASKED_AT, os.R_OK, 0)
+        assert allowed == Result(0 if is_accessible else -errno.EACCES)
+        assert theirs.call("faccessat2", AT_FDCWD, ASKED_AT, os.R_OK, AT_EACCESS) == Result(
+            0 if reads else -errno.EACCES
+        )
+    assert Credentials.of(os.getpid()) == before
+
+
+def test_capabilities_in_a_user_namespace_of_its_own_count_for_nothing(stand_in: StandIn) -> None:
+    os.chown(stand_in.path, 4712, 4712)
+    stand_in.path.chmod(0o600)
+    with running(["unshare", "--user", "--map-root-user"]) as tid:
+        assert StandIn(stand_in.path, tid).call("openat", AT_FDCWD, ASKED_AT, os.O_RDONLY) == Result(-errno.EACCES)
+
+
 def test_access_asks_for_the_real_user(stand_in: StandIn) -> None:
     stand_in.path.chmod(0o600)
     program = "import os, time; os.setresuid(65534, 0, 0); print(flush=True); time.sleep(1000)"
