@@ -1,0 +1,146 @@
+"""What all parts of the FUSE server share: what is known, which inodes the kernel knows, and who asks.
+
+The kernel asks by inode, the agent is asked by path. A path is where we met the inode last; all that the agent tells is
+compared with the inode, for the pod's files may be moved by others. If the inode is no longer there, ESTALE makes the
+kernel look the whole path up again (path_openat, retry_estale in fs/namei.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import attrs
+import pyfuse3
+import trio
+
+from mirrord_trace.remote_files import Looked, RemoteFiles, Status
+from mirrord_trace.tree.inodes import Inode, Inodes
+from mirrord_trace.tree.known import Fact, Known
+
+
+def failure(number: int) -> OSError:
+    """An error of the kernel's interface."""
+    return OSError(number, os.strerror(number))
+
+
+def entry_attributes(number: int, status: Status, lifetime_s: float) -> pyfuse3.EntryAttributes:
+    """A status as the kernel is told it."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = number
+    entry.entry_timeout = lifetime_s
+    entry.attr_timeout = lifetime_s
+    entry.st_mode = status.mode
+    entry.st_nlink = status.nlink
+    entry.st_uid = status.uid
+    entry.st_gid = status.gid
+    entry.st_rdev = status.rdev
+    entry.st_size = status.size
+    entry.st_blocks = status.blocks
+    entry.st_blksize = status.blksize
+    entry.st_atime_ns = status.atime_ns
+    entry.st_mtime_ns = status.mtime_ns
+    entry.st_ctime_ns = status.ctime_ns
+    return entry
+
+
+def absent_entry(lifetime_s: float) -> pyfuse3.EntryAttributes:
+    """That there is nothing, for the kernel to remember."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = lifetime_s
+    return entry
+
+
+@attrs.define(eq=False)
+class Serving:
+    """The state of one mount."""
+
+    files: RemoteFiles
+    root: bytes
+    """Where it is mounted."""
+    writable: Callable[[bytes], bool]
+    """Whether a path of the pod may be changed."""
+    nursery: trio.Nursery
+    """For what goes on after a request is answered; cancelled at the end."""
+    known: Known = attrs.field(factory=Known)
+    inodes: Inodes = attrs.field(factory=Inodes)
+
+    async def look(self, path: bytes, *, follow: bool = False, content_limit: int = 0) -> Looked:
+        """Walks along a path at the agent and takes in what is there."""
+        since_s = self.known.clock()
+        looked = await self.files.look(path or b"/", follow=follow, content_limit=content_limit)
+        self.known.learn(path, looked, follow=follow, since_s=since_s)
+        return looked
+
+    async def fact_at(self, parent: Inode, name: bytes) -> Fact:
+        """What is known of an entry of a directory; the agent is asked where that is nothing."""
+        directory = parent.path()
+        fact = self.known.entry(directory, name)
+        if fact is not None:
+            return fact
+        path = directory + b"/" + name
+        looked = await self.look(path)
+        fact = self.known.entry(directory, name)
+        if fact is None or looked.result.path != path:
+            raise failure(errno.ESTALE)  # the directory is somewhere else by now
+        return fact
+
+    def fresh(self, inode: Inode) -> Fact | None:
+        """What is known of an inode."""
+        for path in inode.paths():
+            fact = self.known.fact(path)
+            if fact is not None and fact.status is not None and self.is_at(inode, fact.status):
+                return fact
+        return None
+
+    async def path_and_fact(self, inode: Inode) -> tuple[bytes, Fact]:
+        """Where an inode is, and what is known of it, after asking where that is nothing. Raises OSError: ESTALE."""
+        for path in tuple(inode.paths()):
+            fact = self.known.fact(path)
+            if fact is None:
+                looked = await self.look(path)
+                fact = self.known.fact(path) if looked.result.path == (path or b"/") else None
+            if fact is not None and fact.status is not None and self.is_at(inode, fact.status):
+                return path or b"/", fact
+        raise failure(errno.ESTALE)
+
+    def is_at(self, inode: Inode, status: Status) -> bool:
+        """Whether a status that was found at an inode's path is of the inode."""
+        if inode is self.inodes.root:
+            self.inodes.show_root(status)
+        return inode.is_file(status)
+
+    def entry(self, parent: Inode, name: bytes, status: Status, lifetime_s: float) -> pyfuse3.EntryAttributes:
+        """The answer that tells the kernel of a file by its name; it counts as told."""
+        inode = self.inodes.meet(parent, name, status)
+        inode.lookups += 1
+        return entry_attributes(inode.number, status, lifetime_s)
+
+    def attributes(self, inode: Inode, status: Status, lifetime_s: float) -> pyfuse3.EntryAttributes:
+        """The attributes of a file that the kernel knows."""
+        return entry_attributes(self.shown_number(inode), status, lifetime_s)
+
+    def shown_number(self, inode: Inode) -> int:
+        """The inode number that tasks see. The root has its own, though the kernel names it by another."""
+        return inode.ino if inode is self.inodes.root and inode.ino > 0 else inode.number
+
+    def learn(self, parent: Inode, name: bytes, status: Status) -> None:
+        """Takes in the status of what was just opened, made or changed."""
+        self.known.put(parent.path(), name, Fact(status, 0, None, self.known.clock()))
+
+    def learn_of(self, inode: Inode, status: Status) -> None:
+        """The same, wherever the inode was met last."""
+        for parent, name in inode.names[-1:]:
+            self.learn(parent, name, status)
+
+    def forget(self, inode: Inode) -> None:
+        """The file was changed: its status does not count any more, under whatever name."""
+        for path in inode.paths():
+            self.known.forget_status(path)
+
+    def check_writable(self, path: bytes) -> None:
+        """Raises OSError (EROFS) where nothing may be changed."""
+        if not self.writable(path):
+            raise failure(errno.EROFS)

@@ -1,0 +1,135 @@
+"""The tree that is a FUSE mount, as those see it who send calls into it.
+
+The kernel asks for a path component by component, then for the file, then for its content, each a round trip. `ensure`
+knows where all this is going: one walk at the agent brings the whole way and a small file's content, from which the
+kernel's requests are then answered. Whether content comes along with attributes, too, depends on whether that was of
+use the last times: who looks at a file often reads it next, but who lists a directory doesn't.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+
+import attrs
+
+from mirrord_trace.session_link import SessionLost
+from mirrord_trace.tree import containment
+from mirrord_trace.tree.base import Need
+from mirrord_trace.tree.fuse.serving import Serving
+from mirrord_trace.tree.known import Fact, is_settled, version_of
+from mirrord_trace.tree.pipes import Pipes
+
+SMALL_FILE_BYTES = 64 << 10
+"""A file that is to be read comes along with the walk if it is not longer."""
+_GUESSED_FILE_BYTES = 16 << 10
+"""The same for one that may be read."""
+_GUESSES = 8
+"""So many contents may come for nothing before we guess no more."""
+_LIVE = (b"/proc/", b"/sys/", b"/dev/")
+"""Where reading a file may have effects: nothing is guessed there."""
+
+
+@attrs.define(eq=False)
+class FuseTree:
+    """See `Tree`."""
+
+    root: bytes
+    may_write: bool
+    serving: Serving
+    pipes: Pipes
+    abandon: Callable[[], None]
+    on_mapped: Callable[[], None] = lambda: None
+    _guesses_left: int = _GUESSES
+    _is_mapped: bool = False
+
+    def is_ready(self, path: bytes, need: Need) -> bool:
+        """See `Tree`."""
+        if containment.climbs(path):
+            return False
+        known = self.serving.known
+        bare = path.rstrip(b"/")
+        fact = known.itself(bare) if need is Need.ATTRIBUTES and bare == path else known.followed(bare)
+        if fact is None:
+            return False
+        status = fact.status
+        if status is None or need is not Need.CONTENT:
+            return True
+        if stat.S_ISREG(status.mode):
+            return fact.content is not None or not self._may_come_along(fact)
+        return not stat.S_ISFIFO(status.mode)
+
+    async def ensure(self, path: bytes, need: Need) -> bytes:
+        """See `Tree`."""
+        if containment.climbs(path):
+            path = await containment.without_climbs(self.serving.files, path)
+        if not self.is_ready(path, need):
+            try:
+                await self._bring(path, need)
+            except SessionLost:
+                return self.root + path  # the kernel is told, by us
+        if need is Need.CONTENT:
+            fact = self.serving.known.followed(path.rstrip(b"/"))
+            if fact is not None and fact.status is not None and stat.S_ISFIFO(fact.status.mode):
+                return await self.pipes.alias(path)
+        return self.root + path
+
+    async def contained(self, path: bytes) -> bytes:
+        """See `Tree`."""
+        return self.root + await containment.without_climbs(self.serving.files, path)
+
+    async def read_link(self, path: bytes) -> bytes:
+        """See `Tree`."""
+        fact = self.serving.known.itself(path)
+        if fact is not None and fact.target is not None:
+            return fact.target
+        return await self.serving.files.read_link(path)
+
+    def pod_path(self, path: bytes) -> bytes | None:
+        """See `Tree`."""
+        return containment.pod_path(self.root, path)
+
+    def file_is_opened(self) -> None:
+        """The kernel is about to open a file of the tree."""
+        if not self._is_mapped:
+            self._is_mapped = True
+            self.on_mapped()
+
+    async def _bring(self, path: bytes, need: Need) -> None:
+        limit_bytes = 0
+        bare = path.rstrip(b"/")
+        if need is Need.CONTENT:
+            fact = self.serving.known.followed(bare)
+            if fact is not None and fact.content is None and fact.status is not None and _is_small(fact.status.size):
+                self._guesses_left = _GUESSES  # it should have come with the attributes
+            limit_bytes = SMALL_FILE_BYTES
+        elif need in (Need.ATTRIBUTES, Need.TARGET) and self._guesses_left and not path.startswith(_LIVE):
+            limit_bytes = _GUESSED_FILE_BYTES
+        if limit_bytes and self._has_pages(bare):
+            limit_bytes = 0
+        looked = await self.serving.look(
+            bare, follow=need is not Need.ATTRIBUTES or bare != path, content_limit=limit_bytes
+        )
+        if looked.content is not None and need is not Need.CONTENT:
+            self._guesses_left -= 1
+
+    def content_was_used(self) -> None:
+        """A file was opened whose content had come along."""
+        self._guesses_left = _GUESSES
+
+    def _has_pages(self, path: bytes) -> bool:
+        """Whether the content, or the kernel's copy of it, will probably still do."""
+        fact = self.serving.known.last_fact(path)
+        if fact is None or fact.status is None or not is_settled(fact.status):
+            return False
+        return fact.content is not None or self.serving.inodes.pages_of(fact.status) == version_of(fact.status)
+
+    def _may_come_along(self, fact: Fact) -> bool:
+        status = fact.status
+        if status is None or fact.content_errno or not _is_small(status.size):
+            return False
+        return self.serving.inodes.pages_of(status) != version_of(status) or not is_settled(status)
+
+
+def _is_small(size: int) -> bool:
+    return size <= SMALL_FILE_BYTES
