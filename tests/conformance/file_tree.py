@@ -29,6 +29,7 @@ ROOT = Path("/srv/data")
 VOLUMES = (Path("/srv/volume"), Path("/opt/volume"))
 BIG_SIZE = 5 * 1024 * 1024 + 123
 MANY = 3000
+LARGE_SIZE = 10 * 1024**3
 LONGEST_PATH = 4095
 """PATH_MAX without the terminating NUL."""
 FIRST_TIME_NS = 1_600_000_000_123_456_789
@@ -179,10 +180,9 @@ def make_names() -> None:
 
 def make_programs() -> None:
     """What interpreters run: scripts, a package, a database, a repository."""
-    place("bin/hello", b'#!/bin/sh\necho "hello from $0, arguments: $*"\n', 0o755)
+    place("bin/hello", b'#!/bin/sh\necho "hello from ${0##*/}, arguments: $*"\n', 0o755)
     place("bin/with-argument", b'#!/bin/sh -eu\necho "flags: $-, arguments: $*"\n', 0o755)
-    place("bin/python", b"#!/usr/bin/env python3\nimport sys\nprint('Python got', sys.argv)\n", 0o755)
-    place("bin/nested", b"#!/srv/data/bin/hello nested\n", 0o755)
+    place("bin/python", b"#!/usr/bin/env python3\nimport sys\nprint('Python got', sys.argv[1:])\n", 0o755)
     place("bin/no-interpreter", b"#!/no/such/interpreter\n", 0o755)
     place("bin/not-executable", b"#!/bin/sh\necho never\n")
     place("bin/plain", b"echo a plain text: $0 $*\n", 0o755)
@@ -251,6 +251,23 @@ def make() -> None:
     make_programs()
     make_volumes()
     set_times()
+    # Larger than anyone would fetch, and not in ROOT, which programs read whole.
+    large = place("/srv/large/file", b"begin")
+    with large.open("r+b") as file:
+        file.truncate(LARGE_SIZE)
+        file.seek(LARGE_SIZE // 2)
+        file.write(b"middle")
+        file.seek(-3, os.SEEK_END)
+        file.write(b"end")
+
+
+def start_ordinary_process() -> None:
+    """A process of an ordinary user, for those who want to have its rights."""
+    if os.fork() == 0:
+        os.setgroups([3000])
+        os.setgid(1000)
+        os.setuid(1000)
+        signal.pause()
 
 
 def reset(directory: Path) -> None:
@@ -292,6 +309,7 @@ def snapshot(directory: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "make":
         make()
+        start_ordinary_process()
         os.write(1, b"ready\n")
         signal.pause()
     else:

@@ -37,7 +37,7 @@ def tree_command(*arguments: str) -> list[str]:
 
 def files_pod() -> ConformancePod:
     """A pod with the tree of `file_tree`."""
-    assert not any(map(os.path.lexists, (DATA, CHANGES, "/srv/volume", "/opt/volume", "/pod-only"))), (
+    assert not any(map(os.path.lexists, (DATA, CHANGES, "/srv/volume", "/srv/large", "/opt/volume", "/pod-only"))), (
         "what only the pod may have is here: move it away"
     )
     environment = {"POD_NAME": "files-0", "PATH": os.environ.get("PATH", os.defpath)}

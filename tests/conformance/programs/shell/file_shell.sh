@@ -64,7 +64,6 @@ sh bin/hello by-name
 bin/with-argument x y
 bin/python x
 bin/plain x
-bin/nested y
 bin/no-interpreter; complain
 bin/not-executable; complain
 bin/empty; complain
