@@ -14,7 +14,7 @@ import attrs
 
 from mirrord_syscalls.abi import native_abi
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
+from mirrord_trace.supervisor.delivery.notify.memory import MemoryAccess, TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall, Reply
 
 NOWHERE = 8
@@ -33,6 +33,7 @@ class FakeTask:
     signal_is_pending: bool = False
     checks: int = 0
     on_check: Callable[[], None] = lambda: None
+    access: MemoryAccess = attrs.field(factory=MemoryAccess)
     _buffers: list[ctypes.Array[ctypes.c_char]] = attrs.field(factory=list)
 
     def buffer(self, data: bytes | int) -> int:
@@ -52,11 +53,12 @@ class FakeTask:
             os.getpid(),
             name,
             masked,
-            TaskMemory(os.getpid()),
+            TaskMemory(os.getpid(), self.access),
             native_abi(),
             lend=lambda _, number: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0),
             check=self._check,
             is_interrupted=lambda: self.signal_is_pending,
+            access=self.access,
         )
 
     def _check(self) -> None:

@@ -9,6 +9,7 @@ import errno
 import signal
 import socket
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -23,7 +24,7 @@ from mirrord_trace.supervisor.delivery.notify.lowering.connects import (
     is_blocking,
 )
 from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan
-from mirrord_trace.supervisor.delivery.notify.lowering.waiting import Ended, patiently
+from mirrord_trace.supervisor.delivery.notify.lowering.waiting import Ended, patiently, touching_task
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, NotifiedCall, Reply, Result
 
 _AT_ONCE: Final = 1 << 18
@@ -86,7 +87,9 @@ async def _send_all(call: NotifiedCall, number: int, segments: Sequence[Iovec], 
 
     while sent < wanted:
         try:
-            data = messages.gather(call, segments, sent, min(wanted - sent, _AT_ONCE))
+            data = await touching_task(
+                call, partial(messages.gather, call, segments, sent, min(wanted - sent, _AT_ONCE))
+            )
         except MemoryFault:
             if sent:
                 break

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -24,7 +25,7 @@ from mirrord_trace.supervisor.delivery.notify.lowering import kernel, messages
 from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan
 from mirrord_trace.supervisor.delivery.notify.lowering.messages import MESSAGES_MAXIMUM
 from mirrord_trace.supervisor.delivery.notify.lowering.names import shown, write_name
-from mirrord_trace.supervisor.delivery.notify.lowering.waiting import Ended, patiently
+from mirrord_trace.supervisor.delivery.notify.lowering.waiting import Ended, patiently, touching_task
 from mirrord_trace.supervisor.delivery.notify.replies import CONTINUE, NotifiedCall, Reply, Result
 
 _MSG_WAITFORONE: Final = 0x10000
@@ -70,7 +71,7 @@ async def _receive_later(call: NotifiedCall, loan: Loan, receiver: _Receiver) ->
                 case Ended.SIGNAL if not receiver.received:
                     return CONTINUE
                 case Ended.SIGNAL | Ended.TIMEOUT:
-                    return Result(receiver.outcome(-errno.EAGAIN))
+                    return Result(await touching_task(call, partial(receiver.outcome, -errno.EAGAIN)))
 
 
 @attrs.define(eq=False)

@@ -6,6 +6,9 @@ must be seen twice.
 
 A descriptor may be called ready by epoll(7), for an entry in its error queue, and a call would block nevertheless. It
 is tried again a moment later then.
+
+What an attempt needs of the task, its memory or a socket's lock, may be had only when a page of a file of ours has been
+read, by Trio's thread (see `memory`). So from the moment when that is possible another thread makes the attempt.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ _SECOND_LOOK_S: Final = 0.001
 
 Argument = TypeVar("Argument")
 Outcome = TypeVar("Outcome")
+
+
+_threads: Final = trio.CapacityLimiter(1000)
+"""Nobody else waits for these threads, least of all who reads the page."""
 
 
 class Ended(enum.Enum):
@@ -48,12 +55,22 @@ async def patiently(
     while True:
         ended = await _wait_for(call, deadline, event, argument)
         call.check()
-        outcome = attempt()
+        outcome = await touching_task(call, attempt)
         if outcome is not None:
             return outcome
         ended = ended or await _wait_for(call, deadline, trio.sleep, RETRY_S)
         if ended is not None:
             return ended
+
+
+async def touching_task(call: NotifiedCall, function: Callable[[], Outcome]) -> Outcome:
+    """What a function gives, or raises, that reads or writes the task's memory, say. For Trio's thread.
+
+    Where that may take the time until a page has been read, another thread calls it; it is waited for in any case.
+    """
+    if not call.access.patient:
+        return function()
+    return await trio.to_thread.run_sync(function, limiter=_threads)
 
 
 async def _wait_for(
