@@ -76,6 +76,10 @@ def bind(source: Path, target: Path) -> None:
     checked("mount --bind", _libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND, None))
 
 
+def tmpfs(target: Path, options: str) -> None:
+    checked("mount -t tmpfs", _libc.mount(b"none", os.fsencode(target), b"tmpfs", 0, options.encode()))
+
+
 def mount_fuse(target: Path) -> int:
     """Mounts a file system that nobody serves: whatever asks it waits until this descriptor is closed."""
     descriptor = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -109,7 +113,7 @@ def let_everybody_use_fuse() -> None:
         return
     node = Path(tempfile.mkdtemp()) / "fuse"
     try:
-        checked("mount -t tmpfs", _libc.mount(b"none", os.fsencode(node.parent), b"tmpfs", 0, b"mode=755"))
+        tmpfs(node.parent, "mode=755")
         os.mknod(node, stat.S_IFCHR, FUSE_DEVICE)
         node.chmod(0o666)
         bind(node, Path("/dev/fuse"))

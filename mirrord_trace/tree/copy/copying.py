@@ -1,0 +1,221 @@
+"""A tree of copies, for machines without FUSE: what a call will need of the pod's files is made here before the call.
+
+The kernel cannot ask us back, so `ensure` must bring all that the call may want. It asks the pod, makes what it learns
+(directories, links, files with the right size and nothing in them) and, for a call that will read, fetches the file.
+What is known counts for a second, as in any tree. Nothing here can be written to for the pod.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from mirrord_trace.remote_files import Looked, RemoteFiles, Status, Visited
+from mirrord_trace.reporting import Reporter
+from mirrord_trace.tree import containment
+from mirrord_trace.tree.base import LIFETIME_S, Need
+from mirrord_trace.tree.copy.fetching import Fetching
+from mirrord_trace.tree.copy.replica import Replica
+from mirrord_trace.tree.pipes import Pipes
+
+_CONTENT_LIMIT: Final = 65_536
+"""Files of at most so many bytes come together with their status."""
+_READY_AT_MOST: Final = 131_072
+_LONGEST_LINK: Final = 4095
+"""Bytes: symlink(2), PATH_MAX."""
+_ENTRIES_AT_A_TIME: Final = 100
+"""How many entries of a listing are made before others get their turn."""
+_FOUND_OUT_BY_KERNEL: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+"""Errors that the kernel, too, will find in what was made."""
+
+
+@asynccontextmanager
+async def open_copy_tree(
+    files: RemoteFiles, directory: Path, tell: Reporter, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[CopyTree]:
+    """A tree of copies below `directory`, for its owner to remove. Raises OSError when it cannot be made."""
+    private, root, aside = directory / "copy", directory / "copy" / "root", directory / "copy" / "aside"
+    private.mkdir(0o700)
+    # What root starts may turn into another user; nobody else's user does.
+    private.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    root.mkdir(0o755)
+    aside.mkdir(0o700)
+    replica = Replica(os.fsencode(root), os.fsencode(aside), tell.warning)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        pipes = Pipes(files, private, nursery)
+        # What leaves the block is not to arrive wrapped in the nursery's exception group.
+        try:
+            yield CopyTree(files, replica, Fetching(files, replica, tell, clock), pipes, clock)
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            failure = error
+        finally:
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+@attrs.define(eq=False)
+class CopyTree:
+    """See `mirrord_trace.tree.base.Tree`."""
+
+    _files: RemoteFiles
+    _replica: Replica
+    _fetching: Fetching
+    _pipes: Pipes
+    _clock: Callable[[], float]
+    may_write: bool = attrs.field(init=False, default=False)
+    on_mapped: Callable[[], None] = attrs.field(init=False, default=lambda: None)
+    """Never called: touching a copy's pages waits for nobody but a disk."""
+    root: bytes = attrs.field(init=False)
+    _ready: dict[Need, dict[bytes, float]] = attrs.field(init=False)
+    """Until when nothing needs to be done for a path."""
+    _ends: dict[bytes, bytes] = attrs.field(init=False, factory=dict)
+    """Where paths led whose content was wanted."""
+    _is_abandoned: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.root = self._replica.root
+        self._ready = {need: {} for need in Need}
+
+    def is_ready(self, path: bytes, need: Need) -> bool:
+        """See `Tree.is_ready`."""
+        return self._clock() < self._ready[need].get(path, 0.0)
+
+    async def ensure(self, path: bytes, need: Need) -> bytes:
+        """See `Tree.ensure`. Also raises what this machine has against a copy: ENOSPC, say."""
+        if self._is_abandoned:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        if need is Need.CHANGE:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        if containment.climbs(path):
+            path = await containment.without_climbs(self._files, path)
+        if not self.is_ready(path, need):
+            since_s = self._clock()
+            result = await self._bring(path, need, since_s)
+            if need is Need.CONTENT and result.status is not None and stat.S_ISFIFO(result.status.mode):
+                return await self._pipes.alias(result.path)
+            self._note_ready(path, need, since_s)
+        return self.root + path
+
+    async def contained(self, path: bytes) -> bytes:
+        """See `Tree.contained`."""
+        return self.root + await containment.without_climbs(self._files, path)
+
+    async def read_link(self, path: bytes) -> bytes:
+        """See `Tree.read_link`."""
+        result = (await self._files.look(path, follow=False)).result
+        if result.status is None:
+            raise OSError(result.errno, os.strerror(result.errno), path)
+        if result.target is None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        return result.target
+
+    def pod_path(self, path: bytes) -> bytes | None:
+        """See `Tree.pod_path`."""
+        return containment.pod_path(self.root, path)
+
+    def abandon(self) -> None:
+        """See `Tree.abandon`. No task waits here in a way that it could not be killed."""
+        self._is_abandoned = True
+
+    async def _bring(self, path: bytes, need: Need, since_s: float) -> Visited:
+        """Returns what the path leads to."""
+        wants_content = need is Need.CONTENT
+        limit = _CONTENT_LIMIT if wants_content and not self._may_be_whole(path) else 0
+        looked = await self._files.look(path, follow=need is not Need.ATTRIBUTES, content_limit=limit)
+        await self._show(looked, since_s)
+        result = looked.result
+        if result.status is None:
+            if result.errno not in _FOUND_OUT_BY_KERNEL:
+                raise OSError(result.errno, os.strerror(result.errno), path)
+        elif stat.S_ISDIR(result.status.mode):
+            if need in (Need.LISTING, Need.CONTENT):
+                await self._list(result.path, since_s)
+        elif wants_content:
+            if len(self._ends) >= _READY_AT_MOST:
+                self._ends.clear()
+            self._ends[path] = result.path
+            await self._bring_content(looked, result.path, result.status, since_s)
+        return result
+
+    def _may_be_whole(self, path: bytes) -> bool:
+        """Whether what a path leads to was here the last time, so that its status may be all that is needed."""
+        held = self._replica.held(self._ends.get(path, path))
+        return held is not None and held.is_whole and held.is_sure
+
+    async def _bring_content(self, looked: Looked, path: bytes, status: Status, since_s: float) -> None:
+        if not stat.S_ISREG(status.mode):
+            return
+        if looked.content is not None:
+            with self._replica.complaining():
+                self._replica.fill(path, status, looked.content, since_s)
+                self._replica.settle()
+        elif looked.content_errno not in (0, errno.EFBIG):
+            raise OSError(looked.content_errno, os.strerror(looked.content_errno), path)
+        elif not self._replica.is_whole(path, status):
+            await self._fetching.fetch(path, status, since_s)
+
+    async def _list(self, path: bytes, since_s: float) -> None:
+        """Makes all entries of a directory."""
+        prefix = path.rstrip(b"/") + b"/"
+        names: set[bytes] = set()
+        async for entries in self._files.list(path):
+            for begin in range(0, len(entries), _ENTRIES_AT_A_TIME):
+                with self._replica.complaining():
+                    for entry in entries[begin : begin + _ENTRIES_AT_A_TIME]:
+                        names.add(entry.name)
+                        if entry.status is None:
+                            self._replica.place_unknown(prefix + entry.name, since_s)
+                        else:
+                            self._replica.place(prefix + entry.name, entry.status, since_s)
+                            self._note_entry(prefix + entry.name, entry.status, since_s)
+                await trio.lowlevel.checkpoint()
+        with self._replica.complaining():
+            self._replica.keep_only(path, names, since_s)
+            self._replica.settle()
+        self._note_ready(path, Need.LISTING, since_s)
+
+    async def _show(self, looked: Looked, since_s: float) -> None:
+        """Makes what a walk has shown."""
+        texts = {}
+        for step in looked.visited:
+            if step.target is not None:
+                texts[step.path] = await self._contained(os.path.dirname(step.path), step.target)
+        with self._replica.complaining():
+            for step in looked.visited:
+                if step.status is not None:
+                    self._replica.place(step.path, step.status, since_s, texts.get(step.path))
+                elif step.errno in _FOUND_OUT_BY_KERNEL:
+                    self._replica.remove(step.path, since_s)
+            self._replica.settle()
+
+    async def _contained(self, directory: bytes, target: bytes) -> bytes | None:
+        """What a link says here; None where it leads nowhere."""
+        try:
+            text = await containment.contained_target(self._files, self.root, directory, target)
+        except OSError:
+            return None
+        return text if len(text) <= _LONGEST_LINK else None
+
+    def _note_entry(self, path: bytes, status: Status, since_s: float) -> None:
+        if not stat.S_ISLNK(status.mode):  # where a link leads was not asked
+            self._note_ready(path, Need.ATTRIBUTES, since_s)
+            self._note_ready(path, Need.TARGET, since_s)
+
+    def _note_ready(self, path: bytes, need: Need, since_s: float) -> None:
+        ready = self._ready[need]
+        if len(ready) >= _READY_AT_MOST:
+            ready.clear()
+        ready[path] = since_s + LIFETIME_S

@@ -1,0 +1,238 @@
+"""The local directory in which things stand for the pod's files, and what is known to stand there.
+
+Everything here is quick and is done in Trio's thread, one thing after the other, so nothing needs a lock. Files are
+made aside and renamed into place: whoever has opened the one before keeps it. What comes from an older look at the pod
+never replaces what comes from a newer one.
+
+Modes, times and sizes are the pod's. Root can give files their owners; an ordinary user owns all, and may always read
+them and change directories. Set-user-ID and set-group-ID bits are left out, because every user of this machine can
+reach the workspace. Nothing can stand for a device; it looks like a socket, which cannot be opened either (ENXIO).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator, Set
+from typing import Final
+
+import attrs
+
+from mirrord_trace.remote_files import Status
+from mirrord_trace.tree.known import is_settled, version_of
+
+_UNKNOWN_LINK: Final = b"?"
+"""What a link says whose target is not known yet, as often as the target is long."""
+
+
+@attrs.frozen
+class Held:
+    """What stands for a path, as the pod told."""
+
+    status: Status
+    since_s: float
+    """When the pod was asked, by the monotonic clock."""
+    text: bytes | None = None
+    """What a link says here."""
+    is_whole: bool = False
+    """Whether a regular file has its content. Otherwise it has its size, and nothing in it."""
+    is_sure: bool = True
+    """Whether another content would have another version: the file had not been changed just before."""
+
+
+@attrs.define(eq=False)
+class Replica:
+    """`root` is the directory that looks like the pod's, `aside` one on the same file system. Both are empty at first.
+
+    Every method may raise OSError for what this machine refuses: call it within `complaining`.
+    """
+
+    root: bytes
+    _aside: bytes
+    _warn: Callable[[str], None]
+    _held: dict[bytes, Held] = attrs.field(factory=dict)
+    _changed: set[bytes] = attrs.field(factory=set)
+    """Directories whose times are not the pod's any more."""
+    _names: Iterator[int] = attrs.field(factory=itertools.count)
+    _warned: set[int] = attrs.field(factory=set)
+    """Errors that the user has been told of."""
+
+    @contextlib.contextmanager
+    def complaining(self) -> Iterator[None]:
+        """The user is told of what this machine refuses, once of each kind; the call gets the errno."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is not None and error.errno not in self._warned:
+                self._warned.add(error.errno)
+                self._warn(
+                    f"cannot keep copies of the target's files in {os.fsdecode(self.root)}: {error.strerror}"
+                    " (calls that need them fail with this error)"
+                )
+            raise
+
+    def held(self, path: bytes) -> Held | None:
+        """What stands for a real path of the pod."""
+        return self._held.get(path)
+
+    def is_whole(self, path: bytes, status: Status) -> bool:
+        """Whether the content of a regular file is here, in the version that this status tells of."""
+        held = self._held.get(path)
+        return held is not None and held.is_whole and held.is_sure and version_of(held.status) == version_of(status)
+
+    def place(self, path: bytes, status: Status, since_s: float, text: bytes | None = None) -> None:
+        """Makes something stand for a path: a directory, a link that says `text`, a file without its content.
+
+        What stands there already stays if it is the same. Without a text a link leads nowhere.
+        """
+        held = self._held.get(path)
+        if held is not None and held.since_s > since_s:
+            return
+        if held is not None and _is_like(held, status, text):
+            if held.status != status:
+                self._dress(path, status)
+            self._held[path] = attrs.evolve(held, status=status, since_s=since_s)
+            return
+        if stat.S_ISDIR(status.mode):
+            self._make_directory(path)
+            self._dress(path, status)
+        else:
+            self._put(self._made(status, text), path, status)
+        self._held[path] = Held(status, since_s, text)
+
+    def place_unknown(self, path: bytes, since_s: float) -> None:
+        """Makes an empty file stand for what has a name and may not be looked at."""
+        nothing = Status(stat.S_IFREG, 0, 1, os.geteuid(), os.getegid(), 0, 0, 0, 4096, 0, 0, 0, 0, False)
+        self.place(path, nothing, since_s)
+
+    def fill(self, path: bytes, status: Status, content: bytes, since_s: float) -> None:
+        """Makes a regular file with its content stand for a path."""
+        aside, descriptor = self.open_aside()
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        self.put(aside, path, status, since_s)
+
+    def open_aside(self) -> tuple[bytes, int]:
+        """An empty file that nobody sees yet: its path and a descriptor to write to it, for the caller to close."""
+        aside = self._name_aside()
+        return aside, os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def put(self, aside: bytes, path: bytes, status: Status, since_s: float, *, is_sure: bool = True) -> None:
+        """Makes a file from `open_aside` stand for a path. If it is not `is_sure`, it changed while it was read."""
+        self._put(aside, path, status)
+        self._held[path] = Held(status, since_s, is_whole=True, is_sure=is_sure and is_settled(status))
+
+    def remove(self, path: bytes, since_s: float) -> None:
+        """Nothing is at the path in the pod, so nothing stands here."""
+        held = self._held.get(path)
+        if path == b"/" or (held is not None and held.since_s > since_s):
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._move_away(path)
+
+    def free_bytes(self) -> int:
+        """How much may still be written here, bytes."""
+        room = os.statvfs(self._aside)
+        return room.f_bavail * room.f_frsize
+
+    def keep_only(self, directory: bytes, names: Set[bytes], since_s: float) -> None:
+        """Removes all entries of a directory but these."""
+        for name in os.listdir(self.root + directory):
+            if name not in names:
+                self.remove(directory.rstrip(b"/") + b"/" + name, since_s)
+
+    def settle(self) -> None:
+        """Gives directories the pod's times again, after something was made in them."""
+        for path in self._changed:
+            if (held := self._held.get(path)) is not None:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.utime(self.root + path, ns=(held.status.atime_ns, held.status.mtime_ns), follow_symlinks=False)
+        self._changed.clear()
+
+    def _make_directory(self, path: bytes) -> None:
+        """It may be there already: the root is, and a parent that was needed before anything was known of it."""
+        try:
+            os.mkdir(self.root + path)
+        except FileNotFoundError:
+            os.makedirs(self.root + path)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(self.root + path).st_mode):
+                self._move_away(path)
+                os.mkdir(self.root + path)
+        self._touch_parent(path)
+
+    def _made(self, status: Status, text: bytes | None) -> bytes:
+        """Anything but a directory, aside."""
+        if stat.S_ISREG(status.mode):
+            aside, descriptor = self.open_aside()
+            with open(descriptor, "wb"), contextlib.suppress(OSError):  # larger than this file system allows
+                os.ftruncate(descriptor, status.size)
+            return aside
+        aside = self._name_aside()
+        if stat.S_ISLNK(status.mode):
+            os.symlink(_UNKNOWN_LINK * max(1, min(status.size, 255)) if text is None else text, aside)
+        elif stat.S_ISFIFO(status.mode):
+            os.mkfifo(aside, 0o600)
+        else:
+            os.mknod(aside, stat.S_IFSOCK | 0o600)
+        return aside
+
+    def _put(self, aside: bytes, path: bytes, status: Status) -> None:
+        self._dress_local(aside, status)
+        try:
+            os.rename(aside, self.root + path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.root + path))
+            os.rename(aside, self.root + path)
+        except IsADirectoryError:
+            self._move_away(path)
+            os.rename(aside, self.root + path)
+        self._touch_parent(path)
+
+    def _dress(self, path: bytes, status: Status) -> None:
+        self._dress_local(self.root + path, status)
+
+    def _dress_local(self, local: bytes, status: Status) -> None:
+        mode = stat.S_IMODE(status.mode)
+        is_directory = stat.S_ISDIR(status.mode)
+        if not is_directory:
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        try:
+            os.chown(local, status.uid, status.gid, follow_symlinks=False)
+        except OSError:  # only root may, and not to a user that his user namespace does not know
+            mode |= stat.S_IRWXU if is_directory else stat.S_IRUSR
+        if not stat.S_ISLNK(status.mode):
+            os.chmod(local, mode)
+        os.utime(local, ns=(status.atime_ns, status.mtime_ns), follow_symlinks=False)
+
+    def _move_away(self, path: bytes) -> None:
+        """Out of sight. Directories are removed with the workspace; somebody may still be in them."""
+        local = self.root + path
+        if stat.S_ISDIR(os.lstat(local).st_mode):
+            os.rename(local, self._name_aside())
+            below = path + b"/"
+            for inner in [inner for inner in self._held if inner.startswith(below)]:
+                del self._held[inner]
+        else:
+            os.unlink(local)
+        self._held.pop(path, None)
+        self._touch_parent(path)
+
+    def _touch_parent(self, path: bytes) -> None:
+        self._changed.add(os.path.dirname(path))
+
+    def _name_aside(self) -> bytes:
+        return b"%s/%d" % (self._aside, next(self._names))
+
+
+def _is_like(held: Held, status: Status, text: bytes | None) -> bool:
+    """Whether what stands there can stay."""
+    if stat.S_IFMT(held.status.mode) != stat.S_IFMT(status.mode):
+        return False
+    if stat.S_ISREG(status.mode):
+        return version_of(held.status) == version_of(status)
+    if stat.S_ISLNK(status.mode):
+        return held.text == text if text is not None else version_of(held.status) == version_of(status)
+    return True

@@ -1,0 +1,641 @@
+"""A tree of copies shows what the pod has, as it is now or was a second ago at most, and never leads out of itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from mirrord_trace.tree.base import LIFETIME_S, Need, Tree
+from mirrord_trace.tree.copy.copying import CopyTree, open_copy_tree
+from mirrord_trace.tree.unmounting import remove
+from tests.mirrord_trace.tree.private_mounts import become_user, in_private_mounts, tmpfs
+from tests.mirrord_trace.tree.scratch_pod import ScratchPod, Told
+
+LONG_AGO_NS = 1_600_000_000_123_456_789
+
+
+@attrs.define
+class Later:
+    """A clock that can be put forward."""
+
+    by_s: float = 0.0
+
+    def now_s(self) -> float:
+        return time.monotonic() + self.by_s
+
+
+@attrs.define(eq=False)
+class Scene:
+    pod: ScratchPod
+    tree: CopyTree
+    told: Told
+    later: Later
+
+    def here(self, path: str) -> Path:
+        """What stands for a path of the pod."""
+        return Path(os.fsdecode(self.tree.root) + path)
+
+    async def ensure(self, path: str, need: Need) -> Path:
+        return Path(os.fsdecode(await self.tree.ensure(os.fsencode(path), need)))
+
+    async def read(self, path: str) -> bytes:
+        return (await self.ensure(path, Need.CONTENT)).read_bytes()
+
+    def is_ready(self, path: str, need: Need) -> bool:
+        return self.tree.is_ready(os.fsencode(path), need)
+
+    def pass_lifetime(self) -> None:
+        self.later.by_s += LIFETIME_S + 0.001
+
+
+def settled(path: Path) -> Path:
+    """As if it had not been changed for a while."""
+    os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS), follow_symlinks=False)
+    return path
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> ScratchPod:
+    root = tmp_path / "pod"
+    (root / "srv/data").mkdir(parents=True)
+    settled_files = {"srv/data/small": b"small\n", "srv/data/large": os.urandom(3 << 20), "top": b"top"}
+    for name, content in settled_files.items():
+        (root / name).write_bytes(content)
+    (root / "srv/data/small").chmod(0o640)
+    for path in sorted(root.rglob("*"), reverse=True):
+        settled(path)
+    return ScratchPod(root)
+
+
+@asynccontextmanager
+async def opened(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, told: Told | None = None) -> AsyncIterator[Scene]:
+    directory = pod.root.parent / "workspace"
+    directory.mkdir()
+    told = told or Told()
+    later = Later()
+    # Status changes are of now in a test, contents settled all the same.
+    monkeypatch.setattr("mirrord_trace.tree.copy.replica.is_settled", lambda status: status.mtime_ns == LONG_AGO_NS)
+    try:
+        async with open_copy_tree(pod.files, directory, told, later.now_s) as tree:
+            yield Scene(pod, tree, told, later)
+    finally:
+        remove(directory)
+
+
+def in_scene(body: Callable[[Scene], Awaitable[None]]) -> Callable[[ScratchPod, pytest.MonkeyPatch], None]:
+    """Runs a test with a tree of the pod."""
+
+    async def main(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+        with trio.fail_after(20):
+            async with opened(pod, monkeypatch) as scene:
+                await body(scene)
+
+    def run(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+        trio.run(main, pod, monkeypatch)
+
+    return run
+
+
+def looks_like(here: Path, there: Path) -> bool:
+    ours, theirs = here.lstat(), there.lstat()
+    facts = ["st_mode", "st_mtime_ns", "st_uid", "st_gid"]
+    if not stat.S_ISDIR(theirs.st_mode):
+        facts.append("st_size")
+    return [getattr(ours, fact) for fact in facts] == [getattr(theirs, fact) for fact in facts]
+
+
+@in_scene
+async def test_is_a_tree(scene: Scene) -> None:
+    tree: Tree = scene.tree
+    assert not tree.may_write
+    assert not tree.root.endswith(b"/")
+    assert tree.pod_path(tree.root + b"/srv") == b"/srv"
+    assert tree.pod_path(tree.root) == b"/"
+    assert tree.pod_path(tree.root + b"x") is None
+    assert tree.pod_path(b"/srv") is None
+
+
+@in_scene
+async def test_attributes_come_without_contents(scene: Scene) -> None:
+    for path in ("/srv/data/large", "/srv/data/small", "/srv/data", "/top"):
+        here = await scene.ensure(path, Need.ATTRIBUTES)
+        assert here == scene.here(path)
+        assert looks_like(here, scene.pod.path(path))
+    assert scene.here("/srv/data/large").stat().st_blocks == 0
+    assert looks_like(scene.here("/srv"), scene.pod.path("/srv"))
+    assert looks_like(await scene.ensure("/", Need.ATTRIBUTES), scene.pod.root)
+
+
+@in_scene
+async def test_small_content_comes_in_one_round_trip(scene: Scene) -> None:
+    assert await scene.read("/srv/data/small") == b"small\n"
+    assert looks_like(scene.here("/srv/data/small"), scene.pod.path("/srv/data/small"))
+    assert scene.pod.asked == ["look b'/srv/data/small'"]
+    assert await scene.read("/srv/data/small") == b"small\n"
+    assert len(scene.pod.asked) == 1
+
+
+@in_scene
+async def test_large_content_is_fetched_once(scene: Scene) -> None:
+    content = scene.pod.path("/srv/data/large").read_bytes()
+
+    async def read() -> None:
+        assert await scene.read("/srv/data/large") == content
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(read)
+    assert scene.pod.asked.count("open b'/srv/data/large'") == 1
+    assert looks_like(scene.here("/srv/data/large"), scene.pod.path("/srv/data/large"))
+    scene.pass_lifetime()
+    await read()
+    assert scene.pod.asked.count("open b'/srv/data/large'") == 1
+
+
+@in_scene
+async def test_what_is_known_counts_for_a_second(scene: Scene) -> None:
+    assert not scene.is_ready("/srv/data/small", Need.ATTRIBUTES)
+    await scene.ensure("/srv/data/small", Need.ATTRIBUTES)
+    assert scene.is_ready("/srv/data/small", Need.ATTRIBUTES)
+    assert not scene.is_ready("/srv/data/small", Need.CONTENT)
+    scene.pass_lifetime()
+    assert not scene.is_ready("/srv/data/small", Need.ATTRIBUTES)
+    settled(scene.pod.path("/srv/data/small"))
+    scene.pod.path("/srv/data/small").chmod(0o600)
+    here = await scene.ensure("/srv/data/small", Need.ATTRIBUTES)
+    assert looks_like(here, scene.pod.path("/srv/data/small"))
+
+
+@in_scene
+async def test_changed_file_is_another_one_for_who_opens_it_then(scene: Scene) -> None:
+    for path, changed in (("/srv/data/small", b"changed"), ("/srv/data/large", b"changed" * 100_000)):
+        before = scene.pod.path(path).read_bytes()
+        with (await scene.ensure(path, Need.CONTENT)).open("rb") as file:
+            settled(scene.pod.path(path)).write_bytes(changed)
+            assert await scene.read(path) == before
+            scene.pass_lifetime()
+            assert await scene.read(path) == changed
+            assert file.read() == before
+    assert not any(scene.here("/../aside").iterdir())
+
+
+@in_scene
+async def test_file_that_was_just_changed_may_change_again_unnoticed(scene: Scene) -> None:
+    path = scene.pod.path("/srv/data/small")
+    path.write_bytes(b"first!")
+    assert await scene.read("/srv/data/small") == b"first!"
+    times = path.stat()
+    path.write_bytes(b"second")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    scene.pass_lifetime()
+    assert await scene.read("/srv/data/small") == b"second"
+
+
+@in_scene
+async def test_absent(scene: Scene) -> None:
+    """The kernel finds it out; so nothing of it may stay."""
+    for path in ("/absent", "/srv/absent/file", "/top/file"):
+        for need in (Need.ATTRIBUTES, Need.TARGET, Need.CONTENT, Need.LISTING):
+            here = await scene.ensure(path, need)
+            with pytest.raises((FileNotFoundError, NotADirectoryError)):
+                here.lstat()
+            assert scene.is_ready(path, need)
+    await scene.read("/top")
+    scene.pod.path("/top").unlink()
+    scene.pass_lifetime()
+    assert not (await scene.ensure("/top", Need.CONTENT)).exists()
+
+
+@in_scene
+async def test_whatever_else_is_there_suddenly(scene: Scene) -> None:
+    """Each kind of thing takes the place of each other."""
+    makers: dict[str, Callable[[Path], object]] = {
+        "file": lambda path: path.write_text("x"),
+        "directory": lambda path: (path / "in").mkdir(parents=True),
+        "link": lambda path: path.symlink_to("../top"),
+        "other link": lambda path: path.symlink_to("data"),
+        "FIFO": lambda path: os.mkfifo(path),
+    }
+    there = scene.pod.path("/srv/it")
+    for first in makers:
+        for second in makers:
+            for make in (makers[first], makers[second]):
+                if there.is_dir() and not there.is_symlink():
+                    (there / "in").rmdir()
+                    there.rmdir()
+                there.unlink(missing_ok=True)
+                make(there)
+                scene.pass_lifetime()
+                here = await scene.ensure("/srv/it", Need.ATTRIBUTES)
+                await scene.ensure("/srv/it", Need.LISTING)
+                assert stat.S_IFMT(here.lstat().st_mode) == stat.S_IFMT(there.lstat().st_mode)
+                assert here.exists() == there.exists()
+                if there.is_dir() and not there.is_symlink():
+                    assert os.listdir(here) == ["in"]
+
+
+@in_scene
+async def test_listing(scene: Scene) -> None:
+    there = scene.pod.path("/srv/data")
+    (there / os.fsdecode(b"\xff\xfe\n")).touch()
+    (there / ("n" * 255)).write_text("long")
+    (there / "directory").mkdir(mode=0o500)
+    (there / "link").symlink_to("small")
+    settled(there)
+    here = await scene.ensure("/srv/data", Need.LISTING)
+    assert sorted(os.listdir(here)) == sorted(os.listdir(there))
+    assert looks_like(here, there)
+    for name in os.listdir(there):
+        assert looks_like(here / name, there / name), name
+    asked = len(scene.pod.asked)
+    for name in os.listdir(there):
+        assert scene.is_ready(f"/srv/data/{name}", Need.ATTRIBUTES) == (name != "link")
+    await scene.ensure("/srv/data/small", Need.TARGET)
+    assert len(scene.pod.asked) == asked
+    (there / "small").unlink()
+    (there / "directory").rmdir()
+    (there / "new").touch()
+    settled(there)
+    scene.pass_lifetime()
+    await scene.ensure("/srv/data", Need.LISTING)
+    assert sorted(os.listdir(here)) == sorted(os.listdir(there))
+    assert looks_like(here, there)
+
+
+@in_scene
+async def test_opening_a_directory_lists_it(scene: Scene) -> None:
+    assert sorted(os.listdir(await scene.ensure("/srv/data", Need.CONTENT))) == ["large", "small"]
+
+
+@in_scene
+async def test_many_entries(scene: Scene) -> None:
+    there = scene.pod.path("/many")
+    there.mkdir()
+    for number in range(10_000):
+        (there / f"{number}").touch()
+    here = await scene.ensure("/many", Need.LISTING)
+    assert sorted(os.listdir(here)) == sorted(os.listdir(there))
+
+
+@pytest.mark.parametrize(
+    ("target", "leads_to"),
+    [
+        ("/top", "/top"),
+        ("//top", "/top"),
+        ("small", "/srv/data/small"),
+        ("./small", "/srv/data/small"),
+        ("../../top", "/top"),
+        ("../../../../../../../../../../../../top", "/top"),
+        ("/../../../../../../../../../../../../top", "/top"),
+        ("../data/small", "/srv/data/small"),
+        ("to-root/../../../top", "/top"),
+        ("to-deep/../small", "/srv/data/small"),
+        ("absent/../small", None),
+        ("/absent", None),
+        ("../../../../../../../../etc", None),
+        ("/etc/passwd", None),
+    ],
+)
+def test_links_stay_inside(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, target: str, leads_to: str | None) -> None:
+    async def main() -> None:
+        data = pod.path("/srv/data")
+        (data / "deep").mkdir()
+        (data / "to-root").symlink_to("/")
+        (data / "to-deep").symlink_to("/srv/data/deep")
+        (data / "link").symlink_to(target)
+        async with opened(pod, monkeypatch) as scene:
+            here = await scene.ensure("/srv/data/link", Need.CONTENT)
+            assert here.is_symlink()
+            assert await scene.tree.read_link(b"/srv/data/link") == os.fsencode(target)
+            if leads_to is None:
+                assert not here.exists()
+            else:
+                assert here.read_bytes() == scene.pod.path(leads_to).read_bytes()
+                assert here.resolve() == scene.here(leads_to)
+            # Also when nothing but the link itself was asked for.
+            scene.pass_lifetime()
+            here = await scene.ensure("/srv/data/link", Need.ATTRIBUTES)
+            assert here.resolve().is_relative_to(os.fsdecode(scene.tree.root))
+
+    trio.run(main)
+
+
+@in_scene
+async def test_links_that_go_round(scene: Scene) -> None:
+    scene.pod.path("/round").symlink_to("round")
+    assert (await scene.ensure("/round", Need.ATTRIBUTES)).is_symlink()
+    for need in (Need.TARGET, Need.CONTENT, Need.LISTING):
+        with pytest.raises(OSError, match="symbolic") as raised:
+            await scene.ensure("/round", need)
+        assert raised.value.errno == errno.ELOOP
+
+
+@in_scene
+async def test_paths_that_climb(scene: Scene) -> None:
+    scene.pod.path("/to-data").symlink_to("srv/data")
+    assert await scene.ensure("/to-data/../../top", Need.CONTENT) == scene.here("/top")
+    assert await scene.tree.contained(b"/to-data/../../top") == scene.tree.root + b"/top"
+    assert await scene.ensure("/../../..", Need.LISTING) == scene.here("/")
+    assert not scene.is_ready("/to-data/../../top", Need.CONTENT)
+    with pytest.raises(FileNotFoundError):
+        await scene.ensure("/absent/../top", Need.CONTENT)
+
+
+@in_scene
+async def test_what_the_target_may_not(scene: Scene) -> None:
+    scene.pod.denied |= {b"/srv/data/small", b"/srv/data", b"/srv/data/large"}
+    assert (await scene.ensure("/srv/data/small", Need.ATTRIBUTES)).exists()
+    for path, need in (
+        ("/srv/data/small", Need.CONTENT),
+        ("/srv/data/large", Need.CONTENT),
+        ("/srv/data", Need.LISTING),
+    ):
+        with pytest.raises(PermissionError):
+            await scene.ensure(path, need)
+        assert not scene.is_ready(path, need)
+
+
+@in_scene
+async def test_entries_that_may_be_named_but_not_looked_at(scene: Scene) -> None:
+    scene.pod.denied.add(b"/srv/data/small")
+    here = await scene.ensure("/srv/data", Need.LISTING)
+    assert sorted(os.listdir(here)) == ["large", "small"]
+    assert not scene.is_ready("/srv/data/small", Need.ATTRIBUTES)
+    scene.pod.denied.clear()
+    assert await scene.read("/srv/data/small") == b"small\n"
+
+
+@in_scene
+async def test_nothing_is_changed(scene: Scene) -> None:
+    with pytest.raises(OSError, match="Read-only") as raised:
+        await scene.ensure("/srv/data/small", Need.CHANGE)
+    assert raised.value.errno == errno.EROFS
+
+
+@in_scene
+async def test_abandoned(scene: Scene) -> None:
+    scene.tree.abandon()
+    with pytest.raises(OSError, match="Input/output") as raised:
+        await scene.ensure("/srv/data/small", Need.CONTENT)
+    assert raised.value.errno == errno.EIO
+
+
+@in_scene
+async def test_links_are_read_as_the_pod_has_them(scene: Scene) -> None:
+    scene.pod.path("/link").symlink_to("../..//top")
+    assert await scene.tree.read_link(b"/link") == b"../..//top"
+    for path, number in ((b"/top", errno.EINVAL), (b"/absent", errno.ENOENT)):
+        with pytest.raises(OSError, match=r"Invalid|No such") as raised:
+            await scene.tree.read_link(path)
+        assert raised.value.errno == number
+
+
+@in_scene
+async def test_programs_keep_no_special_rights(scene: Scene) -> None:
+    scene.pod.path("/top").chmod(0o6755)
+    assert stat.S_IMODE((await scene.ensure("/top", Need.ATTRIBUTES)).stat().st_mode) == 0o755
+    await scene.read("/top")
+    assert stat.S_IMODE(scene.here("/top").stat().st_mode) == 0o755
+
+
+@in_scene
+async def test_content_of_files_whose_size_says_nothing(scene: Scene) -> None:
+    """As in /proc; here one that grows between the look and the opening."""
+    scene.pod.path("/empty").touch()
+    assert await scene.read("/empty") == b""
+    settled(scene.pod.path("/empty"))
+    scene.pass_lifetime()
+    scene.pod.before_read = lambda path, offset: os.truncate(scene.pod.path("/empty"), 5)
+    assert await scene.read("/empty") == bytes(5)
+
+
+@in_scene
+async def test_a_fifo_is_connected_with_the_pods(scene: Scene) -> None:
+    there = scene.pod.path("/srv/fifo")
+    os.mkfifo(there)
+    assert stat.S_ISFIFO((await scene.ensure("/srv/fifo", Need.ATTRIBUTES)).stat().st_mode)
+    fifo = await scene.ensure("/srv/fifo", Need.CONTENT)
+    assert fifo != scene.here("/srv/fifo")
+    assert not scene.is_ready("/srv/fifo", Need.CONTENT)
+
+    async def write() -> None:
+        await trio.to_thread.run_sync(there.write_bytes, b"from the pod")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        assert await trio.to_thread.run_sync(fifo.read_bytes) == b"from the pod"
+    scene.pod.denied.add(b"/srv/fifo")
+    with pytest.raises(PermissionError):
+        await scene.ensure("/srv/fifo", Need.CONTENT)
+
+
+@in_scene
+async def test_directories_that_vanish_with_all_that_was_in_them(scene: Scene) -> None:
+    await scene.read("/srv/data/small")
+    for name in ("small", "large"):
+        scene.pod.path(f"/srv/data/{name}").unlink()
+    scene.pod.path("/srv/data").rmdir()
+    scene.pass_lifetime()
+    assert not (await scene.ensure("/srv/data/small", Need.CONTENT)).exists()
+    assert not scene.here("/srv/data").exists()
+    scene.pod.path("/srv/data").mkdir()
+    scene.pod.path("/srv/data/small").write_text("again")
+    scene.pass_lifetime()
+    assert await scene.read("/srv/data/small") == b"again"
+
+
+@in_private_mounts
+def test_an_ordinary_user_can_read_all_and_make_all(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """His copies are his own, so modes that shut their owner out are widened."""
+    for parent in pod.root.parents[:3]:
+        parent.chmod(0o777)
+    pod.path("/srv/data").chmod(0o555)
+    pod.path("/srv").chmod(0o555)
+    pod.path("/srv/data/small").chmod(0o044)
+    become_user()
+
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+            # The fake of a pod has no more rights than we: it says what it is told.
+            for path in ("/srv/data", "/srv"):
+                here = await scene.ensure(path, Need.LISTING)
+                assert stat.S_IMODE(here.stat().st_mode) == 0o755
+                assert stat.S_IMODE(here.parents[0].stat().st_mode) & 0o700 == 0o700
+            assert stat.S_IMODE(scene.here("/srv/data/small").stat().st_mode) == 0o444
+            assert await scene.read("/srv/data/large")
+            assert stat.S_IMODE((scene.here("/") / "..").stat().st_mode) == 0o700
+
+    trio.run(main)
+
+
+@in_private_mounts
+def test_no_room(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What does not fit is told to the user; a call gets ENOSPC; what fits is there."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    tmpfs(workspace, "size=1m")
+    pod.path("/sparse").touch()
+    os.truncate(pod.path("/sparse"), 1 << 40)
+
+    async def main() -> None:
+        told = Told()
+        async with open_copy_tree(pod.files, workspace, told) as tree:
+            for _ in range(2):
+                with pytest.raises(OSError, match="space") as raised:
+                    await tree.ensure(b"/srv/data/large", Need.CONTENT)
+                assert raised.value.errno == errno.ENOSPC
+            assert len(told.warnings) == 1
+            assert told.warnings[0].startswith("no room for /srv/data/large (3 MB; 1 MB are free in ")
+            await tree.ensure(b"/srv/data/small", Need.CONTENT)
+            await tree.ensure(b"/sparse", Need.ATTRIBUTES)
+            assert os.stat(tree.root + b"/sparse").st_size == 1 << 40
+            (workspace / "filler").write_bytes(bytes(900_000))
+            pod.path("/medium").write_bytes(b"x" * 60_000)
+            for number in range(50):
+                pod.path(f"/medium{number}").write_bytes(b"x" * 60_000)
+
+            async def copy_all() -> None:
+                for number in range(50):
+                    await tree.ensure(b"/medium%d" % number, Need.CONTENT)
+
+            with pytest.raises(OSError, match="space"):
+                await copy_all()
+            assert len(told.warnings) == 2
+            assert told.warnings[1].startswith("cannot keep copies of the target's files in ")
+
+    trio.run(main)
+
+
+def test_files_of_several_gigabytes_need_no_memory_of_their_size(
+    pod: ScratchPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.path("/huge").touch()
+    os.truncate(pod.path("/huge"), 2 << 30)
+    with pod.path("/huge").open("r+b") as file:
+        for offset in (0, (1 << 30) + 5, (2 << 30) - 4):
+            file.seek(offset)
+            file.write(b"here")
+
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+            here = await scene.ensure("/huge", Need.CONTENT)
+            assert here.stat().st_size == 2 << 30
+            assert here.stat().st_blocks * 512 < 64 << 20
+            with here.open("rb") as file:
+                for offset in (0, (1 << 30) + 5, (2 << 30) - 4):
+                    file.seek(offset)
+                    assert file.read(4) == b"here"
+            assert 1 < pod.reading_at_most <= 8
+
+    trio.run(main)
+
+
+def test_many_large_files_at_once(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        pod.path(f"/{number}").write_bytes(bytes([number]) * (4 << 20))
+
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+
+            async def read(number: int) -> None:
+                assert await scene.read(f"/{number}") == bytes([number]) * (4 << 20)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(20):
+                    nursery.start_soon(read, number)
+            assert pod.reading_at_most <= 16
+
+    trio.run(main)
+
+
+def test_file_that_shrinks_while_it_is_read(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = (2 << 20) + 5
+
+    def shrink(path: bytes, offset: int) -> None:
+        if offset == 2 << 20:
+            os.truncate(pod.path("/srv/data/large"), length)
+
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+            pod.before_read = shrink
+            assert len(await scene.read("/srv/data/large")) == length
+            pod.before_read = lambda path, offset: None
+            scene.pass_lifetime()
+            assert await scene.read("/srv/data/large") == pod.path("/srv/data/large").read_bytes()
+
+    trio.run(main)
+
+
+def test_fetch_that_fails_or_is_cancelled_leaves_nothing(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+
+            def fail(path: bytes, offset: int) -> None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            pod.before_read = fail
+            with pytest.raises(OSError, match="Input/output"):
+                await scene.read("/srv/data/large")
+
+            def cancel(path: bytes, offset: int) -> None:
+                scope.cancel()
+
+            pod.before_read = cancel
+            with trio.CancelScope() as scope:
+                await scene.read("/srv/data/large")
+            assert scope.cancelled_caught
+            assert not any(scene.here("/../aside").iterdir())
+            pod.before_read = lambda path, offset: None
+            assert await scene.read("/srv/data/large") == pod.path("/srv/data/large").read_bytes()
+
+    trio.run(main)
+
+
+def test_who_waits_for_a_fetch_that_is_cancelled_goes_on_with_it(
+    pod: ScratchPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene, trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+
+            async def first() -> None:
+                with scope:
+                    await scene.read("/srv/data/large")
+
+            async def second() -> None:
+                assert await scene.read("/srv/data/large") == pod.path("/srv/data/large").read_bytes()
+
+            def cancel_first(path: bytes, offset: int) -> None:
+                pod.before_read = lambda path, offset: None
+                nursery.start_soon(second)
+                scope.cancel()
+
+            pod.before_read = cancel_first
+            nursery.start_soon(first)
+
+    trio.run(main)
+
+
+def test_long_fetches_are_told(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+
+            def pass_time(path: bytes, offset: int) -> None:
+                scene.later.by_s += 2.5
+
+            pod.before_read = pass_time
+            await scene.read("/srv/data/large")
+            assert scene.told.notes[0].startswith("copying /srv/data/large, 1 MB of 3 MB: without FUSE ")
+            assert scene.told.notes[-1] == "copied /srv/data/large, 3 MB"
+            assert scene.told.warnings == []
+
+    trio.run(main)
