@@ -7,16 +7,15 @@ once, with a reason, and whatever is asked for from then on raises `SessionLost`
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, get_args
 
-import attrs
 import trio
 
 from mirrord_agent.wire import Decoder, ProtocolError, WindowPool, encode, frames, handshake
+from mirrord_agent.wire.file_frames import FileAnswer
 from mirrord_agent.wire.frames import (
     AddressFamily,
     Facts,
@@ -27,7 +26,9 @@ from mirrord_agent.wire.frames import (
     UnixEndpoint,
 )
 from mirrord_trace.remote import RemoteDatagrams, RemoteStream
+from mirrord_trace.remote_files import RemoteFile, RemoteFiles
 from mirrord_trace.session_link import SessionLink, SessionLost
+from mirrord_trace.session_requests import Requests
 
 __all__ = [
     "AgentRefused",
@@ -65,36 +66,6 @@ class AgentRefused(Exception):
         self.message = message
 
 
-@attrs.frozen
-class RemoteFile:
-    """A regular file of the pod, read whole."""
-
-    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
-    mode: int
-    """st_mode: type and permission bits."""
-    mtime_ns: int
-    """Last modification, nanoseconds since the epoch."""
-
-
-class _Request:
-    """A request under way: what of its answer has come, and a task that waits for the rest."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.parts: list[bytes] = []
-        self.length = 0
-        self.answer: Frame | RemoteStream | RemoteDatagrams | None = None
-        self.answered = trio.Event()
-
-    def finish(self, answer: Frame | RemoteStream | RemoteDatagrams | None) -> None:
-        """The answer is complete; None when the session is lost."""
-        self.answer = answer
-        self.answered.set()
-
-
-_Answer = TypeVar("_Answer")
-
-
 class Session:
     """A session with an agent. Made by `open_session`."""
 
@@ -106,8 +77,9 @@ class Session:
         self._decoder = decoder
         self._link = SessionLink(stream)
         self._pool = WindowPool()
-        self._next_stream = 1
-        self._requests: dict[int, _Request] = {}
+        self._requests = Requests(self._link)
+        self.files = RemoteFiles(self._requests, self._distrust)
+        """The files below the target's root."""
         self._streams: dict[int, RemoteStream] = {}
         self._flows: dict[int, RemoteDatagrams] = {}
         self._heard = True
@@ -118,13 +90,11 @@ class Session:
             frames.DatagramError: self._on_datagram,
             frames.Eof: self._on_eof,
             frames.Reset: self._on_reset,
-            frames.Part: self._on_part,
+            frames.Part: self._requests.on_part,
             frames.Connected: self._on_connected,
             frames.DatagramsOpened: self._on_datagrams_opened,
-            frames.Done: self._on_answer,
-            frames.FileRead: self._on_answer,
-            frames.Failed: self._on_answer,
             frames.Pong: self._on_pong,
+            **dict.fromkeys((frames.Done, frames.Failed, *get_args(FileAnswer)), self._requests.on_answer),
         }
 
     @property
@@ -136,7 +106,8 @@ class Session:
 
     async def environment(self) -> dict[bytes, bytes]:
         """The target's environment variables. Raises OSError with the pod's errno, SessionLost."""
-        request, _ = await self._ask(frames.GetEnvironment, frames.Done, _ENVIRONMENT_LIMIT_BYTES)
+        request = self._requests.start(frames.GetEnvironment, _ENVIRONMENT_LIMIT_BYTES)
+        await self._requests.finish(request, frames.Done)
         variables = (variable.partition(b"=") for variable in b"".join(request.parts).split(b"\0"))
         return {name: value for name, separator, value in variables if separator}
 
@@ -146,9 +117,7 @@ class Session:
         Raises OSError with the pod's errno (ENOENT, EACCES, …; EISDIR, EINVAL for what is not a regular file, EFBIG for
         one that is longer than `limit_bytes`), SessionLost.
         """
-        ask = partial(frames.ReadFile, path=path, limit_bytes=limit_bytes)
-        request, answer = await self._ask(ask, frames.FileRead, limit_bytes)
-        return RemoteFile(b"".join(request.parts), answer.mode, answer.mtime_ns)
+        return await self.files.read_whole(path, limit_bytes)
 
     async def connect(self, remote: InetEndpoint | UnixEndpoint, local: InetEndpoint | None = None) -> RemoteStream:
         """Connects a stream socket from the pod, from `local` if that can be had.
@@ -156,7 +125,8 @@ class Session:
         Raises OSError with the pod's errno, SessionLost. When cancelled, the agent is told to give up, and breaks the
         connection if it stands already.
         """
-        return (await self._ask(partial(frames.Connect, remote=remote, local=local), RemoteStream))[1]
+        request = self._requests.start(partial(frames.Connect, remote=remote, local=local))
+        return await self._requests.finish(request, RemoteStream)
 
     async def open_datagrams(
         self, family: AddressFamily, peer: InetEndpoint | None, local: InetEndpoint | None = None
@@ -165,40 +135,8 @@ class Session:
 
         Raises OSError with the pod's errno, SessionLost.
         """
-        ask = partial(frames.OpenDatagrams, family=family, peer=peer, local=local)
-        return (await self._ask(ask, RemoteDatagrams))[1]
-
-    async def _ask(
-        self, ask: Callable[[int], Frame], expected: type[_Answer], limit_bytes: int = 0
-    ) -> tuple[_Request, _Answer]:
-        """Makes a request and waits for its answer, which must be of the expected class."""
-        self._link.check()
-        stream = self._next_stream
-        self._next_stream += 2
-        request = self._requests[stream] = _Request(limit_bytes)
-        try:
-            self._link.ask(ask(stream))
-            await request.answered.wait()
-        except BaseException:
-            self._abandon(stream, request)
-            raise
-        finally:
-            self._requests.pop(stream, None)
-        if isinstance(request.answer, frames.Failed):
-            raise OSError(request.answer.errno, request.answer.message)
-        if not isinstance(request.answer, expected):
-            raise SessionLost(self._link.loss_reason or "the agent is gone")
-        return request, request.answer
-
-    def _abandon(self, stream: int, request: _Request) -> None:
-        """The caller no longer waits: whatever the request opened, or is about to open, goes."""
-        match request.answer:
-            case RemoteStream() as opened:
-                opened.reset()
-            case RemoteDatagrams() as opened:
-                opened.close()
-            case None:
-                self._link.put(frames.Reset(stream, errno.ECANCELED))
+        request = self._requests.start(partial(frames.OpenDatagrams, family=family, peer=peer, local=local))
+        return await self._requests.finish(request, RemoteDatagrams)
 
     # What the agent says.
 
@@ -250,13 +188,16 @@ class Session:
             return
         self._link.lose(reason)
         self.lost.set()
-        for request in self._requests.values():
-            if request.answer is None:
-                request.finish(None)
+        self._requests.lose()
         for stream in self._streams.values():
             stream.wake()
         for flow in self._flows.values():
             flow.wake()
+
+    def _distrust(self, what: str) -> SessionLost:
+        """The agent sent what it may not; returns what is to be raised for it."""
+        self._lose(f"the agent sent what it may not: {what}")
+        return SessionLost(self._link.loss_reason or "the agent is gone")
 
     async def farewell(self) -> None:
         """Ends the session in good order: what was sent leaves, the agent is told, and closes its end."""
@@ -266,78 +207,52 @@ class Session:
             self._link.put(Goodbye(GoodbyeKind.SHUTDOWN, "the client is done"))
             await self.lost.wait()
 
-    def _check_known(self, stream: int) -> None:
-        """Raises ProtocolError for a stream that never was; frames of one that is over are to be ignored."""
-        if stream >= self._next_stream or stream % 2 == 0:
-            raise ProtocolError(f"a frame of stream {stream}, which was never opened")
-
     def _on_data(self, frame: frames.Data) -> None:
         stream = self._streams.get(frame.stream)
         if stream is not None:
             stream.on_data(frame.payload)
         else:
-            self._check_known(frame.stream)
+            self._requests.check_known(frame.stream)
 
     def _on_credit(self, frame: frames.Credit) -> None:
         stream = self._streams.get(frame.stream) or self._flows.get(frame.stream)
         if stream is not None:
             stream.on_credit(frame.amount_bytes)
         else:
-            self._check_known(frame.stream)
+            self._requests.check_known(frame.stream)
 
     def _on_datagram(self, frame: frames.Datagram | frames.DatagramError) -> None:
         flow = self._flows.get(frame.stream)
         if flow is not None:
             flow.on_datagram(frame)
         else:
-            self._check_known(frame.stream)
+            self._requests.check_known(frame.stream)
 
     def _on_eof(self, frame: frames.Eof) -> None:
         stream = self._streams.get(frame.stream)
         if stream is not None:
             stream.on_eof()
         else:
-            self._check_known(frame.stream)
+            self._requests.check_known(frame.stream)
 
     def _on_reset(self, frame: frames.Reset) -> None:
         stream = self._streams.get(frame.stream)
         if stream is not None:
             stream.on_reset(frame.errno)
         else:
-            self._check_known(frame.stream)
-
-    def _pending(self, stream: int) -> _Request | None:
-        """The request that a frame answers, or None for one that is no longer waited for."""
-        self._check_known(stream)
-        request = self._requests.get(stream)
-        if request is not None and request.answer is not None:
-            raise ProtocolError(f"a second answer to request {stream}")
-        return request
-
-    def _on_part(self, frame: frames.Part) -> None:
-        request = self._pending(frame.stream)
-        if request is not None:
-            request.length += len(frame.payload)
-            if request.length > request.limit_bytes:
-                raise ProtocolError(f"{request.length} bytes in answer to a request for {request.limit_bytes}")
-            request.parts.append(frame.payload)
-
-    def _on_answer(self, frame: frames.Done | frames.FileRead | frames.Failed) -> None:
-        request = self._pending(frame.stream)
-        if request is not None:
-            request.finish(frame)
+            self._requests.check_known(frame.stream)
 
     # What an answer opens exists from here on, because its first data may be in the same read as the answer.
 
     def _on_connected(self, frame: frames.Connected) -> None:
-        request = self._pending(frame.stream)
+        request = self._requests.pending(frame.stream)
         if request is not None:
             stream = RemoteStream(self._link, self._pool, frame.stream, frame.local, frame.peer, self._forget)
             self._streams[frame.stream] = stream
             request.finish(stream)
 
     def _on_datagrams_opened(self, frame: frames.DatagramsOpened) -> None:
-        request = self._pending(frame.stream)
+        request = self._requests.pending(frame.stream)
         if request is not None:
             flow = RemoteDatagrams(self._link, frame.stream, frame.local, frame.peer, self._forget)
             self._flows[frame.stream] = flow

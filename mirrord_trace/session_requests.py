@@ -50,6 +50,10 @@ class Requests:
         self._next_stream = 1
         self._under_way: dict[int, Request] = {}
 
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._under_way)
+
     def start(self, make: Callable[[int], Frame], limit_bytes: int = 0) -> Request:
         """Sends a request; `make` gives its frame for a stream. Raises SessionLost."""
         self._link.check()

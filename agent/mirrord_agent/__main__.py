@@ -16,6 +16,7 @@ import sys
 import trio
 
 from mirrord_agent import containers, listening, namespaces
+from mirrord_agent.files.rights import check_rights
 from mirrord_agent.server import serve
 from mirrord_agent.target import Target, TargetUnusable
 from mirrord_agent.wire.frames import Goodbye, GoodbyeKind
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         # A passed socket leads to a process of this machine: the kernel tells when it is gone, and it may well be
         # stopped for long (Ctrl-Z) without being so.
         timeout_s = 30 if options.socket_fd is None else 0
+    # The client says which mode a file is made with; the umask of the process that made it has been applied there.
+    os.umask(0)
     # Each connection of the client is a descriptor; the soft limit is low for the sake of programs that use select(2).
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -50,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         target = _open_target(options)
         namespaces.enter(target)
+        check_rights(target)
     except TargetUnusable as unusable:
         target = unusable.goodbye
         _complain(target.message)

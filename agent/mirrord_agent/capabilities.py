@@ -7,11 +7,25 @@ import os
 
 
 class Capability(enum.Enum):
-    """A capability that the agent uses, by its number in linux/capability.h (capabilities(7))."""
+    """A capability that the agent can use, by its number in linux/capability.h (capabilities(7))."""
 
+    CHOWN = 0
     DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
+    FOWNER = 3
+    FSETID = 4
+    SETGID = 6
+    SETUID = 7
+    LINUX_IMMUTABLE = 9
     SYS_PTRACE = 19
     SYS_ADMIN = 21
+    SYS_RESOURCE = 24
+    MKNOD = 27
+    SETFCAP = 31
+
+
+#: Those that decide what a process may do with files.
+FILE_CAPABILITIES = frozenset(Capability) - {Capability.SETGID, Capability.SETUID, Capability.SYS_PTRACE}
 
 
 def is_held(capability: Capability) -> bool:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from mirrord_agent.wire import Decoder, Outbox, ProtocolError
-from mirrord_agent.wire.frames import Data, Frame, Goodbye, StreamFrame
+from mirrord_agent.wire.frames import Frame, Goodbye, StreamFrame
 
 #: Bytes asked for by one read of the client's socket.
 _READ_BYTES = 256 << 10
@@ -95,7 +95,7 @@ class Link:
         """Whether data may be added now."""
         return self._outbox.has_room
 
-    def send(self, frame: Data) -> None:
+    def send(self, frame: StreamFrame) -> None:
         """As `put_ordered`, and at once if nothing is waiting."""
         idle = self._outbox.empty
         self._outbox.put_ordered(frame)

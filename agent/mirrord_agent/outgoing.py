@@ -21,7 +21,8 @@ from contextlib import suppress
 
 import trio
 
-from mirrord_agent import addresses, files
+from mirrord_agent import addresses
+from mirrord_agent.files.root import resolve
 from mirrord_agent.link import Link
 from mirrord_agent.target import Target
 from mirrord_agent.wire import ProtocolError, ReceiveWindow, SendWindow, WindowPool
@@ -107,7 +108,7 @@ async def _connect_unix(remote: UnixEndpoint, target: Target) -> socket.socket:
         address: bytes | str = remote.path
         if not remote.path.startswith(b"\0"):
             # What the path names is found below the target's root; the socket is then reached through its descriptor.
-            found = files.resolve(target, remote.path)
+            found = resolve(target, remote.path)
             address = f"/proc/self/fd/{found}"
         code = connection.connect_ex(address)
         if code == errno.EAGAIN:

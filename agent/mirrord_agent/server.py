@@ -20,12 +20,13 @@ import trio
 from mirrord_agent import datagrams, outgoing
 from mirrord_agent.datagrams import DatagramFlow
 from mirrord_agent.environment import read_environment
-from mirrord_agent.files import read_file
+from mirrord_agent.files.service import FileService
 from mirrord_agent.link import ClientGone, Link
 from mirrord_agent.outgoing import Connection
 from mirrord_agent.target import Target
 from mirrord_agent.wire import ProtocolError, WindowPool, frames, handshake
-from mirrord_agent.wire.codec import MAX_TEXT
+from mirrord_agent.wire.fields import MAX_TEXT
+from mirrord_agent.wire.file_frames import FileRequest
 from mirrord_agent.wire.frames import Facts, Failed, Frame, Goodbye, GoodbyeKind
 
 #: How long a client may take to say hello.
@@ -134,24 +135,36 @@ class _Session:
             frames.Connect: partial(self._begin, self._connect),
             frames.OpenDatagrams: partial(self._begin, self._open_datagrams),
             frames.GetEnvironment: partial(self._begin, self._get_environment),
-            frames.ReadFile: partial(self._begin, self._read_file),
             frames.Ping: self._on_ping,
         }
 
     async def run(self, received: list[Frame]) -> Goodbye:
         """Serves until the session ends; returns how. `received` came together with the hello."""
+        try:
+            files = FileService(self._link, self._target, self._start_task)
+        except OSError as error:
+            return Goodbye(GoodbyeKind.TARGET_GONE, f"process {self._target.pid} has ended ({error.strerror})")
+        self._files = files
+        self._handlers.update(dict.fromkeys(files.requests, self._on_file_request))
         async with trio.open_nursery() as self._streams:
-            async with trio.open_nursery() as self._keepers:
-                self._keepers.start_soon(self._link.write)
-                self._keepers.start_soon(self._watch_target)
-                self._keepers.start_soon(self._watch_silence)
-                self._keepers.start_soon(self._read_until_end, received)
+            try:
+                async with trio.open_nursery() as self._keepers:
+                    self._keepers.start_soon(self._link.write)
+                    self._keepers.start_soon(self._watch_target)
+                    self._keepers.start_soon(self._watch_silence)
+                    self._keepers.start_soon(files.run)
+                    self._keepers.start_soon(self._read_until_end, received)
+            finally:
+                files.close()
             if self._client_left:
                 self._let_streams_finish()
             else:
                 self._streams.cancel_scope.cancel()
         assert self._ending is not None
         return self._ending
+
+    def _start_task(self, task: Callable[[], Awaitable[None]]) -> None:
+        self._streams.start_soon(task)
 
     def _end(self, kind: GoodbyeKind, message: str) -> None:
         """Ends the session; the first reason counts."""
@@ -209,15 +222,24 @@ class _Session:
     # Requests.
 
     def _begin(self, serve_request: Callable[[Any, trio.CancelScope], Awaitable[None]], request: Any) -> None:
+        if self._accept(request):
+            self._requests[request.stream] = scope = trio.CancelScope()
+            self._streams.start_soon(serve_request, request, scope)
+
+    def _on_file_request(self, request: FileRequest) -> None:
+        if self._accept(request):
+            self._files.serve(request)
+
+    def _accept(self, request: Any) -> bool:
+        """Whether there is room for one more; if not, the client is told. Raises ProtocolError for a wrong number."""
         stream: int = request.stream
         if stream <= self._last_stream or stream % 2 == 0:
             raise ProtocolError(f"a {type(request).__name__} on stream {stream} after stream {self._last_stream}")
         self._last_stream = stream
-        if len(self._requests) + len(self._connections) + len(self._flows) >= MAX_STREAMS:
-            self._fail(stream, OSError(errno.EMFILE, os.strerror(errno.EMFILE)), f"stream {stream}")
-            return
-        self._requests[stream] = scope = trio.CancelScope()
-        self._streams.start_soon(serve_request, request, scope)
+        if len(self._requests) + len(self._connections) + len(self._flows) + self._files.count < MAX_STREAMS:
+            return True
+        self._fail(stream, OSError(errno.EMFILE, os.strerror(errno.EMFILE)), f"stream {stream}")
+        return False
 
     def _fail(self, stream: int, error: OSError, what: str) -> None:
         number = error.errno or errno.EIO
@@ -276,19 +298,6 @@ class _Session:
         finally:
             del self._requests[request.stream]
 
-    async def _read_file(self, request: frames.ReadFile, scope: trio.CancelScope) -> None:
-        try:
-            with scope:
-                content = await trio.to_thread.run_sync(
-                    read_file, self._target, request.path, request.limit_bytes, abandon_on_cancel=True
-                )
-                await self._put_parts(request.stream, content.data)
-                self._link.put_ordered(frames.FileRead(request.stream, content.mode, content.mtime_ns))
-        except OSError as error:
-            self._fail(request.stream, error, f"reading {os.fsdecode(request.path)!r}")
-        finally:
-            del self._requests[request.stream]
-
     async def _put_parts(self, stream: int, data: bytes) -> None:
         for start in range(0, len(data), _PART_BYTES):
             await self._link.room()
@@ -338,12 +347,16 @@ class _Session:
             connection.on_reset()
         elif (flow := self._flows.get(frame.stream)) is not None:
             flow.on_close()
+        else:
+            self._files.on_reset(frame.stream)
 
     def _on_close(self, frame: frames.Close) -> None:
         self._check_known(frame.stream)
         stream = self._connections.get(frame.stream) or self._flows.get(frame.stream)
         if stream is not None:
             stream.on_close()
+        else:
+            self._files.on_close(frame.stream)
 
     def _on_ping(self, frame: frames.Ping) -> None:
         self._link.put(frames.Pong(frame.number))

@@ -5,205 +5,80 @@ the frame's number, then its fields) and a payload (raw bytes, for the frames th
 that nothing is unpacked, or kept, before it is known to be within the limits. The payload stays outside msgpack so that
 it is never copied on the way out, and exactly once on the way in: out of the receive buffer.
 
-`_LAYOUTS` is the one declaration of what travels: encoder, decoder and all checks follow from it. The decoder trusts
-nothing. Whatever is wrong with what it is fed raises `ProtocolError` with a reason, and it stays broken from then on.
+`_LAYOUTS`, made of `fields`, is the one declaration of what travels: encoder, decoder and all checks follow from it.
+The decoder trusts nothing. Whatever is wrong with what it is fed raises `ProtocolError` with a reason, and it stays
+broken from then on.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import attrs
 import msgpack  # type: ignore[import-untyped]
 
 from mirrord_agent.wire import frames
-from mirrord_agent.wire.frames import MAX_PAYLOAD, Endpoint, Frame, InetEndpoint, UnixEndpoint
+from mirrord_agent.wire.fields import (
+    BLOB,
+    ENDPOINT,
+    ERRNO,
+    FACTS,
+    FAMILY,
+    INET,
+    INT64_MAX,
+    KIND,
+    STREAM,
+    TEXT,
+    TEXTS,
+    UINT32,
+    Layout,
+    integer,
+    optional,
+)
+from mirrord_agent.wire.file_layouts import FILE_LAYOUTS
+from mirrord_agent.wire.frames import MAX_PAYLOAD, Frame
 
-#: Longest header of a frame, in bytes: the longest path (PATH_MAX is 4096) and text fit with room to spare.
+#: Longest header of a frame, in bytes: the two longest paths (PATH_MAX is 4096) and a text fit with room to spare.
 MAX_HEADER = 16384
-#: Longest text field, in characters.
-MAX_TEXT = 4096
-#: Longest bytes field in a header.
-MAX_BLOB = 4096
 
 _PREFIX = struct.Struct(">HI")
-_INT64_MAX = (1 << 63) - 1
 
 
 class ProtocolError(Exception):
     """The other side sent what the protocol does not allow; the message says what."""
 
 
-@attrs.frozen
-class _Field:
-    """How one field travels. `unpack` raises ValueError with a reason for what it does not accept."""
-
-    pack: Callable[[Any], object]
-    unpack: Callable[[Any], object]
-
-
-def _same(value: Any) -> object:
-    return value
-
-
-def _integer(low: int, high: int) -> _Field:
-    def unpack(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"expected an integer from {low} to {high}, got {value!r:.40}")
-        return value
-
-    return _Field(_same, unpack)
-
-
-def _unpack_text(value: Any) -> str:
-    if type(value) is not str or len(value) > MAX_TEXT:
-        raise ValueError(f"expected a text of at most {MAX_TEXT} characters, got {value!r:.40}")
-    return value
-
-
-def _unpack_blob(value: Any) -> bytes:
-    if type(value) is not bytes or len(value) > MAX_BLOB:
-        raise ValueError(f"expected at most {MAX_BLOB} bytes, got {value!r:.40}")
-    return value
-
-
-def _unpack_seconds(value: Any) -> float:
-    if type(value) is not float or not 0 <= value < 1e9:
-        raise ValueError(f"expected seconds, got {value!r:.40}")
-    return value
-
-
-def _unpack_texts(value: Any) -> tuple[str, ...]:
-    if type(value) is not list or len(value) > 64:
-        raise ValueError(f"expected a list of at most 64 texts, got {value!r:.40}")
-    return tuple(_unpack_text(item) for item in value)
-
-
-def _choice(*choices: str) -> _Field:
-    def unpack(value: Any) -> object:
-        if value not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}, got {value!r:.40}")
-        return value
-
-    return _Field(_same, unpack)
-
-
-def _unpack_kind(value: Any) -> frames.GoodbyeKind:
-    if type(value) is not str:
-        raise ValueError(f"expected a kind of goodbye, got {value!r:.40}")
-    return frames.GoodbyeKind(value)
-
-
-_PORT = _integer(0, 65535)
-_UINT32 = _integer(0, (1 << 32) - 1)
-
-
-def _pack_inet(endpoint: InetEndpoint) -> object:
-    return [endpoint.host, endpoint.port, endpoint.scope_id]
-
-
-def _unpack_inet(value: Any) -> InetEndpoint:
-    if type(value) is not list or len(value) != 3:
-        raise ValueError(f"expected an address, got {value!r:.40}")
-    host, port, scope_id = value
-    if type(host) is not str or "%" in host:
-        raise ValueError(f"expected a numeric address, got {host!r:.40}")
-    ipaddress.ip_address(host)
-    _PORT.unpack(port)
-    _UINT32.unpack(scope_id)
-    return InetEndpoint(host, port, scope_id)
-
-
-def _pack_endpoint(endpoint: Endpoint) -> object:
-    return endpoint.path if isinstance(endpoint, UnixEndpoint) else _pack_inet(endpoint)
-
-
-def _unpack_endpoint(value: Any) -> Endpoint:
-    return UnixEndpoint(_unpack_blob(value)) if type(value) is bytes else _unpack_inet(value)
-
-
-def _optional(field: _Field) -> _Field:
-    return _Field(
-        pack=lambda value: None if value is None else field.pack(value),
-        unpack=lambda value: None if value is None else field.unpack(value),
-    )
-
-
-def _pack_facts(facts: frames.Facts) -> object:
-    return [facts.hostname, facts.domain_name, facts.pid, float(facts.communication_timeout_s)]
-
-
-def _unpack_facts(value: Any) -> frames.Facts:
-    if type(value) is not list or len(value) != 4:
-        raise ValueError(f"expected facts, got {value!r:.40}")
-    pid = value[2]
-    if type(pid) is not int or pid < 0:
-        raise ValueError(f"expected a process id, got {pid!r:.40}")
-    return frames.Facts(_unpack_text(value[0]), _unpack_text(value[1]), pid, _unpack_seconds(value[3]))
-
-
-_TEXT = _Field(_same, _unpack_text)
-_TEXTS = _Field(list, _unpack_texts)
-_BLOB = _Field(_same, _unpack_blob)
-_KIND = _Field(lambda kind: kind.value, _unpack_kind)
-_FACTS = _Field(_pack_facts, _unpack_facts)
-_STREAM = _integer(1, _INT64_MAX)
-_ERRNO = _integer(1, 4095)  # MAX_ERRNO of the kernel
-_INET = _Field(_pack_inet, _unpack_inet)
-_ENDPOINT = _Field(_pack_endpoint, _unpack_endpoint)
-_FAMILY = _choice(*get_args(frames.AddressFamily))
-
-
-@attrs.frozen
-class _Layout:
-    """How a frame travels: its number, its header fields in the order of the class, and whether a payload follows.
-
-    The payload is always the class's last attribute.
-    """
-
-    number: int
-    frame: type[Frame]
-    fields: tuple[tuple[str, _Field], ...] = ()
-    payload: bool = False
-
-
 _LAYOUTS = (
-    _Layout(1, frames.Hello, (("version", _UINT32), ("features", _TEXTS), ("secret", _BLOB))),
-    _Layout(2, frames.Welcome, (("version", _UINT32), ("features", _TEXTS), ("facts", _FACTS))),
-    _Layout(3, frames.Goodbye, (("kind", _KIND), ("message", _TEXT))),
-    _Layout(4, frames.Ping, (("number", _UINT32),)),
-    _Layout(5, frames.Pong, (("number", _UINT32),)),
-    _Layout(16, frames.GetEnvironment, (("stream", _STREAM),)),
-    _Layout(17, frames.ReadFile, (("stream", _STREAM), ("path", _BLOB), ("limit_bytes", _integer(0, _INT64_MAX)))),
-    _Layout(18, frames.Connect, (("stream", _STREAM), ("remote", _ENDPOINT), ("local", _optional(_INET)))),
-    _Layout(
+    Layout(1, frames.Hello, (("version", UINT32), ("features", TEXTS), ("secret", BLOB))),
+    Layout(2, frames.Welcome, (("version", UINT32), ("features", TEXTS), ("facts", FACTS))),
+    Layout(3, frames.Goodbye, (("kind", KIND), ("message", TEXT))),
+    Layout(4, frames.Ping, (("number", UINT32),)),
+    Layout(5, frames.Pong, (("number", UINT32),)),
+    Layout(16, frames.GetEnvironment, (("stream", STREAM),)),
+    Layout(18, frames.Connect, (("stream", STREAM), ("remote", ENDPOINT), ("local", optional(INET)))),
+    Layout(
         19,
         frames.OpenDatagrams,
-        (("stream", _STREAM), ("family", _FAMILY), ("peer", _optional(_INET)), ("local", _optional(_INET))),
+        (("stream", STREAM), ("family", FAMILY), ("peer", optional(INET)), ("local", optional(INET))),
     ),
-    _Layout(32, frames.Part, (("stream", _STREAM),), payload=True),
-    _Layout(33, frames.Done, (("stream", _STREAM),)),
-    _Layout(34, frames.Failed, (("stream", _STREAM), ("errno", _ERRNO), ("message", _TEXT))),
-    _Layout(
-        35,
-        frames.FileRead,
-        (("stream", _STREAM), ("mode", _UINT32), ("mtime_ns", _integer(-_INT64_MAX, _INT64_MAX))),
-    ),
-    _Layout(36, frames.Connected, (("stream", _STREAM), ("local", _ENDPOINT), ("peer", _ENDPOINT))),
-    _Layout(37, frames.DatagramsOpened, (("stream", _STREAM), ("local", _INET), ("peer", _optional(_INET)))),
-    _Layout(48, frames.Data, (("stream", _STREAM),), payload=True),
-    _Layout(49, frames.Eof, (("stream", _STREAM),)),
-    _Layout(50, frames.Reset, (("stream", _STREAM), ("errno", _ERRNO))),
-    _Layout(51, frames.Close, (("stream", _STREAM),)),
-    _Layout(52, frames.Credit, (("stream", _STREAM), ("amount_bytes", _integer(1, _INT64_MAX)))),
-    _Layout(53, frames.Datagram, (("stream", _STREAM), ("peer", _optional(_INET))), payload=True),
-    _Layout(54, frames.DatagramError, (("stream", _STREAM), ("errno", _ERRNO))),
+    Layout(32, frames.Part, (("stream", STREAM),), payload=True),
+    Layout(33, frames.Done, (("stream", STREAM),)),
+    Layout(34, frames.Failed, (("stream", STREAM), ("errno", ERRNO), ("message", TEXT))),
+    Layout(36, frames.Connected, (("stream", STREAM), ("local", ENDPOINT), ("peer", ENDPOINT))),
+    Layout(37, frames.DatagramsOpened, (("stream", STREAM), ("local", INET), ("peer", optional(INET)))),
+    Layout(48, frames.Data, (("stream", STREAM),), payload=True),
+    Layout(49, frames.Eof, (("stream", STREAM),)),
+    Layout(50, frames.Reset, (("stream", STREAM), ("errno", ERRNO))),
+    Layout(51, frames.Close, (("stream", STREAM),)),
+    Layout(52, frames.Credit, (("stream", STREAM), ("amount_bytes", integer(1, INT64_MAX)))),
+    Layout(53, frames.Datagram, (("stream", STREAM), ("peer", optional(INET))), payload=True),
+    Layout(54, frames.DatagramError, (("stream", STREAM), ("errno", ERRNO))),
+    *FILE_LAYOUTS,
 )
 _BY_NUMBER = {layout.number: layout for layout in _LAYOUTS}
-_BY_CLASS: dict[type[Any], _Layout] = {layout.frame: layout for layout in _LAYOUTS}
+_BY_CLASS: dict[type[Any], Layout] = {layout.frame: layout for layout in _LAYOUTS}
 
 
 def encode(frame: Frame) -> tuple[bytes, bytes | memoryview]:
@@ -226,7 +101,7 @@ def encode(frame: Frame) -> tuple[bytes, bytes | memoryview]:
 class _Head:
     """A frame whose header is known and whose payload is still to come."""
 
-    layout: _Layout
+    layout: Layout
     values: list[Any]
     payload_length: int
 

@@ -130,7 +130,7 @@ class Mount:
 _STATUS = struct.Struct(">IQQIIQqQQqqqQ?")
 _LENGTH = struct.Struct(">H")
 _STEP = struct.Struct(">IIHH")
-_FILESYSTEM = struct.Struct(">qq5Q4qQ")
+_FILESYSTEM = struct.Struct(">qq5Q3qQ")
 #: The length that stands for no target at all; a link's text is shorter than PATH_MAX.
 _NO_TARGET = 0xFFFF
 #: Bytes of a packed status.

@@ -1,4 +1,4 @@
-"""What the two sides can say to each other.
+"""What the two sides can say to each other; what they say about files is in `file_frames`.
 
 Every frame is a frozen attrs class. A number `stream` names a request and the stream it may open: the client counts
 1, 3, 5, …, never twice in a session; even numbers are kept for streams that the agent opens. Requests are answered in
@@ -14,7 +14,7 @@ from typing import Literal
 
 import attrs
 
-from mirrord_agent.wire.file_frames import FileAnswer, FileRequest
+from mirrord_agent.wire.file_frames import FileAnswer, FileData, FileRequest, Listed, Looked
 
 #: Longest payload of one frame, in bytes. Longer data travels in several frames.
 MAX_PAYLOAD = 1 << 20
@@ -115,16 +115,6 @@ class GetEnvironment:
 
 
 @attrs.frozen
-class ReadFile:
-    """Asks for a whole regular file below the target's root. Answered by `Part`s, then `FileRead`."""
-
-    stream: int
-    path: bytes
-    limit_bytes: int
-    """A longer file is an error (EFBIG), never silently cut."""
-
-
-@attrs.frozen
 class Part:
     """A piece of an answer; pieces come in order."""
 
@@ -137,17 +127,6 @@ class Done:
     """Ends an answer that has nothing to say besides its parts."""
 
     stream: int
-
-
-@attrs.frozen
-class FileRead:
-    """Ends the answer to `ReadFile`."""
-
-    stream: int
-    mode: int
-    """st_mode of inode(7): type and permission bits."""
-    mtime_ns: int
-    """Last modification, nanoseconds since the epoch."""
 
 
 @attrs.frozen
@@ -281,10 +260,8 @@ Frame = (
     | Welcome
     | Goodbye
     | GetEnvironment
-    | ReadFile
     | Part
     | Done
-    | FileRead
     | Failed
     | Connect
     | Connected
@@ -304,4 +281,4 @@ Frame = (
 )
 
 #: Frames that keep their order within a stream.
-StreamFrame = Part | Done | FileRead | Data | Eof | Reset | Close | Datagram | DatagramError
+StreamFrame = Part | Done | Looked | FileData | Listed | Data | Eof | Reset | Close | Datagram | DatagramError

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrord_agent.wire import frames
+from mirrord_agent.wire import file_frames, frames
 from mirrord_agent.wire.codec import MAX_HEADER, Decoder, ProtocolError, encode
+from mirrord_agent.wire.file_records import Change, FilesystemStatus, Status
 from mirrord_agent.wire.frames import MAX_PAYLOAD, Frame, InetEndpoint, UnixEndpoint
+from tests.mirrord_agent.wire.file_strategies import FILE_FRAMES
 
 STREAMS = st.integers(1, 2**63 - 1)
 ERRNOS = st.integers(1, 4095)
@@ -29,10 +31,8 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(frames.Welcome, st.integers(0, 2**32 - 1), FEATURES, FACTS),
     st.builds(frames.Goodbye, st.sampled_from(frames.GoodbyeKind), TEXTS),
     st.builds(frames.GetEnvironment, STREAMS),
-    st.builds(frames.ReadFile, STREAMS, st.binary(max_size=100), st.integers(0, 2**63 - 1)),
     st.builds(frames.Part, STREAMS, PAYLOADS),
     st.builds(frames.Done, STREAMS),
-    st.builds(frames.FileRead, STREAMS, st.integers(0, 2**32 - 1), st.integers(-(2**62), 2**62)),
     st.builds(frames.Failed, STREAMS, ERRNOS, TEXTS),
     st.builds(frames.Connect, STREAMS, ENDPOINTS, st.none() | INETS),
     st.builds(frames.Connected, STREAMS, ENDPOINTS, ENDPOINTS),
@@ -47,6 +47,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(frames.DatagramError, STREAMS, ERRNOS),
     st.builds(frames.Ping, st.integers(0, 2**32 - 1)),
     st.builds(frames.Pong, st.integers(0, 2**32 - 1)),
+    FILE_FRAMES,
 )
 
 
@@ -98,9 +99,14 @@ def test_trailing_data_is_kept_for_later(first: Frame, second: Frame, data: st.D
 
 
 def test_every_frame_is_exercised() -> None:
-    every = {cls for cls in vars(frames).values() if isinstance(cls, type) and attrs.has(cls)}
-    not_frames = {frames.InetEndpoint, frames.UnixEndpoint, frames.Facts}
-    assert every - not_frames == set(frames.Frame.__args__)
+    every = {
+        cls
+        for module in (frames, file_frames)
+        for cls in vars(module).values()
+        if isinstance(cls, type) and attrs.has(cls)
+    }
+    values = {frames.InetEndpoint, frames.UnixEndpoint, frames.Facts, Change, FilesystemStatus, Status}
+    assert every - values == set(frames.Frame.__args__)
 
 
 def test_a_long_payload_is_not_copied_on_the_way_out() -> None:
@@ -121,7 +127,7 @@ def test_what_is_beyond_the_limits_is_not_encoded() -> None:
     with pytest.raises(ValueError, match="limits"):
         encode(frames.Data(1, bytes(MAX_PAYLOAD + 1)))
     with pytest.raises(ValueError, match="limits"):
-        encode(frames.ReadFile(1, bytes(MAX_HEADER), 1))
+        encode(file_frames.Look(1, bytes(MAX_HEADER), False, 1))
 
 
 @pytest.mark.parametrize(
@@ -164,8 +170,16 @@ def test_what_is_beyond_the_limits_is_not_encoded() -> None:
         (raw(msgpack.packb([18, 1, None, None])), "remote is wrong"),
         (raw(msgpack.packb([19, 1, "inet5", None, None])), "family is wrong"),
         (raw(msgpack.packb([19, 1, [], None, None])), "family is wrong"),
-        (raw(msgpack.packb([17, 1, "text", 5])), "path is wrong"),
-        (raw(msgpack.packb([17, 1, bytes(5000), 5])), "path is wrong"),
+        (raw(msgpack.packb([65, 1, "text", 5, 5])), "path is wrong"),
+        (raw(msgpack.packb([65, 1, bytes(5000), 5, 5])), "path is wrong"),
+        (raw(msgpack.packb([64, 1, b"/", 1, 5])), "follow is wrong"),
+        (raw(msgpack.packb([80, 1, b"/", [None] * 5])), "change is wrong"),
+        (raw(msgpack.packb([80, 1, b"/", [None, None, None, None, "then", None]])), "change is wrong"),
+        (raw(msgpack.packb([80, 1, b"/", [0o10000, None, None, None, None, None]])), "change is wrong"),
+        (raw(msgpack.packb([81, 1, 1, -1, 5])), "offset is wrong"),
+        (raw(msgpack.packb([81, 1, 1, 0, (1 << 20) + 1])), "length is wrong"),
+        (raw(msgpack.packb([97, 1, True, bytes(100)])), "status is wrong"),
+        (raw(msgpack.packb([102, 1, bytes(100)])), "status is wrong"),
         (raw(msgpack.packb([1, 1, "features", b""])), "features is wrong"),
         (raw(msgpack.packb([1, 1, [1], b""])), "features is wrong"),
         (raw(msgpack.packb([2, 1, [], ["h", "d", 1]])), "facts is wrong"),

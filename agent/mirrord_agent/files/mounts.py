@@ -1,0 +1,45 @@
+"""What the target has mounted (proc_pid_mountinfo(5))."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from mirrord_agent.files.root import Root
+from mirrord_agent.wire.file_records import Mount
+
+#: How the kernel writes space, tab, newline, backslash and # in a path.
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+
+
+def parse_mountinfo(text: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    """Path, type, root and options of each mount, in the order of mounting."""
+    mounts = []
+    for line in filter(None, text.split(b"\n")):
+        before, _, behind = line.partition(b" - ")
+        fields = before.split(b" ")
+        mounts.append((_plain(fields[4]), behind.split(b" ")[0], _plain(fields[3]), fields[5]))
+    return mounts
+
+
+def _plain(escaped: bytes) -> bytes:
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), escaped)
+
+
+def read_mounts(root: Root, mountinfo: int) -> tuple[Mount, ...]:
+    """The mounts that an open mountinfo file tells; closes it. Raises OSError.
+
+    One that cannot be reached counts as a directory, which most are.
+    """
+    with open(mountinfo, "rb", buffering=0) as file:
+        text = file.readall()
+    return tuple(Mount(*fields, _is_directory(root, fields[0])) for fields in parse_mountinfo(text))
+
+
+def _is_directory(root: Root, path: bytes) -> bool:
+    try:
+        with root.found(path) as found:
+            return stat.S_ISDIR(os.fstat(found).st_mode)
+    except OSError:
+        return True
