@@ -98,7 +98,7 @@ def make_in_task(
     still waits for an answer.
     """
     places, content = _laid_out(paths)
-    requests.seize(tid, _OPTIONS)
+    _seize(tid)
     patient = _Patient(tid, Machine(abi))
     try:
         if not _stops_for_us(patient, check, release):
@@ -131,6 +131,25 @@ def why_not_traced(tid: int) -> str:
     if task is not None and task.tracer:
         return f"process {tid} is traced already (by process {task.tracer}, a debugger perhaps)"
     return f"process {tid} cannot be traced (ptrace(2)){advice_on_tracing()}"
+
+
+def _seize(tid: int) -> None:
+    """Raises TaskGone, and OSError.
+
+    Where a signal ended the task's wait it may wait anew, for our answer to a second notification, while the thread
+    that saw to the first has it still. That thread's order to stop ends the second wait too.
+    """
+    for is_last in (False, True):
+        try:
+            requests.seize(tid, _OPTIONS)
+        except PermissionError:
+            task = Status.of(tid)
+            if task is not None and task.tracer and os.path.exists(f"/proc/self/task/{task.tracer}"):
+                raise TaskGone(f"task {tid} is told to stop in another thread") from None
+            if is_last or (task is not None and task.tracer):
+                raise
+        else:
+            return
 
 
 def _stops_for_us(patient: _Patient, check: Callable[[], None], release: Callable[[], None]) -> bool:

@@ -50,7 +50,7 @@ static const char *shown(struct sockaddr_in *address, socklen_t length) {
     return text;
 }
 
-int main(void) {
+int main(int count, char **arguments) {
     struct sockaddr_in target = elsewhere, got;
     static const char path[] = "/nowhere/presented";
     char text[64] = "";
@@ -61,6 +61,10 @@ int main(void) {
     inet_aton("198.18.0.1", &target.sin_addr);
     struct sockaddr_in as_it_was = target;
 
+    if (count > 1) {
+        call("chdir", SYS_chdir, P(arguments[1]), 2, 3, 4, 5, 6);
+        return 0;
+    }
     call("return", SYS_getppid, 1, 2, 3, 4, 5, 6);
     call("fail", SYS_getuid, 1, 2, 3, 4, 5, 6);
     call("held", SYS_getpgrp, 1, 2, 3, 4, 5, 6);
