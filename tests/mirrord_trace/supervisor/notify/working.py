@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,9 +17,15 @@ from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
 Outcome = TypeVar("Outcome")
 
 
+def path_threads() -> list[threading.Thread]:
+    """The threads of all workers."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("path call")]
+
+
 @contextmanager
 def working() -> Iterator[tuple[Workers, list[BaseException]]]:
-    """Workers, and what failed in them."""
+    """Workers, and what failed in them. None of their threads is left."""
+    others = path_threads()
     failures: list[BaseException] = []
     previous = signal.signal(DOORBELL, lambda *_: None)
     workers = Workers(failures.append)
@@ -26,6 +33,10 @@ def working() -> Iterator[tuple[Workers, list[BaseException]]]:
         yield workers, failures
     finally:
         workers.close()
+        for thread in path_threads():
+            if thread not in others:
+                thread.join(TIMEOUT_S)
+                assert not thread.is_alive(), "a worker did not end"
         signal.signal(DOORBELL, previous)
 
 
