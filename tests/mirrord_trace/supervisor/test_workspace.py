@@ -21,7 +21,7 @@ from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor.descent import children_of
 from mirrord_trace.supervisor.workspace import workspace
 from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, wait_until_gone
-from tests.mirrord_trace.tree.private_mounts import in_private_mounts, let_everybody_use_fuse
+from tests.mirrord_trace.tree.private_mounts import IS_ROOT, in_private_mounts, where_users_may_mount
 
 ORDINARY_USER = [word for word in UNPRIVILEGED if not word.startswith("--bounding-set")]
 """One who may run setuid programs, in surroundings that let these have their rights."""
@@ -126,18 +126,8 @@ def test_kill_9_at_any_stage(tmp_path: Path, precious: Path, stage: str, order: 
     assert (precious / "file").read_text() == "keep me"
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
-@pytest.mark.parametrize("mount", ["fuse", "fusermount3"])
-@in_private_mounts
-def test_kill_9_of_a_server(tmp_path: Path, mount: str, order: list[str]) -> None:
-    """The mount is dead (ENOTCONN) once its server is; an ordinary user needs fusermount3 to be rid of it."""
-    rights = []
-    if mount == "fusermount3":
-        let_everybody_use_fuse()
-        rights = ORDINARY_USER if os.getuid() == 0 else []
-        tmp_path.chmod(0o777)
-        for parent in tmp_path.parents[:2]:
-            parent.chmod(0o711)
+def kill_server(tmp_path: Path, mount: str, rights: list[str], order: list[str]) -> None:
+    """The mount is dead (ENOTCONN) once its server is."""
     before = mount_points()
     with holder(tmp_path, mount, rights=rights) as running:
         running.reach("mounted")
@@ -147,6 +137,21 @@ def test_kill_9_of_a_server(tmp_path: Path, mount: str, order: list[str]) -> Non
         running.wait_until_all_are_gone()
     assert list(tmp_path.iterdir()) == []
     assert mount_points() == before
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@in_private_mounts
+def test_kill_9_of_a_server(tmp_path: Path, order: list[str]) -> None:
+    kill_server(tmp_path, "fuse", [], order)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@where_users_may_mount
+def test_kill_9_of_an_ordinary_users_server(tmp_path: Path, order: list[str]) -> None:
+    """He needs fusermount3 to be rid of the mount."""
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o777)
+    kill_server(tmp_path, "fusermount3", ORDINARY_USER if IS_ROOT else [], order)
 
 
 @in_private_mounts

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import tempfile
 import traceback
@@ -21,11 +22,16 @@ from typing import ParamSpec
 import pytest
 
 MS_REC, MS_PRIVATE, MS_BIND = 16384, 1 << 18, 4096
+MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PR_SET_DUMPABLE = 4
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
 USER = 1000
 """Any ordinary user's number."""
 FUSE_DEVICE = os.makedev(10, 229)
+
+IS_ROOT = os.geteuid() == 0
+"""Before any test puts itself elsewhere."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _Parameters = ParamSpec("_Parameters")
@@ -33,7 +39,18 @@ _Parameters = ParamSpec("_Parameters")
 
 def in_private_mounts(body: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
     """Runs a test in a child process with its own mounts; whoever is not root gets a user namespace for it."""
+    return _in_child(body, _unshare_mounts)
 
+
+def where_users_may_mount(body: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Runs a test in a child process, and its own mounts if we are root, where ordinary users may use FUSE.
+
+    Fails with what is missing where that cannot be had.
+    """
+    return _in_child(body, _let_users_mount)
+
+
+def _in_child(body: Callable[_Parameters, None], prepare: Callable[[], None]) -> Callable[_Parameters, None]:
     @functools.wraps(body)
     def run(*arguments: _Parameters.args, **named: _Parameters.kwargs) -> None:
         reading, writing = os.pipe()
@@ -41,7 +58,7 @@ def in_private_mounts(body: Callable[_Parameters, None]) -> Callable[_Parameters
         if pid == 0:
             try:
                 os.close(reading)
-                _unshare_mounts()
+                prepare()
                 body(*arguments, **named)
             except BaseException:
                 os.write(writing, traceback.format_exc().encode())
@@ -59,12 +76,26 @@ def in_private_mounts(body: Callable[_Parameters, None]) -> Callable[_Parameters
 
 def _unshare_mounts() -> None:
     user, group = os.geteuid(), os.getegid()
-    checked("unshare", _libc.unshare(CLONE_NEWNS if user == 0 else CLONE_NEWNS | CLONE_NEWUSER))
-    if user != 0:
+    checked("unshare", _libc.unshare(CLONE_NEWNS if IS_ROOT else CLONE_NEWNS | CLONE_NEWUSER))
+    if not IS_ROOT:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     checked("mount --make-rprivate /", _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+
+
+def _let_users_mount() -> None:
+    if shutil.which("fusermount3") is None:
+        raise LookupError("fusermount3 is missing: apt-get install fuse3 (`.ci/system-packages python` does it)")
+    if not os.path.exists("/dev/fuse"):
+        raise LookupError("/dev/fuse is missing: modprobe fuse; in a container, --device /dev/fuse")
+    if IS_ROOT:
+        _unshare_mounts()
+        _put_in_place_of_fuse(stat.S_IFCHR, 0o666)
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except PermissionError as error:
+        raise LookupError(f"/dev/fuse is not for us ({error}): chmod 666 /dev/fuse") from error
 
 
 def checked(what: str, result: int) -> None:
@@ -101,31 +132,29 @@ def mount_fuse_as_user(target: Path) -> int:
         return int(socket.recv_fds(ours, 1, 1)[1][0])
 
 
-def let_everybody_use_fuse() -> None:
-    """Gives this mount namespace a /dev/fuse that ordinary users may open, and says what else is missing for them."""
-    if shutil.which("fusermount3") is None:
-        pytest.fail("fusermount3 is missing: apt-get install fuse3 (`.ci/system-packages python` does it)")
-    try:
-        mode = os.stat("/dev/fuse").st_mode
-    except FileNotFoundError:
-        pytest.fail("/dev/fuse is missing: modprobe fuse; in a container, --device /dev/fuse")
-    if mode & 0o666 == 0o666:
-        return
-    node = Path(tempfile.mkdtemp()) / "fuse"
-    try:
-        tmpfs(node.parent, "mode=755")
-        os.mknod(node, stat.S_IFCHR, FUSE_DEVICE)
-        node.chmod(0o666)
-        bind(node, Path("/dev/fuse"))
-        os.close(os.open("/dev/fuse", os.O_RDWR))
-    except PermissionError as error:
-        pytest.fail(f"/dev/fuse is not for ordinary users, and making one that is fails ({error}): chmod 666 /dev/fuse")
+def shut_fuse_device() -> None:
+    """Gives this mount namespace a /dev/fuse that nobody but root may open."""
+    _put_in_place_of_fuse(stat.S_IFREG, 0)
+
+
+def _put_in_place_of_fuse(kind: int, mode: int) -> None:
+    directory = Path(tempfile.mkdtemp())
+    tmpfs(directory, "mode=755")
+    node = directory / "fuse"
+    os.mknod(node, kind, FUSE_DEVICE)
+    node.chmod(mode)
+    bind(node, Path("/dev/fuse"))
+    checked("umount", _libc.umount2(os.fsencode(directory), MNT_DETACH))
+    directory.rmdir()
 
 
 def become_user() -> None:
     """Drops all rights for good, those of root or of a user namespace."""
-    if os.getuid() == 0:
+    if IS_ROOT:
         os.setgroups([])
         os.setresgid(USER, USER, USER)
         os.setresuid(USER, USER, USER)
         _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    else:
+        header, nothing = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0), bytes(24)
+        checked("capset", _libc.capset(header, nothing))

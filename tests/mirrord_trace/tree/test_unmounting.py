@@ -13,13 +13,14 @@ import pytest
 
 from mirrord_trace.tree import unmounting
 from tests.mirrord_trace.tree.private_mounts import (
+    IS_ROOT,
     USER,
     become_user,
     bind,
     in_private_mounts,
-    let_everybody_use_fuse,
     mount_fuse,
     mount_fuse_as_user,
+    where_users_may_mount,
 )
 
 
@@ -43,7 +44,7 @@ def hand_over(tmp_path: Path, *directories: Path) -> None:
     """Lets an ordinary user reach the test's directory and own what is in it."""
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o711)
-    if os.getuid() == 0:
+    if IS_ROOT:
         for path in (tmp_path, *directories, *(inner for directory in directories for inner in directory.iterdir())):
             os.chown(path, USER, USER)
 
@@ -101,11 +102,11 @@ def test_server_that_hangs_or_is_dead(workspace: Path, is_dead: bool) -> None:
 
 
 @pytest.mark.parametrize("is_dead", [False, True], ids=["hangs", "dead"])
-@in_private_mounts
+@where_users_may_mount
 def test_ordinary_users_server_that_hangs_or_is_dead(tmp_path: Path, workspace: Path, is_dead: bool) -> None:
-    let_everybody_use_fuse()
     hand_over(tmp_path, workspace)
-    become_user()
+    if IS_ROOT:
+        become_user()
     served_by_nobody(mount_fuse_as_user, workspace, is_dead)
 
 
