@@ -275,8 +275,11 @@ def test_killed_at_any_moment(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", ["thread", "leader"])
-def test_another_thread_executes_meanwhile(start: Start, tmp_path: Path, beside: str) -> None:
-    with start("patient", f"exec_beside_{beside}", remote(tmp_path)) as patient:
+@pytest.mark.parametrize("where", [str, remote], ids=["itself", "by surgery"])
+def test_another_thread_executes_meanwhile(
+    start: Start, tmp_path: Path, beside: str, where: Callable[[str], str]
+) -> None:
+    with start("patient", f"exec_beside_{beside}", remote(tmp_path), where(program("patient"))) as patient:
         patient.holds_ours = True
         patient.next_of_ours()
         patient.holds_ours = False

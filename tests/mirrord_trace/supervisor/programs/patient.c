@@ -106,7 +106,7 @@ static void *open_often(void *path) {
 
 int main(int count, char **arguments) {
     const char *what = arguments[1];
-    char *path = count > 2 ? arguments[2] : "", *program = "/proc/self/exe", text[4096];
+    char *path = count > 2 ? arguments[2] : "", *program = count > 3 ? arguments[3] : "/proc/self/exe", text[4096];
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!strcmp(what, "chdir")) {
         for (int i = 2; i < count; i++) {
