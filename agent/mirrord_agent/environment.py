@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from mirrord_agent.target import Target
 
 
 def read_environment(target: Target) -> bytes:
     """The target's variables as `NAME=value`, each ended by NUL (proc_pid_environ(5)). Raises OSError."""
-    descriptor = os.open("environ", os.O_RDONLY, dir_fd=target.directory)
-    with open(descriptor, "rb", buffering=0) as file:
-        return file.readall()
+    return target.read_guarded("environ")

@@ -1,21 +1,25 @@
-"""Entering the target's namespaces: network and UTS, never mount or pid.
+"""Entering the target's namespaces: network, UTS and user, never mount or pid.
 
 A socket belongs for ever to the network namespace in which it was made, so the agent opens the client's socket first
 and enters afterwards; from then on everything it opens is the pod's. Must run before there is a second thread: setns(2)
 moves one thread, and a user namespace can only be joined by a process that has just one.
 
 Joining needs CAP_SYS_ADMIN in the user namespace that owns the namespace. Who lacks it here may have it there, as the
-one who made that user namespace has; so on EPERM the target's user namespace is joined first.
+one who made that user namespace has; so on EPERM the target's user namespace is joined first. In the end it is joined
+in any case: ids are then the ones that the target sees, and capabilities count for files as the target's do. What the
+agent could do outside, it can no longer do.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import attrs
 
 from mirrord_agent import libc
 from mirrord_agent.capabilities import Capability, why_denied
+from mirrord_agent.files.rights import rights_of
 from mirrord_agent.target import Target, TargetUnusable
 from mirrord_agent.wire.frames import GoodbyeKind
 
@@ -34,7 +38,7 @@ _NEEDED = (_Kind("net", libc.CLONE_NEWNET, "network"), _Kind("uts", libc.CLONE_N
 
 
 def enter(target: Target) -> None:
-    """Moves this process into the target's network and UTS namespaces. Raises TargetUnusable."""
+    """Moves this process into the target's network, UTS and user namespaces. Raises TargetUnusable."""
     for kind in _NEEDED:
         if _is_ours(target, kind):
             continue
@@ -44,10 +48,27 @@ def enter(target: Target) -> None:
             if _is_ours(target, _USER):
                 raise _not_permitted(target, kind) from error
             try:
-                _join(target, _USER)
+                _join_user(target)
                 _join(target, kind)
             except OSError as second:
                 raise _not_permitted(target, kind) from second
+    if not _is_ours(target, _USER):
+        try:
+            _join_user(target)
+        except OSError as error:
+            raise _not_permitted(target, _USER) from error
+
+
+def _join_user(target: Target) -> None:
+    """Raises OSError, TargetUnusable."""
+    # Inside, groups may be had by nobody (user_namespaces(7)), and ours would open what is not the target's.
+    try:
+        groups = rights_of(target).groups
+    except OSError as error:
+        raise _gone(target, error) from error
+    with suppress(PermissionError):
+        os.setgroups(sorted(groups))
+    _join(target, _USER)
 
 
 def _is_ours(target: Target, kind: _Kind) -> bool:

@@ -1,12 +1,14 @@
 """The process whose world the agent serves.
 
 A process id can be given to another process, so it is used once: `/proc/PID` is opened, and everything later goes
-through that descriptor, which answers ESRCH for ever once the process is gone.
+through that descriptor, which answers ESRCH for ever once the process is gone. What may only be opened with rights that
+the agent gives up when it enters the target's user namespace is opened at once, and kept.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
@@ -24,6 +26,10 @@ class TargetUnusable(Exception):
         self.goodbye = Goodbye(kind, message)
 
 
+#: What is opened below /proc/PID: that takes PTRACE_MODE_READ (ptrace(2)), and the environment has mode 0400 besides.
+_GUARDED = {"environ": os.O_RDONLY, "root": os.O_PATH | os.O_DIRECTORY, "mountinfo": os.O_RDONLY}
+
+
 @attrs.frozen
 class Target:
     """An open hold on a process."""
@@ -33,6 +39,8 @@ class Target:
     """Descriptor of /proc/PID."""
     pidfd: int
     """Readable when the process has ended (pidfd_open(2))."""
+    _kept: Mapping[str, int]
+    """Descriptors of the guarded files, as they were when the agent started."""
 
     @classmethod
     def open(cls, pid: int) -> Self:
@@ -48,37 +56,56 @@ class Target:
             raise TargetUnusable(
                 GoodbyeKind.TARGET_GONE, f"{pid} is not a process: it has ended, or is a thread of another ({error})"
             ) from error
-        target = cls(pid, directory, pidfd)
+        kept: dict[str, int] = {}
+        target = cls(pid, directory, pidfd, kept)
         try:
-            target.check_access()
+            for name in _GUARDED:
+                kept[name] = target._open_guarded(name)
         except BaseException:
             target.close()
             raise
         return target
 
-    def check_access(self) -> None:
-        """Raises TargetUnusable unless environment and root may be read.
+    def open_guarded(self, name: str) -> int:
+        """Opens `environ`, `root` or `mountinfo` below /proc/PID. Raises OSError.
 
-        That takes PTRACE_MODE_READ (ptrace(2)), and the environment has mode 0400 besides.
+        Where that is no longer allowed, it is what it was when the agent started.
         """
-        for name, flags in (("environ", os.O_RDONLY), ("root", os.O_PATH | os.O_DIRECTORY)):
-            try:
-                os.close(os.open(name, flags, dir_fd=self.directory))
-            except PermissionError as error:
-                raise TargetUnusable(
-                    GoodbyeKind.PERMISSION,
-                    f"/proc/{self.pid}/{name} may not be read: process {self.pid} belongs to {self._owner()}; "
-                    + why_denied(
-                        Capability.SYS_PTRACE,
-                        Capability.DAC_OVERRIDE,
-                        otherwise="or the same uid and a process that is dumpable and has no more capabilities than "
-                        "the agent",
-                    ),
-                ) from error
-            except OSError as error:
-                raise TargetUnusable(
-                    GoodbyeKind.TARGET_GONE, f"process {self.pid} ended while the agent started ({error.strerror})"
-                ) from error
+        try:
+            return os.open(name, _GUARDED[name], dir_fd=self.directory)
+        except PermissionError:
+            return os.dup(self._kept[name])
+
+    def read_guarded(self, name: str) -> bytes:
+        """All that such a file tells. Raises OSError."""
+        descriptor = self.open_guarded(name)
+        try:
+            content = b""
+            while piece := os.pread(descriptor, 1 << 20, len(content)):
+                content += piece
+            return content
+        finally:
+            os.close(descriptor)
+
+    def _open_guarded(self, name: str) -> int:
+        """Raises TargetUnusable."""
+        try:
+            return os.open(name, _GUARDED[name], dir_fd=self.directory)
+        except PermissionError as error:
+            raise TargetUnusable(
+                GoodbyeKind.PERMISSION,
+                f"/proc/{self.pid}/{name} may not be read: process {self.pid} belongs to {self._owner()}; "
+                + why_denied(
+                    Capability.SYS_PTRACE,
+                    Capability.DAC_OVERRIDE,
+                    otherwise="or the same uid and a process that is dumpable and has no more capabilities than "
+                    "the agent",
+                ),
+            ) from error
+        except OSError as error:
+            raise TargetUnusable(
+                GoodbyeKind.TARGET_GONE, f"process {self.pid} ended while the agent started ({error.strerror})"
+            ) from error
 
     def _owner(self) -> str:
         try:
@@ -88,6 +115,6 @@ class Target:
 
     def close(self) -> None:
         """Lets go of the process."""
-        for descriptor in (self.directory, self.pidfd):
+        for descriptor in (self.directory, self.pidfd, *self._kept.values()):
             with suppress(OSError):
                 os.close(descriptor)

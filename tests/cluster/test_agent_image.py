@@ -27,7 +27,8 @@ from tests.mirrord_agent.support import SECRET, SECRET_HASH, in_trio
 ROOT = Path(__file__).parent.parent.parent
 IMAGE = ROOT / "build/agent-rootfs"
 
-CAPABILITIES = frozenset(["DAC_OVERRIDE", "SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW"])
+FOR_FILES = frozenset(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID"])
+CAPABILITIES = FOR_FILES | frozenset(["SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW"])
 IDLE_KB = 45 << 10
 UNKNOWN = "f" * 64
 
@@ -287,6 +288,8 @@ async def test_without_a_target_the_agents_own_world_is_served(tmp_path: Path) -
         (Processes.NODE, CAPABILITIES - {"SYS_PTRACE"}, ["uid 1000", "without CAP_SYS_PTRACE;"]),
         (Processes.NODE, CAPABILITIES - {"DAC_OVERRIDE"}, ["uid 1000", "without CAP_DAC_OVERRIDE;"]),
         (Processes.NODE, CAPABILITIES - {"SYS_ADMIN"}, ["network", "without CAP_SYS_ADMIN;"]),
+        (Processes.NODE, CAPABILITIES - {"SETUID"}, ["files", "uid 1000", "without CAP_SETUID;"]),
+        (Processes.NODE, CAPABILITIES - {"SETGID"}, ["files", "gid", "without CAP_SETGID;"]),
     ],
 )
 def test_what_is_missing_is_said(

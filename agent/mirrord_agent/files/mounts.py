@@ -27,14 +27,9 @@ def _plain(escaped: bytes) -> bytes:
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), escaped)
 
 
-def read_mounts(root: Root, mountinfo: int) -> tuple[Mount, ...]:
-    """The mounts that an open mountinfo file tells; closes it. Raises OSError.
-
-    One that cannot be reached counts as a directory, which most are.
-    """
-    with open(mountinfo, "rb", buffering=0) as file:
-        text = file.readall()
-    return tuple(Mount(*fields, _is_directory(root, fields[0])) for fields in parse_mountinfo(text))
+def mounts_from(root: Root, mountinfo: bytes) -> tuple[Mount, ...]:
+    """The mounts that the text of a mountinfo file tells. One that cannot be reached counts as a directory."""
+    return tuple(Mount(*fields, _is_directory(root, fields[0])) for fields in parse_mountinfo(mountinfo))
 
 
 def _is_directory(root: Root, path: bytes) -> bool:

@@ -57,7 +57,7 @@ class Root(Held):
     @classmethod
     def open(cls, target: Target) -> Self:
         """Takes hold of the target's root. Raises OSError."""
-        return cls(os.open("root", os.O_PATH | os.O_DIRECTORY, dir_fd=target.directory))
+        return cls(target.open_guarded("root"))
 
     def open_path(self, path: bytes, flags: int, mode: int = 0) -> int:
         """Opens what `path` names; whether a link at its end is followed, `flags` say. Raises OSError."""

@@ -226,10 +226,11 @@ class FileService:
 
     def _get_mounts(self, under_way: _UnderWay, request: ask.GetMounts) -> None:
         async def get() -> Done:
-            mountinfo = os.open("mountinfo", os.O_RDONLY, dir_fd=self._target.directory)
+            # It takes the agent's own rights to read them, and the target's to look at where they are.
+            mountinfo = await trio.to_thread.run_sync(self._target.read_guarded, "mountinfo", abandon_on_cancel=True)
             self._root.hold()
-            read = partial(mounts.read_mounts, self._root, mountinfo)
-            packed = pack_mounts(await self._workers.run(read, self._root.release, lambda _: None))
+            tell = partial(mounts.mounts_from, self._root, mountinfo)
+            packed = pack_mounts(await self._workers.run(tell, self._root.release, lambda _: None))
             for start in range(0, len(packed), _PART_BYTES):
                 await self._link.room()
                 self._link.put_ordered(Part(request.stream, packed[start : start + _PART_BYTES]))

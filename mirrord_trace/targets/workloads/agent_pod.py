@@ -22,8 +22,9 @@ from mirrord_trace.targets.workloads.ownership import MANAGED_BY
 
 CAPABILITIES: Final = ("SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW")
 """To read the target's environment and root, to enter its network, to steal from it and to mirror it."""
-_DAC_OVERRIDE: Final = "DAC_OVERRIDE"
-"""To open what is another user's. Every container has it; we would drop it with the rest."""
+_FOR_FILES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID")
+"""To reach files as the target does: with its ids, and with the capabilities that containers have unless they are told
+otherwise, of which the target may have some. Every container has these; we would drop them with the rest."""
 CONTAINER: Final = "agent"
 """The container's name in a job's pod."""
 JOB_NAME_LABEL: Final = "job-name"
@@ -157,7 +158,7 @@ def _security(config: AgentConfiguration) -> dict[str, Any]:
     return {
         "runAsUser": 0,
         "runAsNonRoot": False,
-        "capabilities": {"drop": ["ALL"], "add": [_DAC_OVERRIDE, *wanted]},
+        "capabilities": {"drop": ["ALL"], "add": [*_FOR_FILES, *wanted]},
         "appArmorProfile": {"type": "Unconfined"},
     }
 

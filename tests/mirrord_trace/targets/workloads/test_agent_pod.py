@@ -60,18 +60,21 @@ def test_the_arguments_hold_the_hash_and_no_secret() -> None:
     assert impatient[-2:] == ["--first-client-timeout", "6"], "nobody will come after that"
 
 
+FOR_FILES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SETGID", "SETUID"]
+
+
 def test_root_with_the_capabilities_it_needs_and_no_more() -> None:
     security = container_of(made())["securityContext"]
     assert "privileged" not in security
     assert security["runAsUser"] == 0
-    needed = ["DAC_OVERRIDE", "SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW"]
+    needed = [*FOR_FILES, "SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "NET_RAW"]
     assert security["capabilities"] == {"drop": ["ALL"], "add": needed}
 
 
 def test_disabled_capabilities() -> None:
     config = AgentConfiguration(disabled_capabilities=frozenset({"NET_ADMIN", "NET_RAW"}))
     added = container_of(made(config))["securityContext"]["capabilities"]["add"]
-    assert added == ["DAC_OVERRIDE", "SYS_PTRACE", "SYS_ADMIN"]
+    assert added == [*FOR_FILES, "SYS_PTRACE", "SYS_ADMIN"]
 
 
 def test_privileged_when_asked_for() -> None:
