@@ -289,7 +289,6 @@ async def test_without_a_target_the_agents_own_world_is_served(tmp_path: Path) -
         (Processes.NODE, CAPABILITIES - {"DAC_OVERRIDE"}, ["uid 1000", "without CAP_DAC_OVERRIDE;"]),
         (Processes.NODE, CAPABILITIES - {"SYS_ADMIN"}, ["network", "without CAP_SYS_ADMIN;"]),
         (Processes.NODE, CAPABILITIES - {"SETUID"}, ["files", "uid 1000", "without CAP_SETUID;"]),
-        (Processes.NODE, CAPABILITIES - {"SETGID"}, ["files", "gid", "without CAP_SETGID;"]),
     ],
 )
 def test_what_is_missing_is_said(
