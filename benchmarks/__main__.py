@@ -19,7 +19,7 @@ from benchmarks.figures import Figure
 from benchmarks.goals import judge
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Tool
-from benchmarks.sections import SECTIONS
+from benchmarks.sections import SECTIONS, files
 from benchmarks.ways import ALL, SSH, Ways, find_ways
 from mirrord_trace.errors import Failure
 
@@ -74,7 +74,7 @@ def _measure(sections: tuple[str, ...], quick: bool, rounds: int, progress: Prog
     processes.become_subreaper()
     progress.section("looking at what is here")
     figures: list[Figure] = []
-    with world.open_world(ssh.POD_FILES) as opened:
+    with world.open_world({**ssh.POD_FILES, **files.POD_FILES}) as opened:
         ways = find_ways(opened.pod.pid)
         for name, reason in ways.missing.items():
             progress.say(f"{name} is not measured: {reason}")

@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks import units
 from benchmarks.figures import NATIVE, Figure, find
-from benchmarks.sections import calls, cluster, growth, network, startup
+from benchmarks.sections import calls, cluster, files, growth, network, startup
 from benchmarks.ways import FLOOR, NOTIFY, STRACE
 
 _FLOOR_FACTOR: Final = 1.6
@@ -24,6 +24,10 @@ _CLUSTER_START_S: Final = 1.5
 _CLUSTER_RATE: Final = 250e6
 _REQUESTS: Final = 15
 _AGENT_BYTES: Final = 45e6
+_COLD_FILE_NS: Final = 0.5e6
+_FILE_RATE: Final = 500e6
+_LISTING_S: Final = 0.3
+_WARM_FACTOR: Final = 1.5
 
 
 @attrs.frozen
@@ -53,6 +57,10 @@ def judge(figures: Sequence[Figure]) -> list[Verdict]:
         _cluster_rate(figures),
         _cluster_requests(figures),
         _agent_memory(figures),
+        _warm_files(figures),
+        _cold_file(figures),
+        _file_rate(figures),
+        _listing(figures),
     ]
 
 
@@ -183,3 +191,48 @@ def _agent_memory(figures: Sequence[Figure]) -> Verdict:
     if memory is None:
         return _unmeasured(goal, figure, NOTIFY)
     return Verdict(goal, f"{memory.median / 1e6:.1f} MB resident", memory.median <= _AGENT_BYTES)
+
+
+def _warm_files(figures: Sequence[Figure]) -> Verdict:
+    """Reads and attributes of an open file: the calls that nobody intercepts."""
+    goal = f"Warm reads and stats of remote files take at most {_WARM_FACTOR:g} times their native time"
+    found = [find(figures, files.SECTION, name) for name in (files.PREAD, files.FSTAT)]
+    ratios = [figure.ratio(NOTIFY) if figure else None for figure in found]
+    if None in ratios:
+        return _unmeasured(goal, found[0], NOTIFY)
+    by_path = find(figures, files.SECTION, files.STAT)
+    summary = by_path.summary(NOTIFY) if by_path else None
+    shown = [f"{ratio.median:.2f} times" for ratio in ratios if ratio]
+    measured = f"pread {shown[0]}, fstat {shown[1]}"
+    if summary:
+        measured += f"; a stat by path, which is intercepted, {units.shown(summary.median, 'ns')}"
+    return Verdict(goal, measured, all(ratio.median <= _WARM_FACTOR for ratio in ratios if ratio))
+
+
+def _cold_file(figures: Sequence[Figure]) -> Verdict:
+    goal = "A cold small file (stat, open, read, close) takes at most one round trip and 0.5 ms"
+    figure = find(figures, files.SECTION, files.COLD)
+    taken = figure.summary(NOTIFY) if figure else None
+    if taken is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    trip_figure = find(figures, network.SECTION, network.ROUND_TRIP, bytes=1)
+    trip = trip_figure.summary(NOTIFY) if trip_figure else None
+    allowed = _COLD_FILE_NS + (trip.median if trip else 0.0)
+    measured = f"{units.shown(taken.median, 'ns')}"
+    if trip:
+        measured += f", a round trip {units.shown(trip.median, 'ns')}"
+    return Verdict(goal, measured, taken.median <= allowed)
+
+
+def _file_rate(figures: Sequence[Figure]) -> Verdict:
+    goal = f"A sequential read of 1 GB moves at least {units.shown(_FILE_RATE, 'B/s')} through the local agent"
+    figure = find(figures, files.SECTION, files.SEQUENTIAL)
+    rate = figure.summary(NOTIFY) if figure else None
+    if rate is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    return Verdict(goal, units.shown(rate.median, "B/s"), rate.median >= _FILE_RATE)
+
+
+def _listing(figures: Sequence[Figure]) -> Verdict:
+    goal = f"Listing 10,000 entries takes at most {_LISTING_S:g} s"
+    return _within(goal, find(figures, files.SECTION, files.LISTING), _LISTING_S)

@@ -17,6 +17,7 @@ _ORDER: Final = (*ALL, SSH)
 _TITLES: Final = {
     "calls": "System calls",
     "startup": "Start-up",
+    "files": "Files",
     "network": "Network",
     "growth": "Growth",
     "cluster": "In a cluster",
@@ -24,6 +25,7 @@ _TITLES: Final = {
 _CHARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "calls": ("calls.svg",),
     "startup": ("startup.svg",),
+    "files": (),
     "network": ("throughput.svg", "latency.svg", "datagrams.svg"),
     "growth": ("growth.svg", "memory.svg"),
     "cluster": (),

@@ -22,13 +22,16 @@ from benchmarks.processes import Command
 from mirrord_syscalls.abi import native_abi
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
+from mirrord_trace.policy.files import FilesPolicy
 from mirrord_trace.supervisor.delivery.base import Handlers
 from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
+from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.supervisor.handlers.names import NameHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
 from mirrord_trace.supervisor.handlers.streams import StreamHandlers
 from mirrord_trace.supervisor.socket_table import SocketTable
+from mirrord_trace.tree.base import Tree
 
 NOTIFY: Final = "notify"
 PTRACE: Final = "ptrace"
@@ -75,8 +78,10 @@ class Ways:
 def subscription() -> Subscription:
     """The calls that mirrord-trace stops with notify: asked of the handlers, which are never called here."""
     sockets = SocketHandlers(SocketTable(), cast("StreamHandlers", None), cast("DatagramHandlers", None))
-    names = NameHandlers(b"", b"", {})
-    handlers = Handlers.of(*sockets.interests(), *names.interests(native_abi().numbers))
+    files = FileHandlers(cast("FilesPolicy", None), {}, cast("Tree", object()))
+    handlers = Handlers.of(
+        *sockets.interests(), *NameHandlers(b"", b"").interests(), *files.interests(native_abi().numbers)
+    )
     return handlers.subscription | Subscription.of(EXECUTING_CALLS)
 
 

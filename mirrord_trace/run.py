@@ -21,7 +21,9 @@ import trio
 from mirrord_syscalls.abi import native_abi
 from mirrord_trace.config import RunConfiguration
 from mirrord_trace.errors import Failure
+from mirrord_trace.policy.default_paths import Surroundings, mounted_paths
 from mirrord_trace.policy.environment import process_environment
+from mirrord_trace.policy.files import FilesPolicy
 from mirrord_trace.policy.outgoing import OutgoingPolicy
 from mirrord_trace.relay.tcp import StreamRelay
 from mirrord_trace.relay.udp import DatagramRelays
@@ -32,14 +34,18 @@ from mirrord_trace.supervisor import launch, names_files, signals
 from mirrord_trace.supervisor.delivery import choice
 from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
+from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.supervisor.handlers.names import NameHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
 from mirrord_trace.supervisor.handlers.streams import StreamHandlers
 from mirrord_trace.supervisor.socket_table import SocketTable
 from mirrord_trace.supervisor.supervision import TERM_GRACE_S, Supervision
+from mirrord_trace.supervisor.surroundings import read_surroundings
 from mirrord_trace.supervisor.workspace import workspace
 from mirrord_trace.targets import parse_target
 from mirrord_trace.targets.base import AgentLink
+from mirrord_trace.tree.base import Tree
+from mirrord_trace.tree.choice import open_tree
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LAST_BYTES_S: Final = 5.0
@@ -113,10 +119,17 @@ async def _run_at(
         step.detail(f"{session.facts.hostname}, {len(environment)} variables")
         await link.settled.wait()  # meanwhile the target's part was done; a failure there ends this block
     program = launch.find_program(configuration.command, environment)
-    async with trio.open_nursery() as nursery:
+    surroundings = read_surroundings(program, os.environb)
+    async with (
+        _files(session, configuration, surroundings, directory, reporter) as files,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
-        world = _World.build(configuration, session, nursery, presented, make_delivery)
+        world = _World.build(configuration, session, nursery, presented, files, make_delivery)
         child = world.delivery.launch(program, inherited)
+        if files.tree is not None:
+            files.tree.on_mapped = world.delivery.expect_mapped_files
+            nursery.start_soon(_abandon_at_end, files.tree)
         await supervision.run(child, world.delivery)
         world.datagrams.drain()
         with trio.move_on_after(_LAST_BYTES_S):
@@ -147,6 +160,55 @@ async def _read_target(
     wanted = configuration.environment
     merged = process_environment(dict(os.environb), target, include=wanted.include, exclude=wanted.exclude)
     return merged, presented
+
+
+@attrs.frozen
+class _Files:
+    """Which files are whose, and where the target's are."""
+
+    policy: FilesPolicy
+    tree: Tree | None
+
+
+@asynccontextmanager
+async def _files(
+    session: Session,
+    configuration: RunConfiguration,
+    surroundings: Surroundings,
+    directory: Path,
+    reporter: Reporter,
+) -> AsyncIterator[_Files]:
+    wanted = configuration.files
+    if FilesPolicy.of(wanted, surroundings, ()).is_local_only:
+        yield _Files(FilesPolicy.of(wanted, surroundings, ()), None)
+        return
+    async with AsyncExitStack() as resources:
+        with reporter.step("opening its files") as step:
+            try:
+                mounts = await session.files.mounts()
+            except OSError as error:
+                raise Failure(f"cannot read what the target has mounted: {error.strerror}") from error
+            policy = FilesPolicy.of(wanted, surroundings, mounted_paths(mounts, surroundings))
+            tree = await resources.enter_async_context(
+                open_tree(
+                    wanted.tree,
+                    session.files,
+                    directory,
+                    writable=policy.is_written_remotely,
+                    may_write=policy.may_write_remotely,
+                    tell=reporter,
+                )
+            )
+            step.detail(f"mode {wanted.mode}")
+        yield _Files(policy, tree)
+
+
+async def _abandon_at_end(tree: Tree) -> None:
+    """Whatever ends the run: a task that waits for the target's answer could not be killed."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        tree.abandon()
 
 
 async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter, supervision: Supervision) -> None:
@@ -180,6 +242,7 @@ class _World:
         session: Session,
         nursery: trio.Nursery,
         presented: Mapping[bytes, bytes],
+        files: _Files,
         make_delivery: choice.MakeDelivery,
     ) -> _World:
         """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
@@ -196,7 +259,10 @@ class _World:
         nursery.start_soon(datagrams.sweep)
         stream_handlers = StreamHandlers(table, policy, listeners, streams, configuration.connect_hold_s)
         datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
-        names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name), presented)
+        names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name))
+        paths = FileHandlers(files.policy, presented, files.tree, session.files)
         sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
-        delivery = make_delivery(Handlers.of(*sockets.interests(), *names.interests(native_abi().numbers)))
+        delivery = make_delivery(
+            Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
+        )
         return cls(delivery, streams, datagrams)

@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
-from benchmarks.sections import calls, cluster, growth, network, startup
+from benchmarks.sections import calls, cluster, files, growth, network, startup
 
 
 @attrs.frozen
@@ -23,6 +23,7 @@ class Section:
 SECTIONS: Final[Mapping[str, Section]] = {
     "calls": Section("System calls", calls.measure),
     "startup": Section("Start-up", startup.measure),
+    "files": Section("Files", files.measure),
     "network": Section("Network", network.measure),
     "growth": Section("Growth", growth.measure),
     "cluster": Section("In a cluster", cluster.measure),

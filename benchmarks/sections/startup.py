@@ -26,9 +26,11 @@ SECTION: Final = "startup"
 TRUE: Final = "/bin/true"
 PYTHON: Final = "Python, 200 modules"
 NODE: Final = "Node, 50 modules"
+WEB: Final = "Python web application"
 STORM: Final = "process storm"
 _PYTHON_MODULES: Final = 200
 _NODE_MODULES: Final = 50
+_WEB_FILES: Final = 1000
 _STORM_STEPS, _STORM_FILES, _STORM_AT_ONCE = 100, 20, 2
 _TIMEOUT_S: Final = 120.0
 
@@ -41,6 +43,7 @@ def measure(bench: Bench) -> list[Figure]:
         TRUE: lambda: ["/bin/true"],
         PYTHON: _python,
         NODE: _node,
+        WEB: _web,
         STORM: lambda: _storm(10 if bench.quick else 1),
     }
     for name, make in makers.items():
@@ -107,6 +110,23 @@ def _python() -> Command:
     )
     cache = f"pycache_prefix={directory / 'cache'}"
     return [sys.executable, "-I", "-X", cache, directory / "program.py"]
+
+
+def _web() -> Command:
+    """What a web application does before it serves: looks at its templates and messages, and reads them all."""
+    names = [f"{kind}/{number}.html" for kind in ("templates", "messages") for number in range(_WEB_FILES // 2)]
+    directory = _generated(
+        "web",
+        {
+            "program.py": "import os\nhere = __file__.rpartition('/')[0]\n"
+            f"for name in {names!r}:\n"
+            "    path = here + '/' + name\n"
+            "    os.stat(path)\n"
+            "    os.close(os.open(path, os.O_RDONLY))\n",
+            **{name: f"<p>{name}</p>\n" for name in names},
+        },
+    )
+    return [sys.executable, "-I", directory / "program.py"]
 
 
 def _node() -> Command:

@@ -16,17 +16,6 @@ LAST_COMPONENTS = tuple(sorted(os.path.basename(path) for path in PRESENTED))
 """A path that ends in none of these cannot be one of them, wherever it starts from: the cheap first test."""
 
 
-def presented_path(path: bytes, directory: bytes) -> bytes | None:
-    """The member of PRESENTED that `path`, relative to `directory`, names; None for all other files.
-
-    Compared as text after `.` and `..` are taken out; a way through symbolic links is not recognised.
-    """
-    whole = os.path.normpath(os.path.join(directory, path))
-    if whole.startswith(b"//"):  # POSIX lets two leading slashes stand; Linux does not mean anything by them
-        whole = whole[1:]
-    return whole if whole in PRESENTED else None
-
-
 def adapted_nsswitch(local: str) -> str:
     """This machine's nsswitch.conf with host names looked up in /etc/hosts and by DNS only.
 
