@@ -6,8 +6,9 @@ kept for later calls.
 
 Kernel facts. The file mode creation mask belongs to what CLONE_FS shares (clone(2)); a thread that has unshared that
 has a mask of its own, and can take a task's (`with_umask`). A container may forbid unshare(2): then there is none.
-A thread is called out of a wait by a signal; one that comes a moment too early is lost, so it is sent until the call
-has returned.
+A thread is called out of a wait by a signal; one that comes a moment too early is lost, so it is sent again until the
+call has returned. Not every wait ends by that (a file system's answer is waited for, fuse(4)), and a real-time signal
+is queued as often as it is sent (signal(7)): so it is sent more and more seldom.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _CLONE_FS: Final = 0x200  # linux/sched.h
 _LOOK_EVERY_S: Final = 0.02
 """How often is looked after calls that wait; longer when they are many."""
 _LOOK_EACH_S: Final = 0.0005
+_SELDOM_LOOKS: Final = 512
+"""At so many looks a signal is sent that has had no effect so far."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _own = threading.local()
@@ -60,6 +63,8 @@ class _Job:
     """Who does it; 0: nobody yet, or not any more."""
     was_seen: bool = False
     was_over: bool = False
+    looks_before_bell: int = 0
+    bells: int = 0
 
 
 @attrs.define(eq=False)
@@ -166,7 +171,13 @@ class Workers:
             job.was_seen = True
             return
         is_over = self._is_closed or job.is_over()
-        if is_over and job.was_over:
+        if not is_over or not job.was_over:
+            job.looks_before_bell = job.bells = 0
+        elif job.looks_before_bell:
+            job.looks_before_bell -= 1
+        else:
+            job.looks_before_bell = min(1 << job.bells, _SELDOM_LOOKS)
+            job.bells += 1
             with self._lock:
                 if job.thread:
                     signal.pthread_kill(job.thread, DOORBELL)

@@ -50,5 +50,5 @@ def lower_by_task(call: NotifiedCall, paths: Sequence[bytes]) -> Reply:
     if error is None:
         return ANSWERED
     names = ", ".join(map(os.fsdecode, paths))
-    call.warn(f"{call.name} of a file of the target's ({names}) failed: {why_not_traced(call.tid)}")
+    call.warn(f"{call.name} of {names} failed, for nobody can do it for a process: {why_not_traced(call.tid)}")
     return Result(-(error.errno or 0))

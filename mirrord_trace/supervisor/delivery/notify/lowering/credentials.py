@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -25,16 +24,10 @@ from mirrord_syscalls.abi import native_abi
 from mirrord_trace.supervisor.delivery.base import TaskGone
 from mirrord_trace.supervisor.delivery.notify.workers import take_umask
 
-_STATUS: Final = re.compile(
-    rb"^Umask:\t(?P<umask>\d+)\n.*"
-    rb"^Uid:\t(?P<real_user>\d+)\t\d+\t\d+\t(?P<user>\d+)\n"
-    rb"^Gid:\t(?P<real_group>\d+)\t\d+\t\d+\t(?P<group>\d+)\n.*"
-    rb"^Groups:\t(?P<groups>[\d ]*)\n.*"
-    rb"^CapPrm:\t(?P<permitted>[0-9a-f]+)\n"
-    rb"^CapEff:\t(?P<effective>[0-9a-f]+)\n",
-    re.DOTALL | re.MULTILINE,
-)
-"""Of /proc/TID/status (proc_pid_status(5))."""
+_STATUS_BYTES: Final = 4096
+"""More than /proc/TID/status has, unless there are many groups (proc_pid_status(5))."""
+_REAL, _FILESYSTEM = 0, 3
+"""The columns of Uid and Gid."""
 _CAPABILITY_VERSION: Final = 0x2008_0522  # linux/capability.h, _LINUX_CAPABILITY_VERSION_3
 _header = struct.Struct("=Ii")
 _sets = struct.Struct("=6I")
@@ -55,13 +48,14 @@ class Credentials:
     @classmethod
     def of(cls, tid: int, *, real: bool = False) -> Self:
         """A task's; those that access(2) checks if `real` (access_override_creds in fs/open.c). Raises TaskGone."""
-        found = _status_of(tid)
-        groups = tuple(map(int, found["groups"].split()))
-        if not real:
-            return cls(int(found["user"]), int(found["group"]), groups, _counting(tid, int(found["effective"], 16)))
-        user = int(found["real_user"])
-        capabilities = 0 if user else _counting(tid, int(found["permitted"], 16))
-        return cls(user, int(found["real_group"]), groups, capabilities)
+        status = _status_of(tid)
+        users, groups = _field(status, b"Uid").split(), _field(status, b"Gid").split()
+        column = _REAL if real else _FILESYSTEM
+        user = int(users[column])
+        capabilities = 0
+        if not real or not user:
+            capabilities = _counting(tid, int(_field(status, b"CapPrm" if real else b"CapEff"), 16))
+        return cls(user, int(groups[column]), tuple(map(int, _field(status, b"Groups").split())), capabilities)
 
     def take(self, before: Credentials) -> None:
         """This thread has them from now on, instead of others, as far as we have the capabilities.
@@ -102,19 +96,30 @@ def mode_for(tid: int, mode: int) -> int:
     The task's file mode creation mask is this thread's from then on. Where the thread cannot have one of its own the
     mask is applied here; what our own mask forbids is then forbidden too. Raises TaskGone.
     """
-    mask = int(_status_of(tid)["umask"], 8)
+    mask = int(_field(_status_of(tid), b"Umask"), 8)
     return mode if take_umask(mask) else mode & ~mask
 
 
-def _status_of(tid: int) -> re.Match[bytes]:
+def _status_of(tid: int) -> bytes:
     try:
-        with open(f"/proc/{tid}/status", "rb", buffering=0) as status:
-            found = _STATUS.search(status.read())
+        status = os.open(f"/proc/{tid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = part = os.read(status, _STATUS_BYTES)
+            while len(part) == _STATUS_BYTES:
+                part = os.read(status, _STATUS_BYTES)
+                text += part
+            return text
+        finally:
+            os.close(status)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise TaskGone(f"task {tid} is gone") from error
-    if found is None:  # of a task that is all but gone the kernel tells less
-        raise TaskGone(f"task {tid} is gone")
-    return found
+
+
+def _field(status: bytes, name: bytes) -> bytes:
+    beginning = status.find(b"\n%s:\t" % name)
+    if beginning < 0:  # of a task that is all but gone the kernel tells less
+        raise TaskGone("a task is gone")
+    return status[beginning + len(name) + 3 : status.index(b"\n", beginning + 1)]
 
 
 def _counting(tid: int, capabilities: int) -> int:

@@ -15,6 +15,7 @@ import ctypes
 import errno
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -171,6 +172,7 @@ def _looks_at_signals(tid: int) -> bool:
     return bool(pending & ~status.blocked & ~status.ignored)
 
 
+@cache
 def places_of(abi: Abi, name: str) -> tuple[tuple[int, int | None], ...]:
     """Where a call has its paths, and where the descriptors of the directories that these are relative to."""
     kinds = abi.arguments[name]

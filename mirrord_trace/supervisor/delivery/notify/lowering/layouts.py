@@ -11,10 +11,11 @@ import errno
 import mmap
 import struct
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Final
 
-from mirrord_syscalls.abi import ArgumentKind
+from mirrord_syscalls.abi import Abi, ArgumentKind
 from mirrord_trace.supervisor.delivery.base import PATH_MAX
 from mirrord_trace.supervisor.delivery.notify.lowering.frame import NOWHERE, Frame
 
@@ -36,15 +37,20 @@ Layout = Callable[[Frame], None]
 
 def lay_out(frame: Frame) -> None:
     """Prepares all arguments but the paths. Raises OSError, TaskGone, MemoryHidden."""
-    name = frame.call.name
+    for layout in _layouts_of(frame.call.abi, frame.call.name):
+        layout(frame)
+
+
+@cache
+def _layouts_of(abi: Abi, name: str) -> tuple[Layout, ...]:
     room = PATH_MAX if name in _LINK_MAKING else _ATTRIBUTE_NAME_ROOM
-    for index, kind in enumerate(frame.call.abi.arguments[name]):
+    layouts: list[Layout] = []
+    for index, kind in enumerate(abi.arguments[name]):
         if kind is ArgumentKind.STRING:
-            frame.bring_text(index, room)
+            layouts.append(partial(Frame.bring_text, index=index, room=room))
         elif kind is ArgumentKind.FD:
-            frame.borrow(index)
-    if name in LAYOUTS:
-        LAYOUTS[name](frame)
+            layouts.append(partial(Frame.borrow, index=index))
+    return (*layouts, LAYOUTS[name]) if name in LAYOUTS else tuple(layouts)
 
 
 _LINK_MAKING: Final = ("symlink", "symlinkat")
