@@ -35,14 +35,15 @@ demo: build/demo/shop-client  ## a static Go program, first on its own, then ins
 	@build/demo/shop-client
 	@echo
 	@echo 'Now the same file inside the world of a demo pod. The pod is made of fresh namespaces on this machine. It has'
-	@echo 'a host name, variables, a name server and a shop of its own, which nothing out here can reach.'
+	@echo 'a host name, variables, files, a name server and a shop of its own, which nothing out here can reach.'
 	@echo
 	@echo '$$ mirrord-trace run --target demo -- build/demo/shop-client'
 	@$(BIN)/mirrord-trace run --target demo -- build/demo/shop-client
 	@echo
 	@echo 'What happened: the process never left this machine (it works in the same directory), and nothing was loaded'
-	@echo 'into it. Those system calls that ask for names and connections were intercepted. So it got the pod'"'"'s host name'
-	@echo 'and variables, asked the pod'"'"'s name server, and its connection left from the pod'"'"'s own address.'
+	@echo 'into it. Those system calls that ask for files, names and connections were intercepted. So it got the pod'"'"'s host'
+	@echo 'name and variables, read a file that only the pod has, asked the pod'"'"'s name server, and its connection left'
+	@echo 'from the pod'"'"'s own address.'
 	@echo
 	@echo 'Look around in the pod'"'"'s world yourself:'
 	@echo

@@ -1,5 +1,6 @@
-// A shop client as one might write it: it finds its service through the environment, resolves it by name and asks it
-// over HTTP. It prints what it finds, so that one can see in which world it runs. It knows nothing of mirrord-trace.
+// A shop client as one might write it: it reads its settings from a file, finds its service through the environment,
+// resolves it by name and asks it over HTTP. It prints what it finds, so that one can see in which world it runs. It
+// knows nothing of mirrord-trace.
 package main
 
 import (
@@ -18,6 +19,20 @@ const timeout = 10 * time.Second
 // say prints one finding with its name in front of it.
 func say(name, value string) {
 	fmt.Printf("  %-22s %s\n", name, value)
+}
+
+// setting reads one of the settings in a file of lines like "name = value".
+func setting(path, name string) (string, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	for _, line := range strings.Split(string(content), "\n") {
+		if found, value, _ := strings.Cut(line, " = "); found == name {
+			return value, nil
+		}
+	}
+	return "", fmt.Errorf("%s does not say %q", path, name)
 }
 
 // call asks the service at the address for its greeting and tells each step on the way.
@@ -59,12 +74,19 @@ func main() {
 		directory = err.Error()
 	}
 	say("I work in", directory)
-	for _, name := range []string{"POD_NAME", "GREETING", "SHOP_URL"} {
+	for _, name := range []string{"POD_NAME", "GREETING", "SHOP_CONFIG", "SHOP_URL"} {
 		value, present := os.LookupEnv(name)
 		if !present {
 			value = "(not set)"
 		}
 		say("$"+name, value)
+	}
+	if config := os.Getenv("SHOP_CONFIG"); config != "" {
+		offer, err := setting(config, "offer")
+		if err != nil {
+			offer = err.Error()
+		}
+		say("that file's offer is", offer)
 	}
 	address := os.Getenv("SHOP_URL")
 	if address == "" {

@@ -31,6 +31,7 @@ NAME_SERVER = ("198.18.0.53", 53)
 SHOP = ("198.18.0.10", 8080)
 ECHO = ("198.18.0.11", 7007)
 WEB = ("198.18.0.20", 80)
+CONFIG = "/srv/shop/shop.conf"
 
 _NAMES = {"shop": SHOP, "echo": ECHO, "web": WEB}
 _FILES = {
@@ -39,7 +40,7 @@ _FILES = {
     "/etc/resolv.conf": (
         f"search {DOMAIN} svc.cluster.local cluster.local\nnameserver {NAME_SERVER[0]}\noptions ndots:5\n"
     ),
-    "/etc/demo/shop.conf": f"# The settings of the shop's customers.\nurl = http://shop:{SHOP[1]}/\ncurrency = EUR\n",
+    CONFIG: f"# What the shop's customers should know.\nurl = http://shop:{SHOP[1]}/\noffer = tea, 4.20 EUR\n",
 }
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -51,7 +52,7 @@ _ENVIRONMENT = {
     "SHOP_URL": f"http://shop.{DOMAIN}:{SHOP[1]}/",
     "SHOP_SERVICE_HOST": SHOP[0],
     "SHOP_SERVICE_PORT": str(SHOP[1]),
-    "SHOP_CONFIG": "/etc/demo/shop.conf",
+    "SHOP_CONFIG": CONFIG,
 }
 
 
