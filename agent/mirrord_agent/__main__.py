@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 
 import trio
 
@@ -28,7 +29,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the agent; returns its exit code."""
+    """Runs the agent and ends the process. Returns its exit code only if it could not begin."""
     options = _parser().parse_args(arguments)
     # Whoever started us may block signals, and children inherit that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -58,10 +59,20 @@ def main(arguments: list[str] | None = None) -> int:
         target = unusable.goodbye
         _complain(target.message)
     first_client_timeout_s = options.first_client_timeout if options.socket_fd is None else None
-    ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, first_client_timeout_s)
-    if ending.kind in _NORMAL:
-        return 0
-    return 1 if ending is target else _complain(ending.message)
+    code = 1
+    try:
+        ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, first_client_timeout_s)
+        if ending.kind in _NORMAL:
+            code = 0
+        elif ending is not target:
+            _complain(ending.message)
+    except Exception:
+        traceback.print_exc()
+    # A thread that waits for a disk may wait for ever; and one that awakes while the interpreter ends is made to end by
+    # pthread_exit(3), which aborts where there is no libgcc, as in the image.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
