@@ -9,7 +9,9 @@ process than the supervisor must hold one, and must end the tree before it lets 
   not reaped keeps its process id, and children of the dead become children of the guardian.
 - It forks before it moves to a session of its own. The user's process stays in the terminal's session and in our
   process group; signals of the terminal and kills of the whole group do not reach the guardian.
-- The kernel closes our end of its socket however we end. That is its sign, and how we ask for the end in good order.
+- The kernel closes our end of its socket when we end. That is its sign, and how we ask for the end in good order. After
+  kill -9 of us it may not: a thread of ours that waits for the target's files, which are ours to serve, keeps our
+  descriptors open. So it also asks for a signal when our main thread, which has forked it, ends (PR_SET_PDEATHSIG).
 - It keeps nothing else open: neither a pipe that someone waits to see closed nor the connection to the agent.
 
 If the guardian itself is killed, its children become the supervisor's, which is a subreaper too, and ends them.
@@ -31,6 +33,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from mirrord_syscalls.structs import SignalfdSiginfo
 from mirrord_trace.borrow import borrow_descriptor
 from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor import launch, signals
@@ -38,6 +41,9 @@ from mirrord_trace.supervisor.descent import children_of
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NAME: Final = 15
+_PR_SET_PDEATHSIG: Final = 1
+_ORPHANED: Final = signal.SIGUSR1
+"""Sent to the guardian when the supervisor's main thread has ended."""
 _START_S: Final = 10.0
 """How long a fork and a seccomp(2) may take before something is wrong."""
 _FIRST_PAUSE_S: Final = 0.0005
@@ -128,13 +134,14 @@ def start(program: launch.Program, filter_program: bytes, inherited: launch.Proc
     outcome_read, outcome_write = os.pipe()
     filtering = launch.Filtering.of(filter_program)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    others = frozenset(children_of(os.getpid()))
+    supervisor = os.getpid()
+    others = frozenset(children_of(supervisor))
     pid = os.fork()
     if pid == 0:
         try:
             os.close(gate_write)
             ours.close()
-            _guard(theirs, program, filtering, inherited, gate_read, outcome_write)
+            _guard(supervisor, theirs, program, filtering, inherited, gate_read, outcome_write)
         finally:
             os._exit(1)
     for descriptor in (gate_read, outcome_write):
@@ -200,6 +207,7 @@ def _reap_killed(child: int, reaped: Callable[[int, int], None] | None) -> bool:
 
 
 def _guard(
+    supervisor: int,
     theirs: socket.socket,
     program: launch.Program,
     filtering: launch.Filtering,
@@ -209,6 +217,7 @@ def _guard(
 ) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, _ORPHANED, 0, 0, 0)
     report_read, report_write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -224,7 +233,8 @@ def _guard(
     try:
         if listener >= 0:
             socket.send_fds(theirs, [_message.pack(_STARTED, child)], [listener])
-            _watch(theirs, child)
+            if os.getppid() == supervisor:  # it may have ended before it was asked for the signal
+                _watch(theirs, child)
         else:
             theirs.send(_message.pack(_NOT_STARTED, -listener))
     finally:
@@ -257,7 +267,7 @@ def _close_all_but(*kept: int) -> None:
 
 def _watch(theirs: socket.socket, child: int) -> None:
     """Tells of the child until nothing of the tree is left or the supervisor ends or wants the end."""
-    with signals.signal_descriptor({signal.SIGCHLD}) as arriving:
+    with signals.signal_descriptor({signal.SIGCHLD, _ORPHANED}) as arriving:
         poll = select.poll()
         poll.register(theirs, select.POLLIN)
         poll.register(arriving, select.POLLIN)
@@ -265,7 +275,8 @@ def _watch(theirs: socket.socket, child: int) -> None:
             ready = [descriptor for descriptor, _ in poll.poll()]
             if theirs.fileno() in ready:
                 return
-            os.read(arriving, 4096)
+            if SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE)).signo == _ORPHANED:
+                return
 
 
 def _reap(theirs: socket.socket, child: int) -> bool:
