@@ -63,8 +63,9 @@ class _Job:
     """Who does it; 0: nobody yet, or not any more."""
     was_seen: bool = False
     was_over: bool = False
-    looks_before_bell: int = 0
-    bells: int = 0
+    pause: int = 0
+    """How many looks lie between the last signal and the next."""
+    looks_left: int = 0
 
 
 @attrs.define(eq=False)
@@ -172,12 +173,11 @@ class Workers:
             return
         is_over = self._is_closed or job.is_over()
         if not is_over or not job.was_over:
-            job.looks_before_bell = job.bells = 0
-        elif job.looks_before_bell:
-            job.looks_before_bell -= 1
+            job.pause = job.looks_left = 0
+        elif job.looks_left:
+            job.looks_left -= 1
         else:
-            job.looks_before_bell = min(1 << job.bells, _SELDOM_LOOKS)
-            job.bells += 1
+            job.looks_left = job.pause = min(2 * job.pause + 1, _SELDOM_LOOKS)
             with self._lock:
                 if job.thread:
                     signal.pthread_kill(job.thread, DOORBELL)

@@ -1,4 +1,6 @@
-"""Calls that only the task itself can make: chdir, execve, execveat, and opens with O_PATH. See `surgery`.
+"""Calls that only the task itself can make: chdir, execve, execveat, opens with O_PATH, and what may kill it.
+
+They are made by it in `surgery`.
 
 A task that a debugger traces has no place for us. Then the call fails, and the user is told.
 """
@@ -45,7 +47,7 @@ def make_by_task(call: NotifiedCall, paths: Sequence[bytes], *, keep_directories
 
 
 def lower_by_task(call: NotifiedCall, paths: Sequence[bytes]) -> Reply:
-    """The answer to one of TASKS_OWN_CALLS. Raises TaskGone."""
+    """The answer to a call that nobody else makes. Raises TaskGone."""
     error = make_by_task(call, paths)
     if error is None:
         return ANSWERED

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from mirrord_trace.supervisor.delivery.base import AT_FDCWD, UsePath, UsePaths
+from mirrord_trace.supervisor.delivery.base import AT_FDCWD, TaskGone, UsePath, UsePaths
 from mirrord_trace.supervisor.delivery.notify.lowering.by_task import TASKS_OWN_CALLS, lower_by_task
 from mirrord_trace.supervisor.delivery.notify.lowering.credentials import mode_for
 from mirrord_trace.supervisor.delivery.notify.lowering.frame import Frame, places_of
@@ -46,7 +46,7 @@ def _is_brief(call: NotifiedCall) -> bool:
 def _make(call: NotifiedCall, paths: tuple[bytes, ...]) -> Reply:
     if call.name in OPENING_CALLS:
         return make_open(call, *paths)
-    if call.name in TASKS_OWN_CALLS:
+    if call.name in TASKS_OWN_CALLS or (call.name == "truncate" and _has_size_limit(call.tid)):
         return lower_by_task(call, paths)
     if call.name in _ACCESS_CALLS:
         return _ask_for_access(call, *paths)
@@ -68,6 +68,16 @@ def _ask_for_access(call: NotifiedCall, path: bytes) -> Reply:
     with Frame(call, [AT_FDCWD, 0, mode, flags | _AT_EACCESS, 0, 0]) as frame:
         frame.put(1, path + b"\0")
         return Result(frame.make("faccessat2", real=not flags & _AT_EACCESS))
+
+
+def _has_size_limit(tid: int) -> bool:
+    """Whether a file may grow too long for the task, which then gets a signal (RLIMIT_FSIZE in getrlimit(2))."""
+    try:
+        with open(f"/proc/{tid}/limits", "rb") as limits:
+            lines = limits.read().splitlines()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise TaskGone(f"task {tid} is gone") from error
+    return not any(line.startswith(b"Max file size") and line.split()[3] == b"unlimited" for line in lines)
 
 
 def _seen_from_here(path: bytes, tid: int) -> bytes:

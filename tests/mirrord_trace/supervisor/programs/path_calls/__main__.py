@@ -12,7 +12,7 @@ import sys
 from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind
 from tests.mirrord_trace.supervisor.programs.path_calls.attributes import attributes, attributes_at, file_attributes
 from tests.mirrord_trace.supervisor.programs.path_calls.calling import ABI, at, made, say, work_in
-from tests.mirrord_trace.supervisor.programs.path_calls.changing import changes, makes, moves, removes, watches
+from tests.mirrord_trace.supervisor.programs.path_calls.changing import changes, lengths, makes, moves, removes, watches
 from tests.mirrord_trace.supervisor.programs.path_calls.itself import executes, moves_itself
 from tests.mirrord_trace.supervisor.programs.path_calls.opening import opens
 from tests.mirrord_trace.supervisor.programs.path_calls.reading import examines, handles
@@ -33,6 +33,7 @@ PARTS = (
     removes,
     moves,
     changes,
+    lengths,
     watches,
     moves_itself,
     executes,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import stat
 import struct
 
@@ -20,6 +22,7 @@ from tests.mirrord_trace.supervisor.programs.path_calls.calling import (
 )
 from tests.mirrord_trace.supervisor.programs.path_calls.opening import describe, how
 
+LIMIT = 1 << 26
 SECOND = struct.Struct("=qq")
 LONG_AGO = SECOND.pack(1_000_000_000, 0)
 
@@ -118,6 +121,19 @@ def times(path: str) -> None:
             show(name, *where, address, note=f"{path} {address:#x}")
     for name in has("utime"):
         show(name, at(path), bytearray(struct.pack("=qq", 900_000_000, 800_000_000)), note=path)
+
+
+def lengths() -> None:
+    """Of files that may not grow too long: a signal comes then, which Python ignores."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    for handler in (signal.SIG_IGN, lambda *_: say("the signal")):
+        signal.signal(signal.SIGXFSZ, handler)
+        for path in ("file", "link", "nothing", "directory"):
+            for length in (LIMIT, LIMIT + 1, 5):
+                show("truncate", at(path), length, note=f"{path} {length}")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def watches() -> None:
