@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.figures import NATIVE, Figure
-from benchmarks.sections import calls, cluster, growth, network, startup
+from benchmarks.sections import calls, cluster, files, growth, network, startup
 from benchmarks.ways import ALL, FLOOR, NOTIFY, PROOT, PTRACE, SSH, STRACE
 
 OPENAT = {NATIVE: 600.0, FLOOR: 3000.0, NOTIFY: 4500.0, PTRACE: 20e3, STRACE: 30e3}
@@ -31,7 +31,7 @@ def call_figures() -> list[Figure]:
 
 
 def startup_figures() -> list[Figure]:
-    names = (startup.TRUE, startup.PYTHON, startup.NODE, startup.STORM)
+    names = (startup.TRUE, startup.PYTHON, startup.NODE, startup.WEB, startup.STORM)
     return [
         Figure(startup.SECTION, name, "s", three({NATIVE: 0.03, NOTIFY: 0.4, PTRACE: 0.6}), missing=NO_PROOT)
         for name in names
@@ -125,8 +125,38 @@ def cluster_figures(
     ]
 
 
+def file_figures(
+    *, warm_factor: float = 1.1, cold_ns: float = 4e5, rate: float = 7e8, listing_s: float = 0.2
+) -> list[Figure]:
+    natively = {
+        **dict.fromkeys((files.PREAD, files.FSTAT, files.STAT), ("ns", 170.0)),
+        **dict.fromkeys((files.COLD, files.WARM), ("ns", 2500.0)),
+        **dict.fromkeys((files.SEQUENTIAL, files.AGAIN, files.MAPPED), ("B/s", 6e9)),
+        **dict.fromkeys((files.LISTING, files.NAMES), ("s", 0.01)),
+    }
+    through_tree = {
+        **dict.fromkeys((files.PREAD, files.FSTAT), 170.0 * warm_factor),
+        files.STAT: 25e3,
+        files.COLD: cold_ns,
+        files.WARM: 1e5,
+        files.SEQUENTIAL: rate,
+        files.LISTING: listing_s,
+    }
+    return [
+        Figure(files.SECTION, name, unit, three({NATIVE: native, NOTIFY: through_tree.get(name, native)}))
+        for name, (unit, native) in natively.items()
+    ]
+
+
 def all_figures() -> list[Figure]:
-    return [*call_figures(), *startup_figures(), *network_figures(), *growth_figures(), *cluster_figures()]
+    return [
+        *call_figures(),
+        *startup_figures(),
+        *file_figures(),
+        *network_figures(),
+        *growth_figures(),
+        *cluster_figures(),
+    ]
 
 
 def without(figures: Sequence[Figure], way: str, why: str) -> list[Figure]:

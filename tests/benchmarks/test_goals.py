@@ -12,8 +12,8 @@ def verdict(about: str, figures: list[Figure]) -> Verdict:
     return found[0]
 
 
-def test_all_ten_goals_are_judged() -> None:
-    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 10
+def test_all_goals_are_judged() -> None:
+    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 14
 
 
 def test_the_floor_is_the_measure_of_openat() -> None:
@@ -77,6 +77,31 @@ def test_memory_of_an_idle_agent(memory: float, met: bool) -> None:
     judged = verdict("idle agent", samples.cluster_figures(memory_bytes=memory))
     assert judged.met is met
     assert judged.measured == f"{memory / 1e6} MB resident"
+
+
+@pytest.mark.parametrize(("factor", "met"), [(1.4, True), (1.6, False)])
+def test_warm_reads_and_stats_are_as_native(factor: float, met: bool) -> None:
+    judged = verdict("Warm reads", samples.file_figures(warm_factor=factor))
+    assert judged.met is met
+    assert judged.measured == f"pread {factor:.2f} times, fstat {factor:.2f} times; a stat by path, which is " + (
+        "intercepted, 25 µs"
+    )
+
+
+@pytest.mark.parametrize(("cold_ns", "trip", "met"), [(4.9e5, False, True), (5.1e5, False, False), (1.4e6, True, True)])
+def test_a_cold_file_may_take_a_round_trip_more(cold_ns: float, trip: bool, met: bool) -> None:
+    figures = samples.file_figures(cold_ns=cold_ns) + (samples.network_figures() if trip else [])
+    assert verdict("cold small file", figures).met is met
+
+
+@pytest.mark.parametrize(("rate", "met"), [(5.1e8, True), (4.9e8, False)])
+def test_a_large_file(rate: float, met: bool) -> None:
+    assert verdict("sequential read", samples.file_figures(rate=rate)).met is met
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(0.29, True), (0.31, False)])
+def test_many_entries(seconds: float, met: bool) -> None:
+    assert verdict("10,000 entries", samples.file_figures(listing_s=seconds)).met is met
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
