@@ -69,9 +69,9 @@ async def open_fuse_tree(
     async with trio.open_nursery() as nursery:
         mount = _Mount(mountpoint, tell)
         tree, operations = _tree(files, mount, writable, nursery, may_write=may_write)
-        _mount(operations, mountpoint, read_only=not may_write)
         # What leaves the block is not to arrive wrapped in the nursery's exception group.
         try:
+            _mount(operations, mountpoint, read_only=not may_write)
             nursery.start_soon(mount.serve)
             await _until_ready(operations)
             _read_further_ahead(tree.root)
@@ -92,7 +92,7 @@ def _tree(
     """Puts the parts together."""
     root = os.fsencode(mount.mountpoint.resolve())
     serving = Serving(files, root, writable, nursery)
-    open_files = OpenFiles()
+    open_files = mount.open_files
     nursery.start_soon(open_files.hold_those_that_stay, nursery)
     pipes = Pipes(files, mount.mountpoint.parent, nursery)
     tree = FuseTree(root, may_write, serving, pipes, mount.scope.cancel)
@@ -112,6 +112,7 @@ def _tree(
 class _Mount:
     mountpoint: Path
     tell: Reporter
+    open_files: OpenFiles = attrs.field(factory=OpenFiles)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Cancelled to stop serving: all requests fail from then on."""
     _is_fault_told: bool = False
@@ -125,6 +126,7 @@ class _Mount:
                     self.tell.warning("somebody has unmounted the target's files: they cannot be reached any more")
             finally:
                 pyfuse3.close(unmount=False)  # it closes /dev/fuse, and so nobody waits for us any more
+                self.open_files.close()
             await trio.sleep_forever()
         finally:
             detach(self.mountpoint)

@@ -122,14 +122,17 @@ class OpenFile:
 
 async def open_at_agent(serving: Serving, inode: Inode, flags: int) -> RemoteHandle:
     """Opens an inode where it was met last. Raises OSError: ESTALE when something else is there."""
+    path = inode.path()
     try:
-        handle = await serving.files.open(inode.path(), flags & _KEPT_FLAGS | os.O_NOFOLLOW)
+        handle = await serving.files.open(path, flags & _KEPT_FLAGS | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise failure(errno.ESTALE) from error
-        raise
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        serving.known.forget(path)
+        raise failure(errno.ESTALE) from error
     if not inode.is_file(handle.status):
         handle.close()
+        serving.known.forget(path)
         raise failure(errno.ESTALE)
     return handle
 
@@ -166,6 +169,11 @@ class OpenFiles:
         if not others:
             del self._by_inode[file.inode]
         file.close()
+
+    def close(self) -> None:
+        """Closes all that are still open: nobody asks any more."""
+        for number in list(self._by_number):
+            self.remove(number)
 
     def of(self, inode: Inode) -> tuple[OpenFile, ...]:
         """The open files of an inode."""
