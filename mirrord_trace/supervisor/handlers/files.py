@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,6 +29,7 @@ from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.supervisor.delivery.base import (
     AT_FDCWD,
     PASS,
+    PATH_MAX,
     Call,
     Fail,
     Interest,
@@ -46,6 +48,7 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     READING_LINKS,
     PathArgument,
     Use,
+    is_confined,
     use_of,
 )
 from mirrord_trace.supervisor.surroundings import programs_executed_with
@@ -56,7 +59,7 @@ _LINKS_TO_FILES: Final = (b"cwd", b"exe", b"root")
 """Members of /proc/PID that are links to what the process has open."""
 _WRITTEN_AT_MOST: Final = 65_536
 _PROGRAMS_AT_MOST: Final = 4096
-_SCRIPT: Final = b"#!"
+_ELF: Final = b"\x7fELF"
 
 
 @attrs.frozen
@@ -122,8 +125,10 @@ class FileHandlers:
             return self._execute(call, named)
         try:
             use = use_of(call)
+            if is_confined(call):
+                return PASS  # where it begins is where it stays
         except ValueError:
-            return PASS
+            return PASS  # the kernel refuses it
         if call.name in READING_LINKS and (link := self._link_of_proc(call, named)) is not None:
             return self._answer_link(call, link)
         if named.names_tree:
@@ -151,9 +156,13 @@ class FileHandlers:
     # -- what a path names --------------------------------------------------------------------------------------------
 
     def _named(self, call: Call, argument: PathArgument) -> _Named | None:
-        """None: an empty path, which means the descriptor itself, or one that is relative to nothing we can name."""
+        """None for what is the kernel's.
+
+        That is an empty path, which means the descriptor itself; one that is too long; and one that is relative to
+        nothing we can name.
+        """
         raw = call.memory.read_string(call.arguments[argument.index])
-        if not raw:
+        if not 0 < len(raw) < PATH_MAX:
             return None
         if raw.startswith(b"/"):
             inside = self._pod_path(raw)
@@ -228,16 +237,18 @@ class FileHandlers:
         if decision.path in PRESENTED and not use.writes:
             stand_in = self.presented.get(decision.path)
             return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
-        if call.name in READING_LINKS:
-            return self._read_link(call, tree, decision.path)
-        if use.writes and not tree.may_write:
-            return self._refuse(decision.path)
         is_as_written = decision.path == normalised(named.whole)
-        if is_as_written and named.climbs:
-            # What follows a link's name and ".." only the target can tell.
-            return _when_ready(tree, named.whole, use.need, UsePath(tree.root + named.whole, may_wait=True))
         must_be_directory = named.raw.endswith((b"/", b"/.")) and decision.path != b"/"
         path = decision.path + (b"/" if must_be_directory else b"")
+        must_be_walked = is_as_written and named.climbs
+        if must_be_walked:
+            path = named.whole  # what follows a link's name and ".." only the target can tell
+        if call.name in READING_LINKS:
+            return self._read_link(call, tree, path, must_be_walked=must_be_walked or must_be_directory)
+        if use.writes and not tree.may_write:
+            return self._refuse(decision.path)
+        if must_be_walked:
+            return _when_ready(tree, path, use.need, UsePath(tree.root + path, may_wait=True))
         is_led_there = named.in_tree and is_as_written
         if tree.is_ready(path, use.need):
             # What the tree knows already it tells without asking the target.
@@ -264,7 +275,7 @@ class FileHandlers:
 
     async def _execute_script(self, tree: Tree, named: _Named, path: bytes) -> Verdict:
         try:
-            if await self._beginning(path, len(_SCRIPT)) != _SCRIPT:
+            if await self._beginning(path, len(_ELF)) == _ELF:
                 return Fail(errno.EACCES)  # as on a file system that is mounted noexec
             place = await tree.ensure(path, Need.CONTENT)
         except OSError as error:
@@ -331,15 +342,22 @@ class FileHandlers:
         """readlinkat(2) with an empty path: of the link that the descriptor itself is."""
         if argument.directory is None or self.tree is None:
             return PASS
-        path = self._pod_path(call.directory(call.integer(argument.directory)))
-        return PASS if path is None else self._read_link(call, self.tree, path)
+        descriptor = call.integer(argument.directory)
+        path = self._pod_path(call.directory(descriptor))
+        if path is None or not stat.S_ISLNK(os.stat(f"/proc/{call.tid}/fd/{descriptor}").st_mode):
+            return PASS
+        return self._read_link(call, self.tree, path, must_be_walked=False)
 
-    async def _read_link(self, call: Call, tree: Tree, path: bytes) -> Verdict:
+    async def _read_link(self, call: Call, tree: Tree, path: bytes, *, must_be_walked: bool) -> Verdict:
         try:
-            target = await tree.read_link(path)
+            if not must_be_walked:
+                return self._answer_link(call, await tree.read_link(path))
+            found = (await self._files.look(path, follow=False)).visited[-1]
         except OSError as error:
             return Fail(error.errno or errno.EIO)
-        return self._answer_link(call, target)
+        if found.status is None:
+            return Fail(found.errno)
+        return Fail(errno.EINVAL) if found.target is None else self._answer_link(call, found.target)
 
     def _answer_link(self, call: Call, target: bytes) -> Verdict:
         index = PATHS[call.name][0].index + 1

@@ -20,6 +20,8 @@ from mirrord_trace.supervisor.delivery.base import Call
 from mirrord_trace.tree.base import Need
 
 _AT_SYMLINK_NOFOLLOW: Final = 0x100  # linux/fcntl.h
+_RESOLVE_BENEATH: Final = 0x08  # linux/openat2.h
+_RESOLVE_IN_ROOT: Final = 0x10
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 """Flags of an open that is to write, as mirrord has it."""
 
@@ -137,6 +139,11 @@ def use_of(call: Call) -> Use:
     return use
 
 
+def is_confined(call: Call) -> bool:
+    """Whether the path must not lead out of the directory it begins at: openat2(2). Raises as `use_of` does."""
+    return call.name == "openat2" and bool(_how(call).resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT))
+
+
 def _use_of_open(flags: int) -> Use:
     if flags & os.O_PATH:
         return _READS_LINK if flags & os.O_NOFOLLOW else _READS
@@ -149,4 +156,8 @@ def _open_flags(call: Call) -> int:
     index = _OPENING[call.name]
     if index is not None:
         return call.integer(index)
-    return OpenHow.decode(call.memory.read(call.arguments[2], OpenHow.SIZE)).flags
+    return _how(call).flags
+
+
+def _how(call: Call) -> OpenHow:
+    return OpenHow.decode(call.memory.read(call.arguments[2], OpenHow.SIZE))

@@ -85,6 +85,7 @@ class _Seen:
     path: bytes
     status: object | None
     errno: int = 0
+    target: bytes | None = None
 
 
 @attrs.frozen
@@ -124,7 +125,7 @@ class World:
     tree: ScriptedTree
     files: ScriptedFiles
 
-    def answer(self, name: str, *paths: bytes, directory: int = AT_FDCWD, flags: int = 0) -> Answer:
+    def answer(self, name: str, *paths: bytes, directory: int = AT_FDCWD, flags: int = 0, resolve: int = 0) -> Answer:
         """A call with these paths; `flags` are where the call has them."""
         memory = Page()
         arguments = [0] * 6
@@ -133,7 +134,7 @@ class World:
             if argument.directory is not None:
                 arguments[argument.directory] = directory
         if name == "openat2":
-            arguments[2] = memory.put(OpenHow(flags, 0, 0).encode())
+            arguments[2] = memory.put(OpenHow(flags, 0, resolve).encode())
             arguments[3] = OpenHow.SIZE
         elif name in FLAGS:
             arguments[FLAGS[name]] = flags
@@ -143,8 +144,8 @@ class World:
             arguments[index + 1] = flags or 256
         return self.handlers.handle(call_of(name, *arguments, memory=memory))
 
-    def verdict(self, name: str, *paths: bytes, directory: int = AT_FDCWD, flags: int = 0) -> Verdict:
-        answer = self.answer(name, *paths, directory=directory, flags=flags)
+    def verdict(self, name: str, *paths: bytes, directory: int = AT_FDCWD, flags: int = 0, resolve: int = 0) -> Verdict:
+        answer = self.answer(name, *paths, directory=directory, flags=flags, resolve=resolve)
         return finished(answer) if isinstance(answer, Coroutine) else answer
 
 
@@ -403,6 +404,8 @@ def test_programs_are_local_and_scripts_need_a_local_interpreter(world: Callable
     assert there.verdict("execve", b"/usr/bin/env") is PASS
     assert there.verdict("execve", b"/srv/run") == UsePath(there.tree.root + b"/srv/run", may_wait=True)
     assert there.verdict("execve", b"/srv/server") == Fail(errno.EACCES)
+    there.files.contents[b"/srv/text"] = b"true\n"  # the kernel says ENOEXEC, and shells know what to do then
+    assert there.verdict("execve", b"/srv/text") == UsePath(there.tree.root + b"/srv/text", may_wait=True)
     assert there.verdict("execve", b"/srv/nothing") == Fail(errno.ENOENT)
     local = tmp_path / "tool"
     local.write_text("")
@@ -425,6 +428,22 @@ def test_empty_paths_and_strange_directories_are_the_kernels(world: Callable[...
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_paths_that_are_too_long_and_confined_ones_are_the_kernels(world: Callable[..., World], at_tree: int) -> None:
+    there = world()
+    assert there.verdict("open", b"/srv/" + b"x/" * 2045) != PASS  # with its NUL it has 4096 bytes
+    assert there.verdict("open", b"/srv/" + b"x/" * 2050) is PASS
+    assert there.verdict("openat2", b"/srv/data/x", flags=0, resolve=0x10) is PASS
+    assert there.verdict("openat2", b"data/../x", directory=at_tree, flags=0, resolve=0x08) is PASS
+
+
+def test_a_link_that_must_be_a_directory_is_none(world: Callable[..., World]) -> None:
+    there = world()
+    there.tree.links[b"/srv/link"] = b"data"
+    there.files.contents[b"/srv/link/"] = b""
+    assert there.verdict("readlink", b"/srv/link/") == Fail(errno.EINVAL)
+    assert there.verdict("readlink", b"/srv/data/../nothing") == Fail(errno.ENOENT)
 
 
 def test_only_what_is_local_for_every_use_is_kept(world: Callable[..., World]) -> None:
