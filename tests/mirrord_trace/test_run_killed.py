@@ -1,0 +1,228 @@
+"""Whoever of a run is killed with SIGKILL, while the command works with the target's files: nothing stays behind.
+
+No process, no mount, no directory. Root mounts himself; an ordinary user's mount is taken away by fusermount3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from mirrord_trace.supervisor.descent import children_of
+from mirrord_trace.targets.demo import CONFIG
+from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
+from tests.mirrord_trace.supervisor.test_ends import Marked
+from tests.mirrord_trace.tree.private_mounts import IS_ROOT, USER, where_users_may_mount
+
+ROOT = Path(__file__).parents[2]
+ORDERS = [
+    ["supervisor"],
+    ["first", "supervisor"],
+    ["second", "supervisor"],
+    ["supervisor", "first"],
+    ["supervisor", "second"],
+    ["process group"],
+]
+"""Who is killed, one after the other: the supervisor, its workspace's guardians, the supervisor with the command."""
+
+# Works in the tree, holds one of its files and has its pages mapped.
+COMMAND = f"""
+import mmap, os, sys, time
+os.chdir(os.path.dirname("{CONFIG}"))
+file = open("{CONFIG}", "rb")
+mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+assert b"offer" in mapped[:]
+print("works", flush=True)
+time.sleep(1000)
+"""
+
+
+@attrs.define
+class Run:
+    process: subprocess.Popen[bytes]
+    guardians: list[int] = attrs.field(factory=list)
+
+    def reach(self, stage: str, directory: Path) -> None:
+        """Returns when the tree is "mounted", perhaps before the command is started, or the command "works" in it."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        if stage == "works":
+            assert select.select([stdout], [], [], TIMEOUT_S)[0], "the command says nothing"
+            assert stdout.readline() == b"works\n", self.said()
+        else:
+            wait_for_mount(directory)
+        name = Path(f"/proc/{self.process.pid}/cmdline").read_bytes()
+        alike = [pid for pid in sorted(children_of(self.process.pid)) if cmdline_of(pid) == name]
+        self.guardians = [pid for pid in alike if os.getsid(pid) == pid and comm_of(pid) != "mirrord-guard"][:2]
+        assert len(self.guardians) == 2
+
+    def said(self) -> str:
+        """All of its standard error, once it has ended."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def kill(self, who: str) -> None:
+        if who == "supervisor":
+            self.process.kill()
+            self.process.wait(TIMEOUT_S)
+        elif who == "process group":
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(TIMEOUT_S)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.guardians[0 if who == "first" else 1], signal.SIGKILL)
+
+
+def cmdline_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def comm_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def mounts_below(directory: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {directory}/" in line]
+
+
+def wait_for_mount(directory: Path) -> None:
+    """The kernel tells of changes of a mount table (proc_pid_mounts(5))."""
+    with open("/proc/self/mountinfo") as table:
+        poll = select.poll()
+        poll.register(table, select.POLLPRI)
+        while not mounts_below(directory):
+            assert poll.poll(TIMEOUT_S * 1000), "nothing was mounted"
+
+
+@contextmanager
+def running(directory: Path, marked: Marked, *options: str, rights: list[str] | None = None) -> Iterator[Run]:
+    python = sys.executable if rights is None else python_for_everybody()
+    process = subprocess.Popen(
+        [
+            *(rights or []),
+            *(python, "-m", "mirrord_trace", "run", "--target", "demo", *options),
+            *("--", "/usr/bin/env", "python3", "-c", COMMAND),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={
+            **os.environ,
+            "PATH": f"{Path(python).parent}:/usr/bin:/bin",
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [*map(str, (ROOT, ROOT / "agent", ROOT / "syscalls")), *sys.path])
+            ),
+            "TMPDIR": str(directory),
+            "MARK": marked.mark,
+        },
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield Run(process)
+        finally:
+            process.kill()
+
+
+def python_for_everybody() -> str:
+    """An interpreter of this version that an ordinary user may execute: this one, or the system's."""
+    as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if IS_ROOT else []
+    version = "{}.{}".format(*sys.version_info)
+    for candidate in (sys.executable, f"/usr/bin/python{version}"):
+        again = 'import subprocess, sys, trio; subprocess.run([sys.executable, "-c", ""], check=True)'
+        command = [*as_user, candidate, "-c", again]
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        if subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0:
+            return candidate
+    raise LookupError(f"{sys.executable} is not for ordinary users: apt-get install python{version}, or move it")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = tmp_path / "tmp"
+    made.mkdir()
+    for parent in (made, tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o777)
+    return made
+
+
+@pytest.fixture
+def marked() -> Iterator[Marked]:
+    marked = Marked()
+    yield marked
+    for pid in marked.pids():
+        os.kill(pid, signal.SIGKILL)
+
+
+def assert_nothing_is_left(directory: Path, marked: Marked) -> None:
+    marked.assert_gone()
+    assert mounts_below(directory) == []
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@pytest.mark.parametrize("stage", ["mounted", "works"])
+@pytest.mark.parametrize("delivery", ["notify", "ptrace"])
+def test_with_fuse(directory: Path, marked: Marked, delivery: str, stage: str, order: list[str]) -> None:
+    with running(directory, marked, "--fs-tree", "fuse", "--delivery", delivery) as run:
+        run.reach(stage, directory)
+        for who in order:
+            run.kill(who)
+        assert_nothing_is_left(directory, marked)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@where_users_may_mount
+def test_with_fuse_of_an_ordinary_user(directory: Path, marked: Marked, order: list[str]) -> None:
+    rights = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if IS_ROOT else []
+    with running(directory, marked, "--fs-tree", "fuse", rights=rights) as run:
+        run.reach("works", directory)
+        for who in order:
+            run.kill(who)
+        assert_nothing_is_left(directory, marked)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+def test_with_copies(directory: Path, marked: Marked, order: list[str]) -> None:
+    with running(directory, marked, "--fs-tree", "copy") as run:
+        run.reach("works", directory)
+        for who in order:
+            run.kill(who)
+        assert_nothing_is_left(directory, marked)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("tree", ["fuse", "copy"])
+def test_end_in_good_order(directory: Path, marked: Marked, tree: str, number: signal.Signals) -> None:
+    """Also when the supervisor is killed on its way out, at whatever point."""
+    for is_killed in (False, True):
+        with running(directory, marked, "--fs-tree", tree) as run:
+            run.reach("works", directory)
+            run.process.send_signal(number)
+            if is_killed:
+                run.kill("supervisor")
+            else:
+                assert run.process.wait(TIMEOUT_S) == 128 + number
+            assert_nothing_is_left(directory, marked)
+
+
+def test_guardian_of_the_tree(directory: Path, marked: Marked) -> None:
+    with running(directory, marked, "--fs-tree", "fuse", "--delivery", "notify") as run:
+        run.reach("works", directory)
+        (guardian,) = (pid for pid in children_of(run.process.pid) if comm_of(pid) == "mirrord-guard")
+        os.kill(guardian, signal.SIGKILL)
+        assert run.process.wait(TIMEOUT_S) == 1
+        assert_nothing_is_left(directory, marked)
