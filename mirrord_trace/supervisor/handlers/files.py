@@ -48,6 +48,7 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     READING_LINKS,
     PathArgument,
     Use,
+    follows_link,
     is_confined,
     use_of,
 )
@@ -58,6 +59,8 @@ _ENDINGS: Final = PathEndings(LAST_COMPONENTS)
 _LINKS_TO_FILES: Final = (b"cwd", b"exe", b"root")
 """Members of /proc/PID that are links to what the process has open."""
 _WRITTEN_AT_MOST: Final = 65_536
+_DELETED: Final = b" (deleted)"
+"""What /proc says behind the path of what has been removed."""
 _PROGRAMS_AT_MOST: Final = 4096
 _ELF: Final = b"\x7fELF"
 
@@ -77,6 +80,13 @@ class _Named:
     def names_tree(self) -> bool:
         """Whether it is a path through the tree as this machine sees it."""
         return self.in_tree and not self.is_relative
+
+    def with_ending(self, path: bytes) -> bytes:
+        """A normalised path with the slash, or slash and dot, that stand at the end: they mean a directory."""
+        for ending in (b"/", b"/."):
+            if self.whole.endswith(ending) and path != b"/":
+                return path + ending
+        return path
 
     @property
     def climbs(self) -> bool:
@@ -148,6 +158,8 @@ class FileHandlers:
         shown = self._pod_path(directory)
         if shown is None:
             return PASS
+        if shown.endswith(_DELETED) and os.stat(f"/proc/{call.tid}/cwd").st_nlink == 0:
+            return Fail(errno.ENOENT)
         data = shown + b"\0"
         if call.arguments[1] < len(data):
             return Fail(errno.ERANGE)
@@ -213,7 +225,7 @@ class FileHandlers:
             stand_in = self.presented.get(decision.path)
             return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
         if self._must_be_led(named, decision):
-            return UsePath(decision.path, may_wait=True)
+            return UsePath(named.with_ending(decision.path), may_wait=True)
         if may_keep and decision.path not in PRESENTED and not self._is_link_to_file(decision.path):
             self._local.add(named.raw, named.whole[: -len(named.raw) - 1] if named.is_relative else None)
         return PASS
@@ -237,23 +249,24 @@ class FileHandlers:
         if decision.path in PRESENTED and not use.writes:
             stand_in = self.presented.get(decision.path)
             return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
-        is_as_written = decision.path == normalised(named.whole)
-        must_be_directory = named.raw.endswith((b"/", b"/.")) and decision.path != b"/"
-        path = decision.path + (b"/" if must_be_directory else b"")
-        must_be_walked = is_as_written and named.climbs
-        if must_be_walked:
-            path = named.whole  # what follows a link's name and ".." only the target can tell
         if call.name in READING_LINKS:
-            return self._read_link(call, tree, path, must_be_walked=must_be_walked or must_be_directory)
+            path = self._path_there(named, decision)
+            return self._read_link(call, tree, path, must_be_walked=path != decision.path)
         if use.writes and not tree.may_write:
             return self._refuse(decision.path)
-        if must_be_walked:
-            return _when_ready(tree, path, use.need, UsePath(tree.root + path, may_wait=True))
-        is_led_there = named.in_tree and is_as_written
-        if tree.is_ready(path, use.need):
+        path = self._path_there(named, decision)
+        is_led_there = named.in_tree and decision.path == normalised(named.whole) and not named.climbs
+        if not named.climbs and tree.is_ready(path, use.need):
             # What the tree knows already it tells without asking the target.
             return PASS if is_led_there else UsePath(tree.root + path, may_wait=not use.examines)
         return _when_ready(tree, path, use.need, PASS if is_led_there else UsePath(tree.root + path, may_wait=True))
+
+    @staticmethod
+    def _path_there(named: _Named, decision: Decision) -> bytes:
+        """The path to be looked up at the target; what follows a link's name and ".." only the target can tell."""
+        if named.climbs and decision.path == normalised(named.whole):
+            return named.whole
+        return named.with_ending(decision.path)
 
     def _execute(self, call: Call, named: _Named) -> Answer:
         """Programs are this machine's; a script that only the target has runs if its interpreter is here."""
@@ -318,23 +331,31 @@ class FileHandlers:
             named = self._named(call, argument)
             if named is None:
                 return PASS
-            decision, _ = self._decide(call, named, Use(True, position > 0, Need.CHANGE))
+            if position == 0 and follows_link(call) and (target := self._link_of_proc(call, named)) is not None:
+                # How a file that is open gets a name: open(2), O_TMPFILE.
+                named = _Named(target, target, is_relative=False, in_tree=True)
+            if named.names_tree:
+                decision = Decision(Place.REMOTE, normalised(named.whole))
+            else:
+                decision, _ = self._decide(call, named, Use(True, position > 0, Need.CHANGE))
             if decision.place is Place.NOT_FOUND:
                 return Fail(errno.ENOENT)
             found.append((named, decision))
         if all(decision.place is Place.LOCAL for _, decision in found):
             if not any(self._must_be_led(named, decision) for named, decision in found):
                 return PASS
-            return UsePaths(tuple(decision.path for _, decision in found))
+            return UsePaths(tuple(named.with_ending(decision.path) for named, decision in found))
         tree = self.tree
         assert tree is not None, "nothing is remote without a tree"
+        if not _sees_our_root(call.tid):
+            return PASS
         (_, old), (_, new) = found
         may_change = self.policy.decide(old.path, writes=True).place is Place.REMOTE
         if old.place is Place.REMOTE and not (may_change and tree.may_write):
             return self._refuse(old.path)
         if old.place is not new.place:
             return Fail(errno.EXDEV)
-        return _when_both_ready(tree, (old.path, new.path))
+        return _when_both_ready(tree, tuple(self._path_there(named, decision) for named, decision in found))
 
     # -- links --------------------------------------------------------------------------------------------------------
 

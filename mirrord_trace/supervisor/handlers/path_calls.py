@@ -20,6 +20,7 @@ from mirrord_trace.supervisor.delivery.base import Call
 from mirrord_trace.tree.base import Need
 
 _AT_SYMLINK_NOFOLLOW: Final = 0x100  # linux/fcntl.h
+_AT_SYMLINK_FOLLOW: Final = 0x400
 _RESOLVE_BENEATH: Final = 0x08  # linux/openat2.h
 _RESOLVE_IN_ROOT: Final = 0x10
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -142,6 +143,11 @@ def use_of(call: Call) -> Use:
 def is_confined(call: Call) -> bool:
     """Whether the path must not lead out of the directory it begins at: openat2(2). Raises as `use_of` does."""
     return call.name == "openat2" and bool(_how(call).resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT))
+
+
+def follows_link(call: Call) -> bool:
+    """Whether linkat(2) is to make a name for what a link leads to, and not for the link."""
+    return call.name == "linkat" and bool(call.arguments[4] & _AT_SYMLINK_FOLLOW)
 
 
 def _use_of_open(flags: int) -> Use:

@@ -149,7 +149,7 @@ class World:
         return finished(answer) if isinstance(answer, Coroutine) else answer
 
 
-FLAGS = {"open": 1, "openat": 2, "newfstatat": 3, "statx": 2, "faccessat2": 3}
+FLAGS = {"open": 1, "openat": 2, "newfstatat": 3, "statx": 2, "faccessat2": 3, "linkat": 4}
 
 
 def finished(answer: Coroutine[Any, Any, Verdict]) -> Verdict:
@@ -388,6 +388,23 @@ def test_both_ends_of_a_rename_are_on_one_side(world: Callable[..., World]) -> N
     assert there.verdict("linkat", b"/srv/a", b"/tmp/b") == Fail(errno.EXDEV)
     assert there.verdict("renameat2", b"/tmp/a", b"/srv/b") == Fail(errno.EXDEV)
     assert there.verdict("rename", b"/tmp/a", b"/tmp/b") is PASS
+
+
+def test_what_stands_behind_the_last_name_stays(world: Callable[..., World]) -> None:
+    there = world(mode="write")
+    root = there.tree.root
+    assert there.verdict("rmdir", b"/srv/a/.") == UsePath(root + b"/srv/a/.", may_wait=True)
+    there.tree.ready = False
+    there.verdict("rename", b"/srv/a/.", b"/srv/b/")
+    assert there.tree.ensured == [(b"/srv/a/.", Need.CHANGE), (b"/srv/b/", Need.CHANGE)]
+
+
+def test_an_open_file_of_the_tree_gets_a_name(world: Callable[..., World], at_tree: int) -> None:
+    there = world(mode="write")
+    link = b"/proc/self/fd/%d" % at_tree
+    expected = UsePaths((there.tree.root + b"/srv", there.tree.root + b"/srv/b"))
+    assert there.verdict("linkat", link, b"/srv/b", flags=0x400) == expected
+    assert there.verdict("linkat", link, b"/srv/b") == Fail(errno.EXDEV)
 
 
 def test_in_read_mode_the_target_renames_nothing(world: Callable[..., World]) -> None:
