@@ -24,7 +24,7 @@ _LINKS_AT_MOST = 40
 _PIECE = 100
 
 
-def status_from(found: os.stat_result) -> Status:
+def status_from(found: os.stat_result, has_attributes: bool = False) -> Status:
     return Status(
         found.st_mode,
         found.st_ino,
@@ -39,7 +39,7 @@ def status_from(found: os.stat_result) -> Status:
         found.st_mtime_ns,
         found.st_ctime_ns,
         found.st_dev,
-        False,
+        has_attributes,
     )
 
 
@@ -52,6 +52,9 @@ class ScratchHandle:
 
     async def read(self, offset: int, length: int) -> bytes:
         await self.files.asked("read")
+        if not self.seekable:
+            await trio.lowlevel.wait_readable(self.descriptor)
+            return os.read(self.descriptor, length)
         return os.pread(self.descriptor, min(length, 1 << 20), offset)
 
     async def write(self, offset: int, data: bytes | memoryview) -> int:
@@ -74,7 +77,7 @@ class ScratchHandle:
     def close(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
-            self.files.open_handles -= 1
+            self.files.count_handles(-1)
         self.descriptor = -1
 
 
@@ -85,10 +88,12 @@ class ScratchFiles:
     top: Path
     delay_s: float = 0.0
     is_lost: bool = False
+    has_attributes: bool = False
     open_handles: int = 0
     asks: Counter[str] = attrs.field(factory=Counter)
     held: trio.Event | None = None
     """While it is there nothing is answered before it is set."""
+    _counted: trio.Event = attrs.field(factory=trio.Event)
 
     async def asked(self, what: str) -> None:
         self.asks[what] += 1
@@ -100,6 +105,15 @@ class ScratchFiles:
             await trio.lowlevel.checkpoint()
         if self.is_lost:
             raise SessionLost("the agent is gone")
+
+    def count_handles(self, change: int) -> None:
+        self.open_handles += change
+        self._counted.set()
+        self._counted = trio.Event()
+
+    async def until_handles_are(self, count: int) -> None:
+        while self.open_handles != count:
+            await self._counted.wait()
 
     def here(self, path: bytes) -> bytes:
         return os.fsencode(self.top) + path.rstrip(b"/")
@@ -129,7 +143,7 @@ class ScratchFiles:
                 continue
             place = b"/" + b"/".join([*here, part])
             try:
-                status = status_from(os.lstat(self.here(place)))
+                status = status_from(os.lstat(self.here(place)), self.has_attributes)
                 target = os.readlink(self.here(place)) if stat.S_ISLNK(status.mode) else None
                 if rest and not stat.S_ISDIR(status.mode) and target is None:
                     visited.append(Visited(place, status, 0, None))
@@ -161,8 +175,9 @@ class ScratchFiles:
             descriptor = os.open(self.here(path), flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
         finally:
             os.umask(old)
-        self.open_handles += 1
-        return ScratchHandle(self, descriptor, status_from(os.fstat(descriptor)))
+        self.count_handles(1)
+        status = status_from(os.fstat(descriptor))
+        return ScratchHandle(self, descriptor, status, not stat.S_ISFIFO(status.mode))
 
     async def list(self, path: bytes) -> AsyncIterator[tuple[Entry, ...]]:
         await self.asked("list")
@@ -272,7 +287,7 @@ def _change(place: Any, before: os.stat_result, change: Change) -> None:
         os.truncate(place, change.size)
     if change.uid is not None or change.gid is not None:
         owners = (-1 if number is None else number for number in (change.uid, change.gid))
-        os.chown(place, *owners)
+        (os.fchown if isinstance(place, int) else os.lchown)(place, *owners)
     if change.mode is not None:
         os.chmod(place, change.mode)
     if change.atime_ns is NOW and change.mtime_ns is NOW:
