@@ -73,8 +73,7 @@ class Looked:
 
     visited: tuple[Visited, ...]
     """In the order in which the kernel resolves, `/` not among them unless it is the result; the last is the result. An
-    error ends a walk. A path can be there several times, and a link that was followed too often has ELOOP the last
-    time. Of more than 2048 steps the last ones are told."""
+    error ends a walk. A path can be there several times. Of more than 2048 steps the last ones are told."""
     content: bytes | None
     """The whole file, if it came along. Then the result's status is that of the very descriptor that was read."""
     content_errno: int

@@ -42,8 +42,11 @@ _MOST_WORKERS = 16
 _MOST_PATIENT_WORKERS = 64
 #: Most files and directories that a client has open; also not more than half of the descriptors that there are.
 MOST_HANDLES = 16384
-#: Bytes of answers that may be in the making, or wait for room on the link.
+#: Bytes of answers that may be in the making, or wait for room on the link: from disks, and from what may wait long.
 _ANSWER_BYTES = 16 << 20
+_PATIENT_ANSWER_BYTES = 64 << 20
+#: Most bytes read at once from what has no offsets: no pipe holds more unless it was told to.
+_STREAM_READ_BYTES = 64 << 10
 #: Bytes that a client may have under way to files; more than one that waits for answers ever has.
 _WRITE_BYTES = 64 << 20
 #: Answers up to this length overtake data, as other answers do.
@@ -60,8 +63,8 @@ class _UnderWay:
     """A request that is not answered."""
 
     request: FileRequest
-    reserved_bytes: int = 0
-    """Room for its answer that it holds."""
+    leave_room: Callable[[], None] | None = None
+    """Gives back the room for its answer that it holds."""
     wanted: bool = True
     """Whether the client still waits for the answer."""
     cancel: Callable[[], None] = lambda: None
@@ -85,6 +88,7 @@ class FileService:
         self._held: dict[int, OpenedFile | Listing] = {}
         self._most_held = min(MOST_HANDLES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._room = Room(_ANSWER_BYTES)
+        self._patient_room = Room(_PATIENT_ANSWER_BYTES)
         self._answers: deque[tuple[_UnderWay, _DataAnswer]] = deque()
         """What has data and waits for the link."""
         self._deliverer = trio.lowlevel.ParkingLot()
@@ -120,9 +124,10 @@ class FileService:
 
     def on_reset(self, stream: int) -> bool:
         """The client no longer wants what it asked for; returns whether that was ours."""
+        is_open = self.on_close(stream)
         under_way = self._under_way.get(stream)
         if under_way is None:
-            return self.on_close(stream)
+            return is_open
         under_way.wanted = False
         under_way.cancel()
         self._link.discard(stream)
@@ -168,7 +173,7 @@ class FileService:
     def _look(self, under_way: _UnderWay, request: ask.Look) -> None:
         look = partial(walking.look, self._root, self._uid, request)
         room = min(request.content_limit, walking.MAX_CONTENT)
-        self._when_room(under_way, room, partial(self._on_root, under_way, look, self._answer_data))
+        self._when_room(under_way, self._room, room, partial(self._on_root, under_way, look, self._answer_data))
 
     def _open(self, under_way: _UnderWay, request: ask.OpenFile) -> None:
         if len(self._held) + self._workers.busy >= self._most_held:
@@ -194,7 +199,8 @@ class FileService:
             self._fail(under_way, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return
         begin = partial(begin_listing, self._root, request)
-        self._when_room(under_way, MOST_BYTES, partial(self._on_root, under_way, begin, self._list_begun))
+        start = partial(self._on_root, under_way, begin, self._list_begun)
+        self._when_room(under_way, self._room, MOST_BYTES, start)
 
     def _list_begun(self, under_way: _UnderWay, begun: tuple[Listing, ask.Listed]) -> None:
         open_listing, listed = begun
@@ -212,9 +218,8 @@ class FileService:
         open_listing.in_use = True
         go_on = partial(open_listing.next_piece, request)
         finish = partial(self._list_went_on, open_listing)
-        self._when_room(
-            under_way, MOST_BYTES, partial(self._submit, under_way, self._workers, open_listing, go_on, finish)
-        )
+        start = partial(self._submit, under_way, self._workers, open_listing, go_on, finish)
+        self._when_room(under_way, self._room, MOST_BYTES, start)
 
     def _list_went_on(self, open_listing: Listing, under_way: _UnderWay, listed: ask.Listed) -> None:
         open_listing.in_use = False
@@ -243,14 +248,15 @@ class FileService:
         if file is None:
             return
         if file.seekable:
-            workers = self._workers if file.is_stored else self._patient
-            start = partial(
-                self._submit, under_way, workers, file, partial(handles.perform, file, request), self._answer_data
-            )
+            read = partial(handles.perform, file, request)
+            start = partial(self._submit, under_way, self._workers_for(file), file, read, self._answer_data)
+            room = self._room if file.is_stored else self._patient_room
+            self._when_room(under_way, room, request.length, start)
         else:
-            read = partial(streams.read, self._patient, file, request)
-            start = partial(self._in_task, under_way, read, self._answer_data, file)
-        self._when_room(under_way, request.length, start)
+            # It may wait for ever, and takes no room meanwhile.
+            length = min(request.length, _STREAM_READ_BYTES)
+            read_some = partial(streams.read, self._patient, file, attrs.evolve(request, length=length))
+            self._in_task(under_way, read_some, self._answer_data, file)
 
     def _write(self, under_way: _UnderWay, request: ask.WriteFile) -> None:
         self._unwritten_bytes += len(request.payload)
@@ -267,7 +273,11 @@ class FileService:
     def _with_handle(self, under_way: _UnderWay, request: HandleRequest) -> None:
         file = self._file(under_way, request.handle)
         if file is not None:
-            self._submit(under_way, self._workers, file, partial(handles.perform, file, request), self._answer)
+            run = partial(handles.perform, file, request)
+            self._submit(under_way, self._workers_for(file), file, run, self._answer)
+
+    def _workers_for(self, file: OpenedFile) -> Workers:
+        return self._workers if file.is_stored else self._patient
 
     def _file(self, under_way: _UnderWay, handle: int) -> OpenedFile | None:
         file = self._held.get(handle)
@@ -278,11 +288,11 @@ class FileService:
 
     # How it is done.
 
-    def _when_room(self, under_way: _UnderWay, amount: int, start: Callable[[], None]) -> None:
+    def _when_room(self, under_way: _UnderWay, room: Room, amount: int, start: Callable[[], None]) -> None:
         """Starts something as soon as there is room for an answer of so many bytes."""
 
         def started() -> None:
-            under_way.reserved_bytes = amount
+            under_way.leave_room = partial(room.give_back, amount)
             if under_way.wanted:
                 start()
             else:
@@ -335,6 +345,8 @@ class FileService:
         self._start_task(run)
 
     def _done(self, under_way: _UnderWay, finish: Callable[..., None], outcome: object) -> None:
+        if isinstance(outcome, OverflowError):  # a number that no system call can be told
+            outcome = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if isinstance(outcome, OSError):
             self._fail(under_way, outcome)
         elif isinstance(outcome, BaseException):
@@ -387,5 +399,6 @@ class FileService:
         self._under_way.pop(request.stream, None)
         if isinstance(request, ask.WriteFile):
             self._unwritten_bytes -= len(request.payload)
-        reserved, under_way.reserved_bytes = under_way.reserved_bytes, 0
-        self._room.give_back(reserved)
+        leave_room, under_way.leave_room = under_way.leave_room, None
+        if leave_room is not None:
+            leave_room()

@@ -59,9 +59,17 @@ class Workers:
         """Has a job done."""
         self.busy += 1
         if self.busy > self._threads < self._most:
-            self._threads += 1
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            self._start_thread()
         self._jobs.put(job)
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError:  # the container may have no more processes: fewer have to do
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     async def run(
         self,
