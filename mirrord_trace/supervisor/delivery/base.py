@@ -207,6 +207,8 @@ class UsePath:
 
     Whoever makes the call in the task's stead must be neither the delivery's thread nor Trio's.
     """
+    is_guarded: bool = False
+    """Whoever serves the path knows with whose rights files are reached there; the task's do not count."""
 
 
 @attrs.frozen
@@ -214,6 +216,8 @@ class UsePaths:
     """The call (rename, link, …) is made with these absolute paths, one for each of its own in order; it may wait."""
 
     paths: tuple[bytes, ...]
+    is_guarded: bool = False
+    """See `UsePath`."""
 
 
 @attrs.frozen

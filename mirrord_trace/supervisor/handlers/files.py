@@ -258,8 +258,8 @@ class FileHandlers:
         is_led_there = named.in_tree and decision.path == normalised(named.whole) and not named.climbs
         if not named.climbs and tree.is_ready(path, use.need):
             # What the tree knows already it tells without asking the target.
-            return PASS if is_led_there else UsePath(tree.root + path, may_wait=not use.examines)
-        return _when_ready(tree, path, use.need, PASS if is_led_there else UsePath(tree.root + path, may_wait=True))
+            return PASS if is_led_there else _on_tree(tree.root + path, may_wait=not use.examines)
+        return _when_ready(tree, path, use.need, PASS if is_led_there else _on_tree(tree.root + path))
 
     @staticmethod
     def _path_there(named: _Named, decision: Decision) -> bytes:
@@ -293,7 +293,7 @@ class FileHandlers:
             place = await tree.ensure(path, Need.CONTENT)
         except OSError as error:
             return Fail(error.errno or errno.EIO)
-        return PASS if named.in_tree else UsePath(place, may_wait=True)
+        return PASS if named.in_tree else _on_tree(place)
 
     async def _beginning(self, path: bytes, length: int) -> bytes:
         handle = await self._files.open(await self._real_path(path, follow=True), os.O_RDONLY)
@@ -408,17 +408,21 @@ class FileHandlers:
             return None
 
 
+def _on_tree(place: bytes, *, may_wait: bool = True) -> UsePath:
+    return UsePath(place, may_wait=may_wait, is_guarded=True)
+
+
 async def _when_ready(tree: Tree, path: bytes, need: Need, verdict: Verdict) -> Verdict:
     try:
         place = await tree.ensure(path, need)
     except OSError as error:
         return Fail(error.errno or errno.EIO)
-    return verdict if place == tree.root + path else UsePath(place, may_wait=True)
+    return verdict if place == tree.root + path else _on_tree(place)
 
 
 async def _when_both_ready(tree: Tree, paths: tuple[bytes, ...]) -> Verdict:
     try:
-        return UsePaths(tuple([await tree.ensure(path, Need.CHANGE) for path in paths]))
+        return UsePaths(tuple([await tree.ensure(path, Need.CHANGE) for path in paths]), is_guarded=True)
     except OSError as error:
         return Fail(error.errno or errno.EIO)
 

@@ -44,9 +44,9 @@ RESPONSE: Final = struct.Struct("=QqiI")
 _addfd = struct.Struct("=QIIII")
 
 
-def encode_addfd(identity: int, descriptor: int, new_flags: int) -> bytes:
+def encode_addfd(identity: int, descriptor: int, new_flags: int, flags: int = FLAG_ADDFD_SEND) -> bytes:
     """Return the request to put our `descriptor` into the task of a notification, as the result of its call.
 
-    `new_flags`: O_CLOEXEC or 0.
+    `new_flags`: O_CLOEXEC or 0. `flags`: 0 where the call is to be answered later.
     """
-    return _addfd.pack(identity, FLAG_ADDFD_SEND, descriptor, 0, new_flags)
+    return _addfd.pack(identity, flags, descriptor, 0, new_flags)

@@ -82,7 +82,7 @@ def test_where_threads_cannot_have_a_umask(trees: Trees) -> None:
     compare(trees, denied, [])
 
 
-@pytest.mark.parametrize("what", ["many", "interrupt", "restart", "ignored"])
+@pytest.mark.parametrize("what", ["many", "interrupt", "restart", "ignored", "alone"])
 def test_opens_that_wait(trees: Trees, what: str) -> None:
     expected = natively(*WAITING, what, str(trees.native))
     ended = run("mirror", *WAITING, what, os.fsdecode(MIRRORED), environment=trees.environment)

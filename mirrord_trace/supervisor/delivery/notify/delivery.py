@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import select
 import signal
 import threading
@@ -53,6 +52,7 @@ from mirrord_trace.supervisor.delivery.notify.held import Held
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
+from mirrord_trace.supervisor.delivery.notify.lowering.waiting import touching_task
 from mirrord_trace.supervisor.delivery.notify.memory import MemoryAccess, TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import (
     CONTINUE,
@@ -145,7 +145,7 @@ class NotifyDelivery:
         self._events = events
         self._token = trio.lowlevel.current_trio_token()
         woken = "synchronous" if self._listener.wake_synchronously() else "plain"
-        self._receive_call, made = receiver(self._listener, self._path_tests())
+        self._receive_call, made = receiver(self._listener, self._path_tests(), self._access)
         events.explain(f"system calls are notified through a seccomp listener; wake-ups: {woken}; loop: {made}")
         guard = self._child.guardian
         async with trio.open_nursery() as nursery:
@@ -230,10 +230,7 @@ class NotifyDelivery:
                 verdict = await held.decide
             except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
                 verdict = self._verdict_for(held.call, error, is_held=True)
-            if self._access.patient:  # the task's memory may have to be fetched by Trio's own thread
-                reply = await trio.to_thread.run_sync(self._carry_out, held.call, verdict)
-            else:
-                reply = self._carry_out(held.call, verdict)
+            reply = await touching_task(held.call, partial(self._carry_out, held.call, verdict))
             if not isinstance(reply, Coroutine):
                 return reply
             lowered = reply
@@ -347,10 +344,7 @@ class NotifyDelivery:
             case Result(value):
                 self._listener.answer(identity, value)
             case Descriptor(number, close_on_exec):
-                try:
-                    self._listener.give(identity, number, close_on_exec=close_on_exec)
-                finally:
-                    os.close(number)
+                self._listener.give(identity, number, close_on_exec=close_on_exec)
             case Deferred():
                 call.is_interrupted = Held(identity, call, None, None).is_interrupted
                 try:

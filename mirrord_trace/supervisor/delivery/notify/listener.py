@@ -13,10 +13,13 @@ import ctypes
 import errno
 import os
 import struct
+import threading
+from functools import cache
 from typing import Final
 
 import attrs
 
+from mirrord_syscalls.abi import native_abi
 from mirrord_syscalls.structs import notification
 
 _receiving = ctypes.CDLL(None, use_errno=True).ioctl
@@ -27,20 +30,24 @@ _SEND: Final = ctypes.c_ulong(notification.SEND)
 _ID_VALID: Final = ctypes.c_ulong(notification.ID_VALID)
 _ADDFD: Final = ctypes.c_ulong(notification.ADDFD)
 _SET_FLAGS: Final = ctypes.c_ulong(notification.SET_FLAGS)
+_SECCOMP_SET_MODE_FILTER: Final = 1  # linux/seccomp.h
+_libc = ctypes.CDLL(None, use_errno=True)
 _identity: Final = struct.Struct("=Q")
 
 
 @attrs.define(eq=False)
 class Listener:
-    """Owns the descriptor. From any thread."""
+    """Owns the descriptor. From any thread; after `close` it answers nobody, for a worker may be late."""
 
     descriptor: int
+    _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
+    """Held while the descriptor is used for anything but receiving, so that it is this one."""
 
     def wake_synchronously(self) -> bool:
         """Asks for SYNC_WAKE_UP; whether the kernel has it."""
         # The kernel takes the flags by value, not through a pointer.
         wanted = ctypes.c_ulong(notification.FLAG_SYNC_WAKE_UP)
-        return bool(_answering(self.descriptor, _SET_FLAGS, wanted) == 0)
+        return self._request(_SET_FLAGS, wanted) == 0
 
     def receive(self) -> tuple[int, ...] | None:
         """Waits for a notification: the fields of `notification.NOTIFICATION`.
@@ -57,7 +64,7 @@ class Listener:
 
     def is_valid(self, identity: int) -> bool:
         """Whether a task still waits for the answer to this notification."""
-        return bool(_answering(self.descriptor, _ID_VALID, _identity.pack(identity)) == 0)
+        return self._request(_ID_VALID, _identity.pack(identity)) == 0
 
     def let_go(self, identity: int) -> None:
         """The kernel makes the call. Nothing happens when nobody waits any more, here as below."""
@@ -71,21 +78,44 @@ class Listener:
             self._send(identity, value, 0, 0)
 
     def give(self, identity: int, descriptor: int, *, close_on_exec: bool) -> None:
-        """The call returns a duplicate of our descriptor; EMFILE, say, when the task can have no more."""
-        request = notification.encode_addfd(identity, descriptor, os.O_CLOEXEC if close_on_exec else 0)
-        if _answering(self.descriptor, _ADDFD, request) < 0:
-            error = ctypes.get_errno()
-            if error != errno.ENOENT:
-                self.answer(identity, -error)
+        """The call returns a duplicate of our descriptor; EMFILE, say, when the task can have no more. Ours is closed.
+
+        It is closed before the task goes on: natively nobody else would have the file open, who could hold a lock on
+        it, be a FIFO's reader or keep it from being executed. That takes two steps, and in between only death may come.
+        """
+        new_flags = os.O_CLOEXEC if close_on_exec else 0
+        flags = 0 if _waits_are_killable() else notification.FLAG_ADDFD_SEND
+        request = notification.encode_addfd(identity, descriptor, new_flags, flags)
+        while (given := self._request(_ADDFD, request)) == -errno.EINTR:  # a worker was called out of its wait
+            pass
+        os.close(descriptor)
+        if given != -errno.ENOENT and (given < 0 or not flags):
+            self.answer(identity, given)
 
     def close(self) -> None:
         """Gives the descriptor back. Every call that is intercepted after the last duplicate is closed gets ENOSYS."""
-        os.close(self.descriptor)
+        with self._lock:
+            descriptor, self.descriptor = self.descriptor, -1
+        os.close(descriptor)
 
     def _send(self, identity: int, value: int, error: int, flags: int) -> None:
         response = notification.RESPONSE.pack(identity, value, error, flags)
-        if _answering(self.descriptor, _SEND, response) == 0:
-            return
-        failure = ctypes.get_errno()
-        if failure not in (errno.ENOENT, errno.EINPROGRESS):  # gone, or answered already
+        failure = -self._request(_SEND, response)
+        if failure not in (0, errno.ENOENT, errno.EINPROGRESS):  # gone, or answered already
             raise OSError(failure, os.strerror(failure), "seccomp listener")
+
+    def _request(self, request: ctypes.c_ulong, argument: object) -> int:
+        """What ioctl(2) gives, a negative errno on failure."""
+        with self._lock:
+            if self.descriptor < 0:
+                return -errno.ENOENT
+            result: int = _answering(self.descriptor, request, argument)
+            return result if result >= 0 else -ctypes.get_errno()
+
+
+@cache
+def _waits_are_killable() -> bool:
+    """Whether the kernel knows WAIT_KILLABLE_RECV, which filters are then installed with: it looks at flags first."""
+    flags = notification.FILTER_NEW_LISTENER | notification.FILTER_WAIT_KILLABLE
+    _libc.syscall(native_abi().numbers["seccomp"], _SECCOMP_SET_MODE_FILTER, flags, None)
+    return ctypes.get_errno() == errno.EFAULT

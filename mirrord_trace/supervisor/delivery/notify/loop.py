@@ -29,7 +29,7 @@ from mirrord_trace.supervisor.delivery.base import (
     TaskGone,
 )
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
-from mirrord_trace.supervisor.delivery.notify.memory import TaskMemory
+from mirrord_trace.supervisor.delivery.notify.memory import BRIEF, MemoryAccess, TaskMemory
 
 _NUMBER = 3
 _ARGUMENTS = 6
@@ -63,33 +63,33 @@ def library() -> Path | None:
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
-def receiver(listener: Listener, tests: PathTests) -> tuple[Receive, str]:
+def receiver(listener: Listener, tests: PathTests, access: MemoryAccess = BRIEF) -> tuple[Receive, str]:
     """The fastest there is, for one thread; and how it is made, in words."""
     found = library()
     if found is None:
-        return receiver_in_python(listener, tests), "in Python, for it was installed without a C compiler"
+        return receiver_in_python(listener, tests, access), "in Python, for it was installed without a C compiler"
     return receiver_in_c(listener, tests, found), "in C"
 
 
-def receiver_in_python(listener: Listener, tests: PathTests) -> Receive:
+def receiver_in_python(listener: Listener, tests: PathTests, access: MemoryAccess = BRIEF) -> Receive:
     """Needs nothing but Python."""
 
     def receive() -> tuple[int, ...] | None:
         while True:
             notified = listener.receive()
-            if notified is None or _may_concern_somebody(notified, tests):
+            if notified is None or _may_concern_somebody(notified, tests, access):
                 return notified
             listener.let_go(notified[0])
 
     return receive
 
 
-def _may_concern_somebody(notified: tuple[int, ...], tests: PathTests) -> bool:
+def _may_concern_somebody(notified: tuple[int, ...], tests: PathTests, access: MemoryAccess) -> bool:
     test = tests.get(notified[_NUMBER])
     if test is None:
         return True
     try:
-        path = TaskMemory(notified[1]).read_string(notified[_ARGUMENTS + test.argument])
+        path = TaskMemory(notified[1], access).read_string(notified[_ARGUMENTS + test.argument])
         if isinstance(test.concerns, PathEndings):
             return test.concerns.match(path)
         return test.concerns.match(path, None if path.startswith(b"/") else _directory(notified, test))

@@ -106,10 +106,7 @@ def _serve(child: int, number: int, another: int, sign: int, gate: int) -> None:
             ) from error
         except OSError as error:
             raise Unavailable(_no_borrowing(error)) from error
-        try:
-            listener.give(identity, lent, close_on_exec=True)
-        finally:
-            os.close(lent)
+        listener.give(identity, lent, close_on_exec=True)
 
 
 def _no_borrowing(error: OSError) -> str:

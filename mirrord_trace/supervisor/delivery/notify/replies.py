@@ -78,6 +78,8 @@ class NotifiedCall(Call):
     """Whether a signal waits for this task; None: ask as `Call` does."""
     access: MemoryAccess = BRIEF
     """How memory of the tree's tasks is to be read and written."""
+    rights_count: bool = True
+    """Whether the task's rights count for the paths with which the call is made in its stead."""
     release: Callable[[], None] = _nothing_to_check
     """Answers the notification so that the task comes to its next stop; for surgery, which then gives the result."""
     under_surgery: set[int] = attrs.field(factory=set)

@@ -206,9 +206,13 @@ READING = (
 def test_what_is_read_is_the_targets(world: Callable[..., World], name: str) -> None:
     there = world()
     examines = name in ("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2")
-    assert there.verdict(name, b"/srv/data/x") == UsePath(there.tree.root + b"/srv/data/x", may_wait=not examines)
+    assert there.verdict(name, b"/srv/data/x") == UsePath(
+        there.tree.root + b"/srv/data/x", may_wait=not examines, is_guarded=True
+    )
     there.tree.ready = False
-    assert there.verdict(name, b"/srv/data/x") == UsePath(there.tree.root + b"/srv/data/x", may_wait=True)
+    assert there.verdict(name, b"/srv/data/x") == UsePath(
+        there.tree.root + b"/srv/data/x", may_wait=True, is_guarded=True
+    )
     assert there.verdict(name, b"/usr/share/x") is PASS
     assert there.verdict(name, b"/proc/self/status") is PASS
 
@@ -244,7 +248,7 @@ def test_files_are_written_here(world: Callable[..., World], name: str, flags: i
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_CREAT | os.O_WRONLY, os.O_TRUNC, os.O_APPEND])
 def test_files_are_written_there_in_write_mode(world: Callable[..., World], name: str, flags: int) -> None:
     there = world(mode="write")
-    expected = UsePath(there.tree.root + b"/srv/data/x", may_wait=True)
+    expected = UsePath(there.tree.root + b"/srv/data/x", may_wait=True, is_guarded=True)
     assert there.verdict(name, b"/srv/data/x", flags=flags) == expected
 
 
@@ -264,7 +268,7 @@ def test_what_is_made_is_made_here(world: Callable[..., World], name: str) -> No
 def test_what_was_written_here_is_read_here(world: Callable[..., World], tmp_path: Path) -> None:
     there = world(local=(), read_only=(re.compile(re.escape(str(tmp_path)) + "/out"),))
     out = os.fsencode(tmp_path / "out/state")
-    remote = UsePath(there.tree.root + out, may_wait=True)
+    remote = UsePath(there.tree.root + out, may_wait=True, is_guarded=True)
     assert there.verdict("open", out) == remote
     assert there.verdict("open", out, flags=os.O_CREAT | os.O_WRONLY) is PASS
     assert there.verdict("open", out) == remote  # nothing was written after all
@@ -284,7 +288,9 @@ def test_not_found(world: Callable[..., World]) -> None:
 
 def test_a_mapped_path_is_used_instead(world: Callable[..., World]) -> None:
     there = world(mapping=((re.compile("^/opt/app"), "/srv/app"), (re.compile("^/srv/secret"), "/tmp/secret")))
-    assert there.verdict("open", b"/opt/app/x") == UsePath(there.tree.root + b"/srv/app/x", may_wait=True)
+    assert there.verdict("open", b"/opt/app/x") == UsePath(
+        there.tree.root + b"/srv/app/x", may_wait=True, is_guarded=True
+    )
     assert there.verdict("open", b"/srv/secret/x") == UsePath(b"/tmp/secret/x", may_wait=True)
 
 
@@ -332,7 +338,9 @@ def test_a_relative_path_out_of_the_tree_is_led_where_the_target_would(
 ) -> None:
     there = world()
     assert there.verdict("open", b"../../../usr/share/x") == UsePath(b"/usr/share/x", may_wait=True)
-    assert there.verdict("open", b"data/../../opt/../srv/x") == UsePath(there.tree.root + b"/srv/x", may_wait=True)
+    assert there.verdict("open", b"data/../../opt/../srv/x") == UsePath(
+        there.tree.root + b"/srv/x", may_wait=True, is_guarded=True
+    )
     assert there.tree.ensured == [(b"/srv/data/../../opt/../srv/x", Need.CONTENT)]
     assert there.verdict("open", b"new", flags=os.O_CREAT | os.O_WRONLY) == UsePath(b"/srv/new", may_wait=True)
 
@@ -345,7 +353,7 @@ def test_a_local_path_that_leads_through_the_target_is_led_past_it(world: Callab
 
 def test_a_slash_at_the_end_stays(world: Callable[..., World]) -> None:
     there = world()
-    assert there.verdict("stat", b"/srv//data/./x/") == UsePath(there.tree.root + b"/srv/data/x/")
+    assert there.verdict("stat", b"/srv//data/./x/") == UsePath(there.tree.root + b"/srv/data/x/", is_guarded=True)
 
 
 def test_the_working_directory_has_the_targets_name(world: Callable[..., World], at_tree: int) -> None:
@@ -384,7 +392,9 @@ def test_links_have_the_targets_targets(world: Callable[..., World], at_tree: in
 def test_both_ends_of_a_rename_are_on_one_side(world: Callable[..., World]) -> None:
     there = world(mode="write")
     root = there.tree.root
-    assert there.verdict("rename", b"/srv/a", b"/srv/b") == UsePaths((root + b"/srv/a", root + b"/srv/b"))
+    assert there.verdict("rename", b"/srv/a", b"/srv/b") == UsePaths(
+        (root + b"/srv/a", root + b"/srv/b"), is_guarded=True
+    )
     assert there.verdict("linkat", b"/srv/a", b"/tmp/b") == Fail(errno.EXDEV)
     assert there.verdict("renameat2", b"/tmp/a", b"/srv/b") == Fail(errno.EXDEV)
     assert there.verdict("rename", b"/tmp/a", b"/tmp/b") is PASS
@@ -393,7 +403,7 @@ def test_both_ends_of_a_rename_are_on_one_side(world: Callable[..., World]) -> N
 def test_what_stands_behind_the_last_name_stays(world: Callable[..., World]) -> None:
     there = world(mode="write")
     root = there.tree.root
-    assert there.verdict("rmdir", b"/srv/a/.") == UsePath(root + b"/srv/a/.", may_wait=True)
+    assert there.verdict("rmdir", b"/srv/a/.") == UsePath(root + b"/srv/a/.", may_wait=True, is_guarded=True)
     there.tree.ready = False
     there.verdict("rename", b"/srv/a/.", b"/srv/b/")
     assert there.tree.ensured == [(b"/srv/a/.", Need.CHANGE), (b"/srv/b/", Need.CHANGE)]
@@ -402,7 +412,7 @@ def test_what_stands_behind_the_last_name_stays(world: Callable[..., World]) -> 
 def test_an_open_file_of_the_tree_gets_a_name(world: Callable[..., World], at_tree: int) -> None:
     there = world(mode="write")
     link = b"/proc/self/fd/%d" % at_tree
-    expected = UsePaths((there.tree.root + b"/srv", there.tree.root + b"/srv/b"))
+    expected = UsePaths((there.tree.root + b"/srv", there.tree.root + b"/srv/b"), is_guarded=True)
     assert there.verdict("linkat", link, b"/srv/b", flags=0x400) == expected
     assert there.verdict("linkat", link, b"/srv/b") == Fail(errno.EXDEV)
 
@@ -419,10 +429,14 @@ def test_programs_are_local_and_scripts_need_a_local_interpreter(world: Callable
     there = world(read_only=(re.compile(re.escape(str(tmp_path))),))
     there.files.contents |= {b"/srv/run": b"#!/bin/sh\n", b"/srv/server": b"\x7fELF"}
     assert there.verdict("execve", b"/usr/bin/env") is PASS
-    assert there.verdict("execve", b"/srv/run") == UsePath(there.tree.root + b"/srv/run", may_wait=True)
+    assert there.verdict("execve", b"/srv/run") == UsePath(
+        there.tree.root + b"/srv/run", may_wait=True, is_guarded=True
+    )
     assert there.verdict("execve", b"/srv/server") == Fail(errno.EACCES)
     there.files.contents[b"/srv/text"] = b"true\n"  # the kernel says ENOEXEC, and shells know what to do then
-    assert there.verdict("execve", b"/srv/text") == UsePath(there.tree.root + b"/srv/text", may_wait=True)
+    assert there.verdict("execve", b"/srv/text") == UsePath(
+        there.tree.root + b"/srv/text", may_wait=True, is_guarded=True
+    )
     assert there.verdict("execve", b"/srv/nothing") == Fail(errno.ENOENT)
     local = tmp_path / "tool"
     local.write_text("")

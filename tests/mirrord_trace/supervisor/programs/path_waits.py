@@ -118,6 +118,16 @@ def ignored() -> None:
     writer.join()
 
 
+def alone() -> None:
+    """Whoever has closed his descriptor was the only one who had the FIFO open: nobody reads it then."""
+    make("fifo")
+    found = set()
+    for _ in range(500):
+        os.close(opened("fifo", os.O_RDONLY | os.O_NONBLOCK))
+        found.add(opened("fifo", os.O_WRONLY | os.O_NONBLOCK))
+    say("opened", *(errno.errorcode.get(-result, result) for result in found))
+
+
 def wait() -> None:
     """For ever."""
     make("fifo")
@@ -128,4 +138,4 @@ def wait() -> None:
 
 
 if __name__ == "__main__":
-    {function.__name__: function for function in (many, interrupt, restart, ignored, wait)}[sys.argv[1]]()
+    {function.__name__: function for function in (many, interrupt, restart, ignored, alone, wait)}[sys.argv[1]]()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import cache
 from types import TracebackType
 from typing import Final, Self
@@ -151,7 +151,7 @@ class Frame:
         call, number = self.call, self.call.abi.numbers[name]
         while True:
             call.check()
-            with rights_of(call.tid, real=real):
+            with rights_of(call.tid, real=real) if call.rights_count else nullcontext():
                 result: int = _libc.syscall(number, *self.arguments)
                 error = ctypes.get_errno()
             if result >= 0:

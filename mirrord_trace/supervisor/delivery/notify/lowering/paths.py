@@ -31,6 +31,7 @@ def lower_path(call: NotifiedCall, verdict: UsePath | UsePaths) -> Reply:
     MemoryHidden, TaskGone, OSError.
     """
     paths = (verdict.path,) if isinstance(verdict, UsePath) else verdict.paths
+    call.rights_count = not verdict.is_guarded
     make = partial(_make, call, tuple(_seen_from_here(path, call.tid) for path in paths))
     may_wait = isinstance(verdict, UsePaths) or verdict.may_wait
     return Deferred(make) if may_wait or not _is_brief(call) else make()
@@ -40,7 +41,7 @@ def _is_brief(call: NotifiedCall) -> bool:
     """Whether the call, on a file that makes nobody wait, can be made in any thread."""
     if call.name in OPENING_CALLS:
         return not may_make_or_wait(call)
-    return call.name in _EXAMINING_CALLS and not call.access.patient
+    return call.name in _EXAMINING_CALLS
 
 
 def _make(call: NotifiedCall, paths: tuple[bytes, ...]) -> Reply:
