@@ -2,11 +2,13 @@
 
 The kernel cannot ask us back, so `ensure` must bring all that the call may want. It asks the pod, makes what it learns
 (directories, links, files with the right size and nothing in them) and, for a call that will read, fetches the file.
-What is known counts for a second, as in any tree. Nothing here can be written to for the pod.
+Its answer is a path without links: those on the way have been followed at the pod. What is known counts for a second,
+as in any tree. Nothing here can be written to for the pod.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -19,23 +21,25 @@ from typing import Final
 import attrs
 import trio
 
-from mirrord_trace.remote_files import Looked, RemoteFiles, Status, Visited
+from mirrord_trace.remote_files import MAX_PATH, Looked, RemoteFiles, Status, Visited
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import LIFETIME_S, Need
 from mirrord_trace.tree.copy.fetching import Fetching
 from mirrord_trace.tree.copy.replica import Replica
+from mirrord_trace.tree.known import version_of
 from mirrord_trace.tree.pipes import Pipes
 
 _CONTENT_LIMIT: Final = 65_536
 """Files of at most so many bytes come together with their status."""
-_READY_AT_MOST: Final = 131_072
-_LONGEST_LINK: Final = 4095
-"""Bytes: symlink(2), PATH_MAX."""
+_PLACES_AT_MOST: Final = 131_072
+_LINKS_OF_EMPTY_DIRECTORY: Final = 2
+"""Each directory in it has one more, on most file systems; on others all have 1."""
+_NOWHERE: Final = (b"", 0.0)
 _ENTRIES_AT_A_TIME: Final = 100
 """How many entries of a listing are made before others get their turn."""
 _FOUND_OUT_BY_KERNEL: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-"""Errors that the kernel, too, will find in what was made."""
+"""Errors that the kernel will find, too, if no links were on the way."""
 
 
 @asynccontextmanager
@@ -79,19 +83,20 @@ class CopyTree:
     on_mapped: Callable[[], None] = attrs.field(init=False, default=lambda: None)
     """Never called: touching a copy's pages waits for nobody but a disk."""
     root: bytes = attrs.field(init=False)
-    _ready: dict[Need, dict[bytes, float]] = attrs.field(init=False)
-    """Until when nothing needs to be done for a path."""
-    _ends: dict[bytes, bytes] = attrs.field(init=False, factory=dict)
-    """Where paths led whose content was wanted."""
+    _places: dict[Need, dict[bytes, tuple[bytes, float]]] = attrs.field(init=False)
+    """Where paths lead, and until when all that is needed of it is here."""
+    _listed: dict[bytes, tuple[int, ...]] = attrs.field(init=False, factory=dict)
+    """Directories all of whose entries are here, in the version in which they were listed."""
     _is_abandoned: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self.root = self._replica.root
-        self._ready = {need: {} for need in Need}
+        self._places = {need: {} for need in Need}
 
     def is_ready(self, path: bytes, need: Need) -> bool:
         """See `Tree.is_ready`."""
-        return self._clock() < self._ready[need].get(path, 0.0)
+        place, until_s = self._places[need].get(path, _NOWHERE)
+        return place == path and self._clock() < until_s
 
     async def ensure(self, path: bytes, need: Need) -> bytes:
         """See `Tree.ensure`. Also raises what this machine has against a copy: ENOSPC, say."""
@@ -99,15 +104,17 @@ class CopyTree:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
         if need is Need.CHANGE:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-        if containment.climbs(path):
-            path = await containment.without_climbs(self._files, path)
-        if not self.is_ready(path, need):
+        place, until_s = self._places[need].get(path, _NOWHERE)
+        if self._clock() >= until_s:
             since_s = self._clock()
             result = await self._bring(path, need, since_s)
-            if need is Need.CONTENT and result.status is not None and stat.S_ISFIFO(result.status.mode):
-                return await self._pipes.alias(result.path)
-            self._note_ready(path, need, since_s)
-        return self.root + path
+            place = path
+            if result.status is not None:
+                place = result.path + (b"/" if path.endswith(b"/") and result.path != b"/" else b"")
+                if need is Need.CONTENT and stat.S_ISFIFO(result.status.mode):
+                    return await self._pipes.alias(result.path)
+            self._note(path, need, place, since_s)
+        return self.root + place
 
     async def contained(self, path: bytes) -> bytes:
         """See `Tree.contained`."""
@@ -131,28 +138,31 @@ class CopyTree:
         self._is_abandoned = True
 
     async def _bring(self, path: bytes, need: Need, since_s: float) -> Visited:
-        """Returns what the path leads to."""
+        """Returns what the path leads to, or where it ends if the kernel will find that out, too."""
         wants_content = need is Need.CONTENT
         limit = _CONTENT_LIMIT if wants_content and not self._may_be_whole(path) else 0
         looked = await self._files.look(path, follow=need is not Need.ATTRIBUTES, content_limit=limit)
-        await self._show(looked, since_s)
+        self._show(looked, since_s)
         result = looked.result
         if result.status is None:
-            if result.errno not in _FOUND_OUT_BY_KERNEL:
+            has_links = any(step.target is not None for step in looked.visited)
+            is_too_long = len(self.root) + len(path) > MAX_PATH
+            if has_links or is_too_long or containment.climbs(path) or result.errno not in _FOUND_OUT_BY_KERNEL:
                 raise OSError(result.errno, os.strerror(result.errno), path)
         elif stat.S_ISDIR(result.status.mode):
             if need in (Need.LISTING, Need.CONTENT):
-                await self._list(result.path, since_s)
+                await self._list(result.path, result.status, since_s)
+            elif self._has_unknown_directories(result.path, result.status):
+                with contextlib.suppress(PermissionError):
+                    await self._list(result.path, result.status, since_s)
         elif wants_content:
-            if len(self._ends) >= _READY_AT_MOST:
-                self._ends.clear()
-            self._ends[path] = result.path
             await self._bring_content(looked, result.path, result.status, since_s)
         return result
 
     def _may_be_whole(self, path: bytes) -> bool:
         """Whether what a path leads to was here the last time, so that its status may be all that is needed."""
-        held = self._replica.held(self._ends.get(path, path))
+        place, _ = self._places[Need.CONTENT].get(path, (path, 0.0))
+        held = self._replica.held(place)
         return held is not None and held.is_whole and held.is_sure
 
     async def _bring_content(self, looked: Looked, path: bytes, status: Status, since_s: float) -> None:
@@ -167,7 +177,14 @@ class CopyTree:
         elif not self._replica.is_whole(path, status):
             await self._fetching.fetch(path, status, since_s)
 
-    async def _list(self, path: bytes, since_s: float) -> None:
+    def _has_unknown_directories(self, path: bytes, status: Status) -> bool:
+        """Whether directories may be in a directory that are not here, so that it has fewer links than that tells of.
+
+        fts(3) and find(1) look no further where they have seen as many directories as there are links.
+        """
+        return status.nlink != _LINKS_OF_EMPTY_DIRECTORY and self._listed.get(path) != version_of(status)
+
+    async def _list(self, path: bytes, status: Status, since_s: float) -> None:
         """Makes all entries of a directory."""
         prefix = path.rstrip(b"/") + b"/"
         names: set[bytes] = set()
@@ -185,37 +202,30 @@ class CopyTree:
         with self._replica.complaining():
             self._replica.keep_only(path, names, since_s)
             self._replica.settle()
-        self._note_ready(path, Need.LISTING, since_s)
+        if len(self._listed) >= _PLACES_AT_MOST:
+            self._listed.clear()
+        self._listed[path] = version_of(status)
+        self._note(path, Need.LISTING, path, since_s)
 
-    async def _show(self, looked: Looked, since_s: float) -> None:
+    def _show(self, looked: Looked, since_s: float) -> None:
         """Makes what a walk has shown."""
-        texts = {}
-        for step in looked.visited:
-            if step.target is not None:
-                texts[step.path] = await self._contained(os.path.dirname(step.path), step.target)
         with self._replica.complaining():
             for step in looked.visited:
                 if step.status is not None:
-                    self._replica.place(step.path, step.status, since_s, texts.get(step.path))
-                elif step.errno in _FOUND_OUT_BY_KERNEL:
+                    self._replica.place(step.path, step.status, since_s)
+                elif step.errno == errno.ENOENT:
                     self._replica.remove(step.path, since_s)
             self._replica.settle()
 
-    async def _contained(self, directory: bytes, target: bytes) -> bytes | None:
-        """What a link says here; None where it leads nowhere."""
-        try:
-            text = await containment.contained_target(self._files, self.root, directory, target)
-        except OSError:
-            return None
-        return text if len(text) <= _LONGEST_LINK else None
-
     def _note_entry(self, path: bytes, status: Status, since_s: float) -> None:
+        if stat.S_ISDIR(status.mode) and self._has_unknown_directories(path, status):
+            return
+        self._note(path, Need.ATTRIBUTES, path, since_s)
         if not stat.S_ISLNK(status.mode):  # where a link leads was not asked
-            self._note_ready(path, Need.ATTRIBUTES, since_s)
-            self._note_ready(path, Need.TARGET, since_s)
+            self._note(path, Need.TARGET, path, since_s)
 
-    def _note_ready(self, path: bytes, need: Need, since_s: float) -> None:
-        ready = self._ready[need]
-        if len(ready) >= _READY_AT_MOST:
-            ready.clear()
-        ready[path] = since_s + LIFETIME_S
+    def _note(self, path: bytes, need: Need, place: bytes, since_s: float) -> None:
+        places = self._places[need]
+        if len(places) >= _PLACES_AT_MOST:
+            places.clear()
+        places[path] = place, since_s + LIFETIME_S

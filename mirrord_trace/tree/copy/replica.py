@@ -4,7 +4,10 @@ Everything here is quick and is done in Trio's thread, one thing after the other
 made aside and renamed into place: whoever has opened the one before keeps it. What comes from an older look at the pod
 never replaces what comes from a newer one.
 
-Modes, times and sizes are the pod's. Root can give files their owners; an ordinary user owns all, and may always read
+Modes, times and sizes are the pod's, a link's too; but links lead nowhere, lest the kernel follows one out of the tree.
+What a path leads to is found out at the pod, every time.
+
+ Root can give files their owners; an ordinary user owns all, and may always read
 them and change directories. Set-user-ID and set-group-ID bits are left out, because every user of this machine can
 reach the workspace. Nothing can stand for a device; it looks like a socket, which cannot be opened either (ENXIO).
 """
@@ -12,6 +15,7 @@ reach the workspace. Nothing can stand for a device; it looks like a socket, whi
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import stat
@@ -23,8 +27,10 @@ import attrs
 from mirrord_trace.remote_files import Status
 from mirrord_trace.tree.known import is_settled, version_of
 
-_UNKNOWN_LINK: Final = b"?"
-"""What a link says whose target is not known yet, as often as the target is long."""
+_LONGEST_LINK: Final = 4095
+"""Bytes: symlink(2), PATH_MAX."""
+_LINK: Final = b"?"
+"""What links say, as often as their target is long."""
 
 
 @attrs.frozen
@@ -34,8 +40,6 @@ class Held:
     status: Status
     since_s: float
     """When the pod was asked, by the monotonic clock."""
-    text: bytes | None = None
-    """What a link says here."""
     is_whole: bool = False
     """Whether a regular file has its content. Otherwise it has its size, and nothing in it."""
     is_sure: bool = True
@@ -82,15 +86,15 @@ class Replica:
         held = self._held.get(path)
         return held is not None and held.is_whole and held.is_sure and version_of(held.status) == version_of(status)
 
-    def place(self, path: bytes, status: Status, since_s: float, text: bytes | None = None) -> None:
-        """Makes something stand for a path: a directory, a link that says `text`, a file without its content.
+    def place(self, path: bytes, status: Status, since_s: float) -> None:
+        """Makes something stand for a path: a directory, a link, a file without its content.
 
-        What stands there already stays if it is the same. Without a text a link leads nowhere.
+        What stands there already stays if it is the same.
         """
         held = self._held.get(path)
         if held is not None and held.since_s > since_s:
             return
-        if held is not None and _is_like(held, status, text):
+        if held is not None and _is_like(held.status, status):
             if held.status != status:
                 self._dress(path, status)
             self._held[path] = attrs.evolve(held, status=status, since_s=since_s)
@@ -99,8 +103,8 @@ class Replica:
             self._make_directory(path)
             self._dress(path, status)
         else:
-            self._put(self._made(status, text), path, status)
-        self._held[path] = Held(status, since_s, text)
+            self._put(self._made(status), path, status)
+        self._held[path] = Held(status, since_s)
 
     def place_unknown(self, path: bytes, since_s: float) -> None:
         """Makes an empty file stand for what has a name and may not be looked at."""
@@ -129,8 +133,11 @@ class Replica:
         held = self._held.get(path)
         if path == b"/" or (held is not None and held.since_s > since_s):
             return
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             self._move_away(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
 
     def free_bytes(self) -> int:
         """How much may still be written here, bytes."""
@@ -163,7 +170,7 @@ class Replica:
                 os.mkdir(self.root + path)
         self._touch_parent(path)
 
-    def _made(self, status: Status, text: bytes | None) -> bytes:
+    def _made(self, status: Status) -> bytes:
         """Anything but a directory, aside."""
         if stat.S_ISREG(status.mode):
             aside, descriptor = self.open_aside()
@@ -172,7 +179,7 @@ class Replica:
             return aside
         aside = self._name_aside()
         if stat.S_ISLNK(status.mode):
-            os.symlink(_UNKNOWN_LINK * max(1, min(status.size, 255)) if text is None else text, aside)
+            os.symlink(_LINK * max(1, min(status.size, _LONGEST_LINK)), aside)
         elif stat.S_ISFIFO(status.mode):
             os.mkfifo(aside, 0o600)
         else:
@@ -227,12 +234,8 @@ class Replica:
         return b"%s/%d" % (self._aside, next(self._names))
 
 
-def _is_like(held: Held, status: Status, text: bytes | None) -> bool:
-    """Whether what stands there can stay."""
-    if stat.S_IFMT(held.status.mode) != stat.S_IFMT(status.mode):
+def _is_like(old: Status, new: Status) -> bool:
+    """Whether what stands for the old may stand for the new."""
+    if stat.S_IFMT(old.mode) != stat.S_IFMT(new.mode):
         return False
-    if stat.S_ISREG(status.mode):
-        return version_of(held.status) == version_of(status)
-    if stat.S_ISLNK(status.mode):
-        return held.text == text if text is not None else version_of(held.status) == version_of(status)
-    return True
+    return not (stat.S_ISREG(new.mode) or stat.S_ISLNK(new.mode)) or version_of(old) == version_of(new)

@@ -236,11 +236,11 @@ async def test_whatever_else_is_there_suddenly(scene: Scene) -> None:
                 make(there)
                 scene.pass_lifetime()
                 here = await scene.ensure("/srv/it", Need.ATTRIBUTES)
-                await scene.ensure("/srv/it", Need.LISTING)
+                leads_to = await scene.ensure("/srv/it", Need.LISTING)
                 assert stat.S_IFMT(here.lstat().st_mode) == stat.S_IFMT(there.lstat().st_mode)
-                assert here.exists() == there.exists()
-                if there.is_dir() and not there.is_symlink():
-                    assert os.listdir(here) == ["in"]
+                assert stat.S_IFMT(leads_to.lstat().st_mode) == stat.S_IFMT(there.stat().st_mode)
+                if there.is_dir():
+                    assert sorted(os.listdir(leads_to)) == sorted(os.listdir(there))
 
 
 @in_scene
@@ -258,7 +258,8 @@ async def test_listing(scene: Scene) -> None:
         assert looks_like(here / name, there / name), name
     asked = len(scene.pod.asked)
     for name in os.listdir(there):
-        assert scene.is_ready(f"/srv/data/{name}", Need.ATTRIBUTES) == (name != "link")
+        assert scene.is_ready(f"/srv/data/{name}", Need.ATTRIBUTES)
+        assert scene.is_ready(f"/srv/data/{name}", Need.TARGET) == (name != "link")
     await scene.ensure("/srv/data/small", Need.TARGET)
     assert len(scene.pod.asked) == asked
     (there / "small").unlink()
@@ -269,6 +270,23 @@ async def test_listing(scene: Scene) -> None:
     await scene.ensure("/srv/data", Need.LISTING)
     assert sorted(os.listdir(here)) == sorted(os.listdir(there))
     assert looks_like(here, there)
+
+
+@in_scene
+async def test_links_of_a_directory_tell_of_all_directories_in_it(scene: Scene) -> None:
+    """fts(3) goes no further where it has found as many as that."""
+    for name in ("many/one", "many/two/in", "many/three"):
+        scene.pod.path(f"/{name}").mkdir(parents=True)
+    for path in ("/many", "/many/two", "/many/one"):
+        here = await scene.ensure(path, Need.ATTRIBUTES)
+        assert here.stat().st_nlink == scene.pod.path(path).stat().st_nlink
+    await scene.ensure("/srv", Need.LISTING)
+    for path in ("/srv/data", "/srv"):
+        here = await scene.ensure(path, Need.TARGET)
+        assert here.stat().st_nlink == scene.pod.path(path).stat().st_nlink
+    scene.pod.denied.add(b"/many")
+    scene.pass_lifetime()
+    assert (await scene.ensure("/many", Need.ATTRIBUTES)).is_dir()
 
 
 @in_scene
@@ -313,18 +331,22 @@ def test_links_stay_inside(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, tar
         (data / "to-deep").symlink_to("/srv/data/deep")
         (data / "link").symlink_to(target)
         async with opened(pod, monkeypatch) as scene:
-            here = await scene.ensure("/srv/data/link", Need.CONTENT)
-            assert here.is_symlink()
             assert await scene.tree.read_link(b"/srv/data/link") == os.fsencode(target)
-            if leads_to is None:
-                assert not here.exists()
-            else:
-                assert here.read_bytes() == scene.pod.path(leads_to).read_bytes()
-                assert here.resolve() == scene.here(leads_to)
-            # Also when nothing but the link itself was asked for.
-            scene.pass_lifetime()
+            for need in (Need.TARGET, Need.CONTENT, Need.LISTING):
+                for _ in range(2):
+                    if leads_to is None:
+                        with pytest.raises(FileNotFoundError):
+                            await scene.ensure("/srv/data/link", need)
+                    else:
+                        assert await scene.ensure("/srv/data/link", need) == scene.here(leads_to)
+                    assert not scene.is_ready("/srv/data/link", need)
+            if leads_to is not None:
+                assert scene.here(leads_to).read_bytes() == pod.path(leads_to).read_bytes()
             here = await scene.ensure("/srv/data/link", Need.ATTRIBUTES)
-            assert here.resolve().is_relative_to(os.fsdecode(scene.tree.root))
+            assert scene.is_ready("/srv/data/link", Need.ATTRIBUTES)
+            assert looks_like(here, data / "link")
+            with pytest.raises(FileNotFoundError):
+                here.stat()
 
     trio.run(main)
 
