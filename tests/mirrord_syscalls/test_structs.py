@@ -19,6 +19,7 @@ from mirrord_syscalls.structs import (
     Msghdr,
     OpenHow,
     SignalfdSiginfo,
+    Statfs,
     Utsname,
     decode_control,
     decode_iovecs,
@@ -216,6 +217,14 @@ print(child, os.read(descriptor, 128).hex())
     assert info.code == os.CLD_EXITED
 
 
+def test_a_real_file_system_is_told() -> None:
+    libc, room = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(Statfs.SIZE)
+    assert libc.statfs(b"/proc", room) == 0
+    told, expected = Statfs.decode(room.raw), os.statvfs("/proc")
+    assert (told.type, told.bsize, told.namelen) == (0x9FA0, expected.f_bsize, expected.f_namemax)
+    assert told.encode() == room.raw
+
+
 HEADERS = [
     "stddef.h",
     "sys/types.h",
@@ -223,6 +232,7 @@ HEADERS = [
     "sys/uio.h",
     "sys/utsname.h",
     "sys/signalfd.h",
+    "sys/statfs.h",
     "linux/openat2.h",
 ]
 
@@ -247,6 +257,9 @@ def test_layouts_are_those_of_the_c_library(architecture: str, tmp_path: Path) -
         *places("struct open_how", flags=0, mode=8, resolve=16),
         f"sizeof(struct signalfd_siginfo) == {SignalfdSiginfo.SIZE}",
         *places("struct signalfd_siginfo", ssi_signo=0, ssi_code=8, ssi_pid=12, ssi_uid=16, ssi_status=40),
+        f"sizeof(struct statfs) == {Statfs.SIZE}",
+        *places("struct statfs", f_bsize=8, f_blocks=16, f_bavail=32, f_ffree=48, f_fsid=56, f_namelen=64),
+        *places("struct statfs", f_frsize=72, f_flags=80),
         "sizeof(struct cmsghdr) == 16",
         *places("struct cmsghdr", cmsg_level=8, cmsg_type=12),
         "CMSG_SPACE(1) == 24 && CMSG_LEN(1) == 17 && CMSG_SPACE(8) == 24",

@@ -18,10 +18,12 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 import attrs
 
+from mirrord_syscalls.structs import Statfs
 from mirrord_syscalls.subscription import Rule
 from mirrord_trace.policy.files import Decision, FilesPolicy, Place, normalised
 from mirrord_trace.policy.names import LAST_COMPONENTS, PRESENTED
@@ -52,12 +54,11 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     is_confined,
     use_of,
 )
+from mirrord_trace.supervisor.handlers.proc_links import is_link_of_proc, link_of_proc
 from mirrord_trace.supervisor.surroundings import programs_executed_with
 from mirrord_trace.tree.base import Need, Tree
 
 _ENDINGS: Final = PathEndings(LAST_COMPONENTS)
-_LINKS_TO_FILES: Final = (b"cwd", b"exe", b"root")
-"""Members of /proc/PID that are links to what the process has open."""
 _WRITTEN_AT_MOST: Final = 65_536
 _DELETED: Final = b" (deleted)"
 """What /proc says behind the path of what has been removed."""
@@ -141,6 +142,9 @@ class FileHandlers:
             return PASS  # the kernel refuses it
         if call.name in READING_LINKS and (link := self._link_of_proc(call, named)) is not None:
             return self._answer_link(call, link)
+        if (opened := self._link_of_proc(call, named)) is not None and self.tree is not None:
+            # The kernel finds the file by itself; it must only be there.
+            return PASS if self.tree.is_ready(opened, use.need) else _when_ready(self.tree, opened, use.need, PASS)
         if named.names_tree:
             return self._there(call, named, Decision(Place.REMOTE, normalised(named.whole)), use)
         decision, may_keep = self._decide(call, named, use)
@@ -226,7 +230,7 @@ class FileHandlers:
             return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
         if self._must_be_led(named, decision):
             return UsePath(named.with_ending(decision.path), may_wait=True)
-        if may_keep and decision.path not in PRESENTED and not self._is_link_to_file(decision.path):
+        if may_keep and decision.path not in PRESENTED and not is_link_of_proc(decision.path):
             self._local.add(named.raw, named.whole[: -len(named.raw) - 1] if named.is_relative else None)
         return PASS
 
@@ -255,11 +259,21 @@ class FileHandlers:
         if use.writes and not tree.may_write:
             return self._refuse(decision.path)
         path = self._path_there(named, decision)
+        if call.name == "statfs":
+            return self._tell_file_system(call, path)
         is_led_there = named.in_tree and decision.path == normalised(named.whole) and not named.climbs
         if not named.climbs and tree.is_ready(path, use.need):
             # What the tree knows already it tells without asking the target.
             return PASS if is_led_there else _on_tree(tree.root + path, may_wait=not use.examines)
         return _when_ready(tree, path, use.need, PASS if is_led_there else _on_tree(tree.root + path))
+
+    async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
+        """statfs(2): the tree is one file system, whatever the target has mounted."""
+        try:
+            told = await self._files.filesystem(path)
+        except OSError as error:
+            return Fail(error.errno or errno.EIO)
+        return Return(0, ((call.arguments[1], Statfs(**attrs.asdict(told)).encode()),))
 
     @staticmethod
     def _path_there(named: _Named, decision: Decision) -> bytes:
@@ -350,9 +364,10 @@ class FileHandlers:
         if not _sees_our_root(call.tid):
             return PASS
         (_, old), (_, new) = found
-        may_change = self.policy.decide(old.path, writes=True).place is Place.REMOTE
-        if old.place is Place.REMOTE and not (may_change and tree.may_write):
-            return self._refuse(old.path)
+        may_change = tree.may_write and self.policy.decide(old.path, writes=True).place is Place.REMOTE
+        if old.place is Place.REMOTE and not may_change:
+            is_one_side = self.policy.decide(new.path, writes=False).place is Place.REMOTE
+            return self._refuse(old.path) if is_one_side else Fail(errno.EXDEV)
         if old.place is not new.place:
             return Fail(errno.EXDEV)
         return _when_both_ready(tree, tuple(self._path_there(named, decision) for named, decision in found))
@@ -387,25 +402,9 @@ class FileHandlers:
             return Fail(errno.EINVAL)
         return Return(len(target[:room]), ((call.arguments[index], target[:room]),))
 
-    @staticmethod
-    def _is_link_to_file(path: bytes) -> bool:
-        if not path.startswith(b"/proc/"):
-            return False
-        directory, last = os.path.split(path)
-        return last in _LINKS_TO_FILES or directory.endswith(b"/fd")
-
     def _link_of_proc(self, call: Call, named: _Named) -> bytes | None:
         """The target's name of what a link of /proc leads to, if that is in the tree."""
-        path = normalised(named.whole)
-        if not self._is_link_to_file(path):
-            return None
-        process, rest = path[len(b"/proc/") :].split(b"/", 1)
-        if process in (b"self", b"thread-self"):
-            process = b"%d" % call.tid
-        try:
-            return self._pod_path(os.readlink(b"/proc/%s/%s" % (process, rest)))
-        except OSError:
-            return None
+        return self._pod_path(link_of_proc(call.tid, normalised(named.whole)))
 
 
 def _on_tree(place: bytes, *, may_wait: bool = True) -> UsePath:
@@ -435,7 +434,13 @@ def _exists(tid: int, path: bytes) -> bool:
 def _sees_our_root(tid: int) -> bool:
     """False after a chroot or pivot_root of the task: then these paths are not this machine's."""
     try:
-        theirs, ours = os.stat(f"/proc/{tid}/root"), os.stat("/")
+        theirs = os.stat(f"/proc/{tid}/root")
     except OSError:
         return False
-    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+    return (theirs.st_dev, theirs.st_ino) == _our_root()
+
+
+@cache
+def _our_root() -> tuple[int, int]:
+    ours = os.stat("/")
+    return ours.st_dev, ours.st_ino

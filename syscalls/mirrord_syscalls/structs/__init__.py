@@ -25,7 +25,7 @@ from mirrord_syscalls.structs.syscall_info import (
     decode_seccomp_stop,
     decode_syscall_info,
 )
-from mirrord_syscalls.structs.system import OpenHow, SignalfdSiginfo, Utsname
+from mirrord_syscalls.structs.system import OpenHow, SignalfdSiginfo, Statfs, Utsname
 
 __all__ = [
     "SYSCALL_INFO_BYTES",
@@ -37,6 +37,7 @@ __all__ = [
     "NoSyscall",
     "OpenHow",
     "SignalfdSiginfo",
+    "Statfs",
     "SyscallEntry",
     "SyscallExit",
     "SyscallInfo",

@@ -1,4 +1,7 @@
-"""Structures of uname(2), openat2(2) and signalfd(2): include/uapi/linux/{utsname,openat2,signalfd}.h."""
+"""Structures of uname(2), openat2(2), signalfd(2) and statfs(2).
+
+Source: include/uapi/linux/{utsname,openat2,signalfd}.h, asm-generic/statfs.h.
+"""
 
 import struct
 from typing import ClassVar, Self
@@ -9,6 +12,7 @@ from mirrord_syscalls.structs.layout import Buffer, require
 
 _open_how = struct.Struct("<QQQ")
 _signalfd_siginfo = struct.Struct("<IiiII20xi84x")
+_statfs = struct.Struct("<7qQ3q32x")
 
 _UTSNAME_FIELD_BYTES = 65
 
@@ -89,3 +93,33 @@ class SignalfdSiginfo:
         """Read one structure at `offset`. Raises ValueError if it is not wholly there."""
         require(raw, offset, cls.SIZE, "struct signalfd_siginfo")
         return cls(*_signalfd_siginfo.unpack_from(raw, offset))
+
+
+@attrs.frozen
+class Statfs:
+    """struct statfs: what statfs(2) tells of a file system. Blocks are counted in `bsize`."""
+
+    SIZE: ClassVar[int] = 120
+
+    type: int
+    bsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    fsid: int
+    """The two halves of f_fsid in one number."""
+    namelen: int
+    frsize: int
+    flags: int
+
+    @classmethod
+    def decode(cls, raw: Buffer, offset: int = 0) -> Self:
+        """Read the structure at `offset`. Raises ValueError if it is not wholly there."""
+        require(raw, offset, cls.SIZE, "struct statfs")
+        return cls(*_statfs.unpack_from(raw, offset))
+
+    def encode(self) -> bytes:
+        """Return the structure's bytes."""
+        return _statfs.pack(*attrs.astuple(self))

@@ -13,7 +13,8 @@ import attrs
 import pytest
 import trio
 
-from mirrord_syscalls.structs import OpenHow
+from mirrord_agent.wire.file_records import FilesystemStatus
+from mirrord_syscalls.structs import OpenHow, Statfs
 from mirrord_trace.config.model import FilesConfiguration
 from mirrord_trace.policy.default_paths import Surroundings
 from mirrord_trace.policy.files import FilesPolicy, normalised
@@ -104,6 +105,9 @@ class _Handle:
         """Nothing was opened."""
 
 
+FILE_SYSTEM = FilesystemStatus(0x1021994, 4096, 100, 50, 49, 10, 5, 255, 4096, 0x20, 7)
+
+
 @attrs.define
 class ScriptedFiles:
     """The pod's files, by their paths."""
@@ -114,6 +118,10 @@ class ScriptedFiles:
         if path in self.contents:
             return _Looked((_Seen(path, object()),))
         return _Looked((_Seen(path, None, errno.ENOENT),))
+
+    async def filesystem(self, path: bytes) -> FilesystemStatus:
+        assert path == b"/srv/data"
+        return FILE_SYSTEM
 
     async def open(self, path: bytes, flags: int, mode: int = 0) -> _Handle:
         return _Handle(self.contents[path])
@@ -197,7 +205,7 @@ def at_tree(tree_root: bytes) -> Iterator[int]:
 
 
 READING = (
-    *("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "statfs", "chdir"),
+    *("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "chdir"),
     *("getxattr", "lgetxattr", "listxattr", "open", "openat", "openat2", "inotify_add_watch"),
 )
 
@@ -389,6 +397,21 @@ def test_links_have_the_targets_targets(world: Callable[..., World], at_tree: in
     assert there.verdict("readlink", b"/proc/self/exe") is PASS
 
 
+def test_the_file_system_is_the_targets(world: Callable[..., World]) -> None:
+    verdict = world().verdict("statfs", b"/srv/data")
+    assert isinstance(verdict, Return)
+    ((_, written),) = verdict.writes
+    told = Statfs.decode(written)
+    assert (told.type, told.bsize, told.bavail, told.ffree, told.fsid) == (0x1021994, 4096, 49, 5, 7)
+    assert (told.namelen, told.frsize, told.flags, len(written)) == (255, 4096, 0x20, 120)
+
+
+def test_what_is_open_is_there_when_it_is_opened_again(world: Callable[..., World], at_tree: int) -> None:
+    there = world(ready=False)
+    assert there.verdict("open", b"/proc/self/fd/%d" % at_tree) is PASS
+    assert there.tree.ensured == [(b"/srv", Need.CONTENT)]
+
+
 def test_both_ends_of_a_rename_are_on_one_side(world: Callable[..., World]) -> None:
     there = world(mode="write")
     root = there.tree.root
@@ -421,6 +444,7 @@ def test_in_read_mode_the_target_renames_nothing(world: Callable[..., World]) ->
     there = world()
     there.files.contents[b"/srv/a"] = b""
     assert there.verdict("rename", b"/srv/a", b"/srv/b") == Fail(errno.EROFS)
+    assert there.verdict("rename", b"/srv/a", b"/tmp/b") == Fail(errno.EXDEV)
     assert there.verdict("rename", b"/srv/nothing", b"/srv/b") == Fail(errno.ENOENT)
     assert there.verdict("rename", b"/tmp/a", b"/tmp/b") is PASS
 
