@@ -21,7 +21,7 @@ from mirrord_agent.wire import file_frames as ask
 from mirrord_agent.wire import file_records
 from mirrord_agent.wire.file_records import NOW, Change, Entry, FilesystemStatus, Mount, Now, Status, Visited
 from mirrord_agent.wire.frames import Close, Done, Frame
-from mirrord_trace.session_requests import Requests
+from mirrord_trace.session_requests import Request, Requests
 
 __all__ = [
     "MAX_PATH",
@@ -54,6 +54,7 @@ _MAX_ATTRIBUTE = 65536
 _MAX_ATTRIBUTE_NAME = 255
 
 _Answer = TypeVar("_Answer")
+_Packed = TypeVar("_Packed")
 
 
 @attrs.frozen
@@ -96,14 +97,30 @@ class RemoteHandle:
         self._files = files
         self._number = number
         self._closed = False
+        self._reading = trio.Lock()
+        self._arriving: Request | None = None
+        """What is being read of a stream, whoever will want it."""
+        self._unread = b""
+        """What was read of a stream, and more than was asked for."""
 
     async def read(self, offset: int, length: int) -> bytes:
         """At most `length` (and 1 MiB) bytes from `offset` on; fewer only at the end of the file.
 
-        What has no offsets gives what there is, waits when there is nothing, and gives b"" at its end.
+        What has no offsets gives what there is, waits when there is nothing, and gives b"" at its end. One that is
+        cancelled while it waits takes nothing away: what comes is for the next.
         """
         make = partial(ask.ReadFile, handle=self._number, offset=offset, length=min(length, MAX_PIECE))
-        return (await self._files.request(make, ask.FileData)).payload
+        if self.seekable:
+            return (await self._files.request(make, ask.FileData)).payload
+        async with self._reading:
+            if not self._unread:
+                if self._arriving is None:
+                    self._arriving = self._files.requests.start(make)
+                await self._arriving.answered.wait()
+                arriving, self._arriving = self._arriving, None
+                self._unread = self._files.requests.outcome(arriving, ask.FileData).payload
+            data, self._unread = self._unread[:length], self._unread[length:]
+            return data
 
     async def write(self, offset: int, data: bytes | memoryview) -> int:
         """Writes at most 1 MiB of `data`; returns how much. A handle with O_APPEND writes at the end."""
@@ -126,6 +143,8 @@ class RemoteHandle:
         """Closes it, once; nobody waits. Requests under way are answered before."""
         if not self._closed:
             self._closed = True
+            if self._arriving is not None:
+                self._files.requests.abandon(self._arriving)
             self._files.tell(Close(self._number))
 
 
@@ -134,7 +153,8 @@ class RemoteFiles:
 
     def __init__(self, requests: Requests, distrust: Callable[[str], OSError]) -> None:
         """`distrust` ends the session because the agent sent what it may not, and gives what is to be raised."""
-        self._requests = requests
+        self.requests = requests
+        """For handles: the requests of the session."""
         self._distrust = distrust
         self._unacknowledged = 0
         self._acknowledged = trio.lowlevel.ParkingLot()
@@ -149,12 +169,7 @@ class RemoteFiles:
         """
         make = partial(ask.Look, path=_checked(path), follow=follow, content_limit=content_limit)
         answer = await self.request(make, ask.Looked)
-        walk, content = answer.payload, None
-        if answer.content_length is not None:
-            end = len(walk) - answer.content_length
-            walk, content = walk[:end], walk[end:]
-        visited = self._unpack(file_records.unpack_walk, walk)
-        return Looked(visited, content, answer.content_errno)
+        return self._unpack(_looked, answer)
 
     async def open(self, path: bytes, flags: int, mode: int = 0) -> RemoteHandle:
         """Opens a file.
@@ -174,18 +189,18 @@ class RemoteFiles:
         """
         answer = await self.request(partial(ask.ListDirectory, path=_checked(path)), ask.Listed)
         make = partial(ask.ListMore, listing=answer.stream)
-        more = None if answer.last else self._requests.start(make)
+        more = None if answer.last else self.requests.start(make)
         try:
             while True:
                 if entries := self._unpack(file_records.unpack_entries, answer.payload):
                     yield entries
                 if more is None:
                     return
-                answer = await self._requests.finish(more, ask.Listed)
-                more = None if answer.last else self._requests.start(make)
+                answer = await self.requests.finish(more, ask.Listed)
+                more = None if answer.last else self.requests.start(make)
         finally:
             if more is not None:
-                self._requests.abandon(more)
+                self.requests.abandon(more)
                 self.tell(Close(make.keywords["listing"]))
 
     async def filesystem(self, path: bytes) -> FilesystemStatus:
@@ -251,8 +266,8 @@ class RemoteFiles:
 
     async def mounts(self) -> tuple[Mount, ...]:
         """What the target has mounted, in the order of mounting; `/` among it."""
-        request = self._requests.start(ask.GetMounts, _MOUNTS_LIMIT_BYTES)
-        await self._requests.finish(request, Done)
+        request = self.requests.start(ask.GetMounts, _MOUNTS_LIMIT_BYTES)
+        await self.requests.finish(request, Done)
         return self._unpack(file_records.unpack_mounts, b"".join(request.parts))
 
     async def read_whole(self, path: bytes, limit_bytes: int) -> RemoteFile:
@@ -285,7 +300,7 @@ class RemoteFiles:
 
     async def request(self, make: Callable[[int], Frame], expected: type[_Answer]) -> _Answer:
         """Makes a request and waits for its answer."""
-        return await self._requests.finish(self._requests.start(make), expected)
+        return await self.requests.finish(self.requests.start(make), expected)
 
     async def send(self, make: partial[ask.WriteFile], data: bytes | memoryview) -> int:
         """Makes a request that carries data, when not too much of it is on its way; returns what was written."""
@@ -301,16 +316,30 @@ class RemoteFiles:
 
     def tell(self, frame: Frame) -> None:
         """Sends a frame that has no answer."""
-        self._requests.tell(frame)
+        self.requests.tell(frame)
 
     async def _told(self, make: Callable[[int], Frame]) -> Status:
         return (await self.request(make, ask.FileTold)).status
 
-    def _unpack(self, unpack: Callable[[bytes], _Answer], data: bytes) -> _Answer:
+    def _unpack(self, unpack: Callable[[_Packed], _Answer], packed: _Packed) -> _Answer:
         try:
-            return unpack(data)
+            return unpack(packed)
         except ValueError as error:
             raise self._distrust(str(error)) from None
+
+
+def _looked(answer: ask.Looked) -> Looked:
+    """Raises ValueError for what makes no sense."""
+    walk, content = answer.payload, None
+    if answer.content_length is not None:
+        end = len(walk) - answer.content_length
+        if end < 0:
+            raise ValueError("more content than there is")
+        walk, content = walk[:end], walk[end:]
+    visited = file_records.unpack_walk(walk)
+    if not visited:
+        raise ValueError("a walk without steps")
+    return Looked(visited, content, answer.content_errno)
 
 
 async def _read_to_end(handle: RemoteHandle, limit_bytes: int) -> bytes:

@@ -73,6 +73,13 @@ class Requests:
         except BaseException:
             self.abandon(request)
             raise
+        return self.outcome(request, expected)
+
+    def outcome(self, request: Request, expected: type[_Answer]) -> _Answer:
+        """The answer of a request that is `answered`, which must be of the expected class.
+
+        Raises OSError with the pod's errno, SessionLost.
+        """
         self._under_way.pop(request.stream, None)
         answer = request.answer
         if isinstance(answer, expected):

@@ -46,6 +46,20 @@ _FLAGS = (
 )
 
 
+class Arriving:
+    """What a worker is reading, whoever will want it."""
+
+    def __init__(self) -> None:
+        self.there = trio.Event()
+        self.outcome: object = None
+        """Bytes, or the exception that reading raised."""
+
+    def arrive(self, outcome: object) -> None:
+        """It has been read."""
+        self.outcome = outcome
+        self.there.set()
+
+
 class OpenedFile(Held):
     """An open file."""
 
@@ -60,8 +74,10 @@ class OpenedFile(Held):
         """Whether reading it waits for a disk at most."""
         self.seekable = self.is_stored or _seeks(descriptor)
         """Whether it has offsets."""
+        self.arriving: Arriving | None = None
+        """What a worker is reading of a stream."""
         self.unread = b""
-        """What was read of a stream for somebody who no longer waited."""
+        """What was read of a stream, and more than was asked for."""
         self.reading = trio.Lock()
         self.writing = trio.Lock()
 

@@ -65,6 +65,8 @@ class _UnderWay:
     request: FileRequest
     leave_room: Callable[[], None] | None = None
     """Gives back the room for its answer that it holds."""
+    opens: bool = False
+    """Whether it is about to open something."""
     wanted: bool = True
     """Whether the client still waits for the answer."""
     cancel: Callable[[], None] = lambda: None
@@ -92,6 +94,7 @@ class FileService:
         self._answers: deque[tuple[_UnderWay, _DataAnswer]] = deque()
         """What has data and waits for the link."""
         self._deliverer = trio.lowlevel.ParkingLot()
+        self._opening = 0
         self._unwritten_bytes = 0
         self._closed = False
         self._fault: BaseException | None = None
@@ -176,10 +179,18 @@ class FileService:
         self._when_room(under_way, self._room, room, partial(self._on_root, under_way, look, self._answer_data))
 
     def _open(self, under_way: _UnderWay, request: ask.OpenFile) -> None:
-        if len(self._held) + self._workers.busy >= self._most_held:
-            self._fail(under_way, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        if self._is_full(under_way):
             return
         self._on_root(under_way, partial(handles.open_file, self._root, request), self._opened)
+
+    def _is_full(self, under_way: _UnderWay) -> bool:
+        """Whether no more may be opened; then the client is told."""
+        if len(self._held) + self._opening >= self._most_held:
+            self._fail(under_way, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return True
+        self._opening += 1
+        under_way.opens = True
+        return False
 
     def _opened(self, under_way: _UnderWay, file: OpenedFile | None) -> None:
         request = under_way.request
@@ -195,8 +206,7 @@ class FileService:
             self._forget(under_way)
 
     def _list(self, under_way: _UnderWay, request: ask.ListDirectory) -> None:
-        if len(self._held) + self._workers.busy >= self._most_held:
-            self._fail(under_way, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        if self._is_full(under_way):
             return
         begin = partial(begin_listing, self._root, request)
         start = partial(self._on_root, under_way, begin, self._list_begun)
@@ -399,6 +409,8 @@ class FileService:
         self._under_way.pop(request.stream, None)
         if isinstance(request, ask.WriteFile):
             self._unwritten_bytes -= len(request.payload)
+        if under_way.opens:
+            self._opening -= 1
         leave_room, under_way.leave_room = under_way.leave_room, None
         if leave_room is not None:
             leave_room()

@@ -48,8 +48,8 @@ class Visited:
     """One step of a walk."""
 
     path: bytes
-    """Absolute in the pod; before its last component nothing but real directories: no links and no `..`. With `/.` at its
-    end it has an error of going on from there: of following a link once too often, of searching a directory."""
+    """Absolute in the pod; before its last component nothing but real directories: no links and no `..`. With `/.` at
+    its end it has an error of going on from there: of following a link once too often, of searching a directory."""
     status: Status | None
     errno: int
     """0, or why there is no status."""
