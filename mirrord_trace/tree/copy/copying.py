@@ -2,8 +2,8 @@
 
 The kernel cannot ask us back, so `ensure` must bring all that the call may want. It asks the pod, makes what it learns
 (directories, links, files with the right size and nothing in them) and, for a call that will read, fetches the file.
-Its answer is a path without links: those on the way have been followed at the pod. What is known counts for a second,
-as in any tree. Nothing here can be written to for the pod.
+Its answer is a path without links on the way: they have been followed at the pod. What is known counts for a second, as
+in any tree. Nothing here can be written to for the pod.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Final
 import attrs
 import trio
 
-from mirrord_trace.remote_files import MAX_PATH, Looked, RemoteFiles, Status, Visited
+from mirrord_trace.remote_files import MAX_PATH, Looked, RemoteFiles, Status
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import LIFETIME_S, Need
+from mirrord_trace.tree.copy.aliases import Aliases
 from mirrord_trace.tree.copy.fetching import Fetching
 from mirrord_trace.tree.copy.replica import Replica
 from mirrord_trace.tree.known import version_of
@@ -38,6 +39,7 @@ _LINKS_OF_EMPTY_DIRECTORY: Final = 2
 _NOWHERE: Final = (b"", 0.0)
 _ENTRIES_AT_A_TIME: Final = 100
 """How many entries of a listing are made before others get their turn."""
+_OPENING: Final = frozenset({Need.CONTENT, Need.LISTING})
 _FOUND_OUT_BY_KERNEL: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 """Errors that the kernel will find, too, if no links were on the way."""
 
@@ -54,12 +56,13 @@ async def open_copy_tree(
     root.mkdir(0o755)
     aside.mkdir(0o700)
     replica = Replica(os.fsencode(root), os.fsencode(aside), tell.warning)
+    aliases = Aliases.open(os.fsencode(private / "aliases"))
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         pipes = Pipes(files, private, nursery)
         # What leaves the block is not to arrive wrapped in the nursery's exception group.
         try:
-            yield CopyTree(files, replica, Fetching(files, replica, tell, clock), pipes, clock)
+            yield CopyTree(files, replica, aliases, Fetching(files, replica, tell, clock), pipes, clock)
         except trio.Cancelled:
             raise
         except BaseException as error:
@@ -76,6 +79,7 @@ class CopyTree:
 
     _files: RemoteFiles
     _replica: Replica
+    _aliases: Aliases
     _fetching: Fetching
     _pipes: Pipes
     _clock: Callable[[], float]
@@ -84,7 +88,9 @@ class CopyTree:
     """Never called: touching a copy's pages waits for nobody but a disk."""
     root: bytes = attrs.field(init=False)
     _places: dict[Need, dict[bytes, tuple[bytes, float]]] = attrs.field(init=False)
-    """Where paths lead, and until when all that is needed of it is here."""
+    """Where on this machine calls are made, and until when all that they need is there."""
+    _ends: dict[bytes, bytes] = attrs.field(init=False, factory=dict)
+    """Where in the pod paths led whose content was wanted."""
     _listed: dict[bytes, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     """Directories all of whose entries are here, in the version in which they were listed."""
     _is_abandoned: bool = attrs.field(init=False, default=False)
@@ -96,7 +102,7 @@ class CopyTree:
     def is_ready(self, path: bytes, need: Need) -> bool:
         """See `Tree.is_ready`."""
         place, until_s = self._places[need].get(path, _NOWHERE)
-        return place == path and self._clock() < until_s
+        return self._clock() < until_s and place == self.root + path
 
     async def ensure(self, path: bytes, need: Need) -> bytes:
         """See `Tree.ensure`. Also raises what this machine has against a copy: ENOSPC, say."""
@@ -105,16 +111,17 @@ class CopyTree:
         if need is Need.CHANGE:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         place, until_s = self._places[need].get(path, _NOWHERE)
-        if self._clock() >= until_s:
-            since_s = self._clock()
-            result = await self._bring(path, need, since_s)
-            place = path
-            if result.status is not None:
-                place = result.path + (b"/" if path.endswith(b"/") and result.path != b"/" else b"")
-                if need is Need.CONTENT and stat.S_ISFIFO(result.status.mode):
-                    return await self._pipes.alias(result.path)
-            self._note(path, need, place, since_s)
-        return self.root + place
+        if self._clock() < until_s:
+            return place
+        since_s = self._clock()
+        looked = await self._bring(path, need, since_s)
+        result = looked.result
+        if need is Need.CONTENT and result.status is not None and stat.S_ISFIFO(result.status.mode):
+            return await self._pipes.alias(result.path)
+        ends_with_link = need in _OPENING and await self._ends_with_link(path, looked)
+        place = self._place(path, looked, ends_with_link=ends_with_link)
+        self._note(path, need, place, since_s)
+        return place
 
     async def contained(self, path: bytes) -> bytes:
         """See `Tree.contained`."""
@@ -137,32 +144,63 @@ class CopyTree:
         """See `Tree.abandon`. No task waits here in a way that it could not be killed."""
         self._is_abandoned = True
 
-    async def _bring(self, path: bytes, need: Need, since_s: float) -> Visited:
-        """Returns what the path leads to, or where it ends if the kernel will find that out, too."""
+    async def _bring(self, path: bytes, need: Need, since_s: float) -> Looked:
+        """Makes all that a call will need; returns what was seen on the way."""
         wants_content = need is Need.CONTENT
         limit = _CONTENT_LIMIT if wants_content and not self._may_be_whole(path) else 0
         looked = await self._files.look(path, follow=need is not Need.ATTRIBUTES, content_limit=limit)
         self._show(looked, since_s)
         result = looked.result
         if result.status is None:
-            has_links = any(step.target is not None for step in looked.visited)
-            is_too_long = len(self.root) + len(path) > MAX_PATH
-            if has_links or is_too_long or containment.climbs(path) or result.errno not in _FOUND_OUT_BY_KERNEL:
-                raise OSError(result.errno, os.strerror(result.errno), path)
-        elif stat.S_ISDIR(result.status.mode):
-            if need in (Need.LISTING, Need.CONTENT):
+            return looked
+        if stat.S_ISDIR(result.status.mode):
+            if need in _OPENING:
                 await self._list(result.path, result.status, since_s)
             elif self._has_unknown_directories(result.path, result.status):
                 with contextlib.suppress(PermissionError):
                     await self._list(result.path, result.status, since_s)
         elif wants_content:
+            if len(self._ends) >= _PLACES_AT_MOST:
+                self._ends.clear()
+            self._ends[path] = result.path
             await self._bring_content(looked, result.path, result.status, since_s)
-        return result
+        return looked
+
+    def _place(self, path: bytes, looked: Looked, *, ends_with_link: bool) -> bytes:
+        """Where the call is made. Raises OSError where it would not fail by itself as in the pod."""
+        result = looked.result
+        if result.status is not None:
+            must_be_directory = path.endswith(b"/") and result.path != b"/"
+            place = self.root + result.path + (b"/" if must_be_directory else b"")
+            if not ends_with_link:
+                return place
+            with self._replica.complaining():
+                return self._aliases.leading_to(place)
+        if ends_with_link:
+            alias = self._aliases.failing_with(result.errno)
+            if alias is not None:
+                return alias
+        has_links = any(step.target is not None for step in looked.visited)
+        is_too_long = len(self.root) + len(path) > MAX_PATH
+        if has_links or is_too_long or containment.climbs(path) or result.errno not in _FOUND_OUT_BY_KERNEL:
+            raise OSError(result.errno, os.strerror(result.errno), path)
+        return self.root + path
+
+    async def _ends_with_link(self, path: bytes, looked: Looked) -> bool:
+        """Whether the last component of a path that was followed is a link."""
+        links = [step.path for step in looked.visited if step.target is not None]
+        if not links or path.endswith(b"/"):
+            return False
+        if links[0] == path:
+            return True
+        name = os.path.basename(path)
+        if all(os.path.basename(link) != name for link in links):
+            return False
+        return (await self._files.look(path, follow=False)).result.target is not None
 
     def _may_be_whole(self, path: bytes) -> bool:
         """Whether what a path leads to was here the last time, so that its status may be all that is needed."""
-        place, _ = self._places[Need.CONTENT].get(path, (path, 0.0))
-        held = self._replica.held(place)
+        held = self._replica.held(self._ends.get(path, path))
         return held is not None and held.is_whole and held.is_sure
 
     async def _bring_content(self, looked: Looked, path: bytes, status: Status, since_s: float) -> None:
@@ -205,7 +243,7 @@ class CopyTree:
         if len(self._listed) >= _PLACES_AT_MOST:
             self._listed.clear()
         self._listed[path] = version_of(status)
-        self._note(path, Need.LISTING, path, since_s)
+        self._note(path, Need.LISTING, self.root + path, since_s)
 
     def _show(self, looked: Looked, since_s: float) -> None:
         """Makes what a walk has shown."""
@@ -220,9 +258,9 @@ class CopyTree:
     def _note_entry(self, path: bytes, status: Status, since_s: float) -> None:
         if stat.S_ISDIR(status.mode) and self._has_unknown_directories(path, status):
             return
-        self._note(path, Need.ATTRIBUTES, path, since_s)
+        self._note(path, Need.ATTRIBUTES, self.root + path, since_s)
         if not stat.S_ISLNK(status.mode):  # where a link leads was not asked
-            self._note(path, Need.TARGET, path, since_s)
+            self._note(path, Need.TARGET, self.root + path, since_s)
 
     def _note(self, path: bytes, need: Need, place: bytes, since_s: float) -> None:
         places = self._places[need]

@@ -236,7 +236,7 @@ async def test_whatever_else_is_there_suddenly(scene: Scene) -> None:
                 make(there)
                 scene.pass_lifetime()
                 here = await scene.ensure("/srv/it", Need.ATTRIBUTES)
-                leads_to = await scene.ensure("/srv/it", Need.LISTING)
+                leads_to = (await scene.ensure("/srv/it", Need.LISTING)).resolve()
                 assert stat.S_IFMT(here.lstat().st_mode) == stat.S_IFMT(there.lstat().st_mode)
                 assert stat.S_IFMT(leads_to.lstat().st_mode) == stat.S_IFMT(there.stat().st_mode)
                 if there.is_dir():
@@ -334,12 +334,19 @@ def test_links_stay_inside(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, tar
             assert await scene.tree.read_link(b"/srv/data/link") == os.fsencode(target)
             for need in (Need.TARGET, Need.CONTENT, Need.LISTING):
                 for _ in range(2):
-                    if leads_to is None:
+                    if need is Need.TARGET and leads_to is None:
                         with pytest.raises(FileNotFoundError):
                             await scene.ensure("/srv/data/link", need)
-                    else:
-                        assert await scene.ensure("/srv/data/link", need) == scene.here(leads_to)
+                        continue
+                    here = await scene.ensure("/srv/data/link", need)
                     assert not scene.is_ready("/srv/data/link", need)
+                    assert here.exists() == (leads_to is not None)
+                    if leads_to is not None:
+                        assert here.resolve() == scene.here(leads_to)
+                    if need is not Need.TARGET:
+                        with pytest.raises(OSError, match="symbolic") as raised:
+                            os.open(here, os.O_RDONLY | os.O_NOFOLLOW)
+                        assert raised.value.errno == errno.ELOOP
             if leads_to is not None:
                 assert scene.here(leads_to).read_bytes() == pod.path(leads_to).read_bytes()
             here = await scene.ensure("/srv/data/link", Need.ATTRIBUTES)
@@ -351,14 +358,48 @@ def test_links_stay_inside(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, tar
     trio.run(main)
 
 
+@pytest.mark.parametrize(
+    ("target", "number"), [("it", errno.ELOOP), ("absent", errno.ENOENT), ("top/in", errno.ENOTDIR)]
+)
+def test_links_that_lead_nowhere(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, target: str, number: int) -> None:
+    async def main() -> None:
+        pod.path("/it").symlink_to(target)
+        async with opened(pod, monkeypatch) as scene:
+            assert (await scene.ensure("/it", Need.ATTRIBUTES)).is_symlink()
+            with pytest.raises(OSError, match="/it") as raised:
+                await scene.ensure("/it", Need.TARGET)
+            assert raised.value.errno == number
+            for need in (Need.CONTENT, Need.LISTING):
+                here = await scene.ensure("/it", need)
+                for flags, expected in ((0, number), (os.O_NOFOLLOW, errno.ELOOP)):
+                    with pytest.raises(OSError, match="alias") as raised:
+                        os.open(here, os.O_RDONLY | flags)
+                    assert raised.value.errno == expected
+            assert scene.told.warnings == []
+
+    trio.run(main)
+
+
 @in_scene
-async def test_links_that_go_round(scene: Scene) -> None:
-    scene.pod.path("/round").symlink_to("round")
-    assert (await scene.ensure("/round", Need.ATTRIBUTES)).is_symlink()
-    for need in (Need.TARGET, Need.CONTENT, Need.LISTING):
-        with pytest.raises(OSError, match="symbolic") as raised:
-            await scene.ensure("/round", need)
-        assert raised.value.errno == errno.ELOOP
+async def test_links_on_the_way_and_at_the_end(scene: Scene) -> None:
+    scene.pod.path("/to-srv").symlink_to("/srv")
+    scene.pod.path("/srv/to-data").symlink_to("data")
+    scene.pod.path("/srv/data/to-small").symlink_to("small")
+    scene.pod.path("/srv/data/small-too").symlink_to("to-small")
+    for path, is_link in (
+        ("/to-srv/to-data/small", False),
+        ("/to-srv/to-data/to-small", True),
+        ("/to-srv/data/small-too", True),
+        ("/to-srv/to-data", True),
+        ("/to-srv/to-data/", False),
+        ("/to-srv/data/../to-data", True),
+    ):
+        here = await scene.ensure(path, Need.CONTENT)
+        assert here.is_symlink() == is_link
+        if "small" in path:
+            assert here.read_bytes() == b"small\n"
+        else:
+            assert sorted(os.listdir(here)) == sorted(os.listdir(scene.pod.path("/srv/data")))
 
 
 @in_scene
