@@ -8,6 +8,7 @@ What is too much is dropped: a fact that is gone costs a round trip, no more.
 from __future__ import annotations
 
 import errno
+import math
 import stat
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from mirrord_trace.tree.base import LIFETIME_S
 
 FACTS_AT_MOST = 131_072
 CONTENTS_AT_MOST_BYTES = 32 << 20
+_CHANGED_AT_MOST = 4096
 _CONTENT_LIFETIME_S = 30.0
 """How long content is kept that may turn out to be still the same."""
 _UNSETTLED_NS = 3_000_000_000
@@ -71,6 +73,9 @@ class Known:
     _lies: dict[bytes, tuple[bytes, float]] = attrs.field(factory=dict)
     _with_content: deque[Fact] = attrs.field(factory=deque)
     _content_bytes: int = 0
+    _changed_s: dict[bytes, float] = attrs.field(factory=dict)
+    """When something was last changed in a directory, as far as that is later than `_all_changed_s`."""
+    _all_changed_s: float = -math.inf
 
     def remaining_s(self, fact: Fact) -> float:
         """How long a fact still counts, seconds; 0 if it does not."""
@@ -110,26 +115,30 @@ class Known:
             return None
         return self.fact(place[0])
 
-    def learn(self, path: bytes, looked: Looked, *, follow: bool, since_s: float) -> None:
-        """Takes in what a walk along `path` has shown. It was asked for at `since_s`."""
-        last: Fact | None = None
-        for step in looked.visited:
-            last = Fact(step.status, step.errno, step.target, since_s)
-            self.put(*split(step.path), last)
-        if last is None:
-            return
+    def learn(self, path: bytes, looked: Looked, *, follow: bool, since_s: float) -> Fact:
+        """Takes in what a walk along `path` has shown, which was asked for at `since_s`. Returns what it ended with."""
+        for step in looked.visited[:-1]:
+            self.put(*split(step.path), Fact(step.status, step.errno, step.target, since_s))
+        result = looked.result
+        fact = Fact(result.status, result.errno, result.target, since_s)
+        fact.content_errno = looked.content_errno if looked.content_errno != errno.EFBIG else 0
+        self.put(*split(result.path), fact)
         if looked.content is not None:
-            self._keep_content(last, looked.content)
-        last.content_errno = looked.content_errno if looked.content_errno != errno.EFBIG else 0
-        place = looked.visited[-1].path
-        if place != path:
+            self._keep_content(fact, looked.content)
+        if result.path != path:
             places = self._leads if follow else self._lies
             if len(places) >= FACTS_AT_MOST:
                 places.clear()
-            places[path] = place, since_s
+            places[path] = result.path, since_s
+        return fact
 
     def put(self, directory: bytes, name: bytes, fact: Fact) -> None:
-        """Takes in what is known of one path. Content that is known stays known while the file is the same."""
+        """Takes in what is known of one path, unless it was asked for before something changed there.
+
+        Content that is known stays known while the file is the same.
+        """
+        if fact.since_s < self._changed_s.get(directory, self._all_changed_s):
+            return
         if self._count >= FACTS_AT_MOST:
             self._make_room()
         entries = self._directories.get(directory)
@@ -147,26 +156,34 @@ class Known:
         entries[name] = fact
 
     def forget(self, path: bytes) -> None:
-        """Something else may be there now."""
+        """Something else is there now."""
         self._leads.clear()
         self._lies.clear()
         self.forget_status(path)
 
     def forget_status(self, path: bytes) -> None:
-        """The same file is there, but it has changed."""
+        """The same file is there, but it has changed. What was asked for before does not count."""
         directory, name = split(path)
         entries = self._directories.get(directory)
         fact = None if entries is None else entries.pop(name, None)
         if fact is not None:
             self._count -= 1
             self._drop_content(fact)
+        if len(self._changed_s) >= _CHANGED_AT_MOST:
+            self._changed_everywhere()
+        self._changed_s[directory] = self.clock()
 
     def forget_below(self, path: bytes) -> None:
-        """Everything at and below a path may have changed."""
+        """Something else is there now, and what was below it is somewhere else."""
         self.forget(path)
         below = path + b"/"
         for directory in [known for known in self._directories if known == path or known.startswith(below)]:
             self._drop(directory)
+        self._changed_everywhere()
+
+    def _changed_everywhere(self) -> None:
+        self._changed_s.clear()
+        self._all_changed_s = self.clock()
 
     def _keep_content(self, fact: Fact, content: bytes) -> None:
         self._drop_content(fact)

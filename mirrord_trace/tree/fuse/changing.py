@@ -62,10 +62,11 @@ class Changes:
         try:
             await serving.files.remove(path, is_directory)
         finally:
-            serving.known.forget_below(path)
+            (serving.known.forget_below if is_directory else serving.known.forget)(path)
         inode = serving.inodes.part(directory, name)
         if inode is not None:
             serving.forget(inode)
+        serving.forget(directory)
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """renameat2(2)."""
@@ -73,17 +74,21 @@ class Changes:
         directory, path = self._place(parent, name)
         new_directory, new_path = self._place(new_parent, new_name)
         await self._hold(new_directory, new_name)
+        status = None
         try:
-            await serving.files.rename(path, new_path, flags)
+            status = await serving.files.rename(path, new_path, flags)
         finally:
-            serving.known.forget_below(path)
-            serving.known.forget_below(new_path)
+            is_file = status is not None and not stat.S_ISDIR(status.mode) and not flags & _RENAME_EXCHANGE
+            for changed in (path, new_path):
+                (serving.known.forget if is_file else serving.known.forget_below)(changed)
         if flags & _RENAME_EXCHANGE:
             # Both are met anew under the names that they have now.
             serving.inodes.part(directory, name)
             serving.inodes.part(new_directory, new_name)
         else:
             serving.inodes.move(directory, name, new_directory, new_name)
+        serving.forget(directory)
+        serving.forget(new_directory)
 
     async def set(self, number: int, change: Change, opened: int | None) -> pyfuse3.EntryAttributes:
         """chmod(2), chown(2), truncate(2), utimensat(2), and the same of descriptors."""
@@ -130,9 +135,8 @@ class Changes:
         return directory, path
 
     def _made(self, directory: Inode, name: bytes, status: Status) -> pyfuse3.EntryAttributes:
-        path = directory.path()
-        self.serving.known.forget_below(path + b"/" + name)
-        self.serving.known.forget_status(path)
+        self.serving.known.forget(directory.path() + b"/" + name)
+        self.serving.forget(directory)
         self.serving.learn(directory, name, status)
         return self.serving.entry(directory, name, status, LIFETIME_S)
 

@@ -21,7 +21,7 @@ from mirrord_trace.remote_files import MAX_PIECE, RemoteHandle
 from mirrord_trace.tree.base import LIFETIME_S
 from mirrord_trace.tree.fuse.opened import OpenFile, OpenFiles, open_at_agent
 from mirrord_trace.tree.fuse.reading import Memory
-from mirrord_trace.tree.fuse.serving import Serving, failure
+from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving, failure
 from mirrord_trace.tree.inodes import UNKNOWN_VERSION, Inode
 from mirrord_trace.tree.known import Fact, is_settled, version_of
 
@@ -42,22 +42,31 @@ class Contents:
         """An open of a file that exists."""
         serving = self.serving
         inode = serving.inodes[number]
-        fact = serving.fresh(inode)
-        if (
-            flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY
-            and fact is not None
-            and self._needs_no_agent(inode, fact)
-        ):
-            assert fact.status is not None, "a fact of an inode has a status"
-            file = OpenFile(serving, self._memory, inode, flags, fact.status, fact.content)
+        if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
+            fact = await self._known_to_be_readable(inode)
+            if fact is not None and fact.status is not None:
+                return self._answer(OpenFile(serving, self._memory, inode, flags, fact.status, fact.content))
         else:
-            if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-                serving.check_writable(inode.path())
-            handle = await open_at_agent(serving, inode, flags)
-            serving.learn_of(inode, handle.status)
-            file = self._opened(inode, flags, handle)
-            await self._recognise_streams(file, handle)
+            serving.check_writable(inode.path())
+        handle = await open_at_agent(serving, inode, flags)
+        serving.learn_of(inode, handle.status)
+        file = self._opened(inode, flags, handle)
+        await self._recognise_streams(file, handle)
         return self._answer(file)
+
+    async def _known_to_be_readable(self, inode: Inode) -> Fact | None:
+        """What proves that a file may be opened for reading and what is in it; the agent is asked for a small one."""
+        fact = self.serving.fresh(inode)
+        if fact is None or _is_proof(inode, fact):
+            return fact
+        if fact.status is None or fact.status.size > SMALL_FILE_BYTES:
+            return None
+        fact = await self.serving.look_at(inode.path(), content_limit=SMALL_FILE_BYTES)
+        if fact.status is None or not self.serving.is_at(inode, fact.status):
+            raise failure(errno.ESTALE)
+        if fact.content_errno:
+            raise failure(fact.content_errno)
+        return fact if _is_proof(inode, fact) else None
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int
@@ -67,7 +76,6 @@ class Contents:
         directory = serving.inodes[parent]
         path = directory.path() + b"/" + name
         serving.check_writable(path)
-        serving.known.forget(path)
         try:
             kept = flags & (os.O_ACCMODE | os.O_APPEND | os.O_EXCL | os.O_TRUNC | os.O_SYNC | os.O_NONBLOCK)
             handle = await serving.files.open(path, kept | os.O_CREAT | os.O_NOFOLLOW, stat.S_IMODE(mode))
@@ -75,6 +83,8 @@ class Contents:
             # A link that was made meanwhile is to be followed: the kernel looks once more.
             raise failure(errno.ESTALE) if error.errno == errno.ELOOP else error from error
         entry = serving.entry(directory, name, handle.status, LIFETIME_S)
+        serving.known.forget(path)
+        serving.forget(directory)
         serving.learn(directory, name, handle.status)
         return self._answer(self._opened(serving.inodes[entry.st_ino], flags, handle)), entry
 
@@ -111,15 +121,6 @@ class Contents:
         """The last descriptor is closed."""
         self.open_files.remove(number)
 
-    def _needs_no_agent(self, inode: Inode, fact: Fact) -> bool:
-        """Whether what is known proves that it may be opened for reading, and what is in it."""
-        status = fact.status
-        if status is None or not stat.S_ISREG(status.mode):
-            return False
-        if fact.content is not None:
-            return len(fact.content) == status.size
-        return inode.pages == version_of(status) and is_settled(status)
-
     def _opened(self, inode: Inode, flags: int, handle: RemoteHandle) -> OpenFile:
         return OpenFile(self.serving, self._memory, inode, flags, handle.status, None, not handle.seekable, handle)
 
@@ -152,3 +153,13 @@ def _store(number: int, content: bytes) -> None:
     """Puts a whole file into the kernel's page cache."""
     with contextlib.suppress(OSError):  # then the kernel asks
         pyfuse3.notify_store(number, 0, content)
+
+
+def _is_proof(inode: Inode, fact: Fact) -> bool:
+    """Whether what is known of a file shows that it may be read, and its content is here or in the kernel."""
+    status = fact.status
+    if status is None or not stat.S_ISREG(status.mode):
+        return False
+    if fact.content is not None:
+        return len(fact.content) == status.size
+    return inode.pages == version_of(status) and is_settled(status)

@@ -58,11 +58,13 @@ class _Listing:
 
     async def _take(self, pieces: AsyncIterator[tuple[Entry, ...]]) -> None:
         known, clock = self.serving.known, self.serving.known.clock
+        since_s = clock()
         async for piece in pieces:
-            since_s = clock()
+            arrived_s = clock()
             for entry in piece:
                 if entry.status is not None:
                     known.put(self.path, entry.name, Fact(entry.status, 0, None, since_s))
+            since_s = arrived_s  # the next piece was asked for then
             self.entries.extend(piece)
             self._tell()
             while self.first + len(self.entries) >= self._wanted:
@@ -174,12 +176,15 @@ class Listings:
     def _show_entry(self, directory: _OpenDirectory, entry: Entry, position: int, token: pyfuse3.ReaddirToken) -> bool:
         """Whether it fitted in; then the kernel has been told of it."""
         serving, status = self.serving, entry.status
+        path = directory.listing.path
+        if path + b"/" + entry.name == serving.root:
+            return True
         if status is None:
             # With a mode that is none the kernel shows the name and takes in nothing.
             unseen = pyfuse3.EntryAttributes()
             unseen.st_ino, unseen.st_mode = serving.inodes.number_apart(), 0
             return pyfuse3.readdir_reply(token, entry.name, unseen, position)
-        fact = serving.known.last_entry(directory.listing.path, entry.name)
+        fact = serving.known.last_entry(path, entry.name)
         lifetime_s = serving.known.remaining_s(fact) if fact is not None and fact.status is status else 0.0
         inode = serving.inodes.meet(directory.inode, entry.name, status)
         if pyfuse3.readdir_reply(token, entry.name, entry_attributes(inode.number, status, lifetime_s), position):

@@ -16,8 +16,12 @@ import pyfuse3
 import trio
 
 from mirrord_trace.remote_files import Looked, RemoteFiles, Status
+from mirrord_trace.tree.fuse.siblings import Siblings
 from mirrord_trace.tree.inodes import Inode, Inodes
 from mirrord_trace.tree.known import Fact, Known
+
+SMALL_FILE_BYTES = 64 << 10
+"""A file that is not longer comes along with the walk that looks for it."""
 
 
 def failure(number: int) -> OSError:
@@ -66,25 +70,34 @@ class Serving:
     """For what goes on after a request is answered; cancelled at the end."""
     known: Known = attrs.field(factory=Known)
     inodes: Inodes = attrs.field(factory=Inodes)
+    siblings: Siblings = attrs.field(
+        default=attrs.Factory(lambda self: Siblings(self.files, self.known, self.nursery), takes_self=True)
+    )
 
-    async def look(self, path: bytes, *, follow: bool = False, content_limit: int = 0) -> Looked:
-        """Walks along a path at the agent and takes in what is there."""
+    async def look(self, path: bytes, *, follow: bool = False, content_limit: int = 0) -> tuple[Looked, Fact]:
+        """Walks along a path (b"" for the root) at the agent and takes in what is there; the fact is where it ended."""
+        self.check_not_ours(path)
+        path = path or b"/"
         since_s = self.known.clock()
-        looked = await self.files.look(path or b"/", follow=follow, content_limit=content_limit)
-        self.known.learn(path, looked, follow=follow, since_s=since_s)
-        return looked
+        looked = await self.files.look(path, follow=follow, content_limit=content_limit)
+        return looked, self.known.learn(path, looked, follow=follow, since_s=since_s)
+
+    async def look_at(self, path: bytes, *, content_limit: int = 0) -> Fact:
+        """The same for a path without links before its last component. Raises OSError: ESTALE when it has some."""
+        looked, fact = await self.look(path, content_limit=content_limit)
+        if looked.result.path != (path or b"/"):
+            raise failure(errno.ESTALE)
+        return fact
 
     async def fact_at(self, parent: Inode, name: bytes) -> Fact:
         """What is known of an entry of a directory; the agent is asked where that is nothing."""
         directory = parent.path()
-        fact = self.known.entry(directory, name)
-        if fact is not None:
-            return fact
         path = directory + b"/" + name
-        looked = await self.look(path)
+        self.check_not_ours(path)
         fact = self.known.entry(directory, name)
-        if fact is None or looked.result.path != path:
-            raise failure(errno.ESTALE)  # the directory is somewhere else by now
+        if fact is None:
+            self.siblings.missed(directory)
+            fact = await self.look_at(path)
         return fact
 
     def fresh(self, inode: Inode) -> Fact | None:
@@ -100,11 +113,22 @@ class Serving:
         for path in tuple(inode.paths()):
             fact = self.known.fact(path)
             if fact is None:
-                looked = await self.look(path)
-                fact = self.known.fact(path) if looked.result.path == (path or b"/") else None
+                try:
+                    fact = await self.look_at(path)
+                except OSError as error:
+                    if error.errno != errno.ESTALE:
+                        raise
             if fact is not None and fact.status is not None and self.is_at(inode, fact.status):
                 return path or b"/", fact
         raise failure(errno.ESTALE)
+
+    def check_not_ours(self, path: bytes) -> None:
+        """Raises OSError (ENOENT) for the mount itself: a pod that has this machine's files must not show it in itself.
+
+        Whoever walked in there would walk for ever, and each step would keep one more of the agent's workers waiting.
+        """
+        if path.startswith(self.root) and (path == self.root or path[len(self.root) :].startswith(b"/")):
+            raise failure(errno.ENOENT)
 
     def is_at(self, inode: Inode, status: Status) -> bool:
         """Whether a status that was found at an inode's path is of the inode."""

@@ -16,14 +16,12 @@ import attrs
 from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import Need
-from mirrord_trace.tree.fuse.serving import Serving
-from mirrord_trace.tree.known import Fact, is_settled, version_of
+from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving
+from mirrord_trace.tree.known import Fact, is_settled, split, version_of
 from mirrord_trace.tree.pipes import Pipes
 
-SMALL_FILE_BYTES = 64 << 10
-"""A file that is to be read comes along with the walk if it is not longer."""
 _GUESSED_FILE_BYTES = 16 << 10
-"""The same for one that may be read."""
+"""A file that may be read next comes along if it is not longer."""
 _GUESSES = 8
 """So many contents may come for nothing before we guess no more."""
 _LIVE = (b"/proc/", b"/sys/", b"/dev/")
@@ -67,7 +65,7 @@ class FuseTree:
             try:
                 await self._bring(path, need)
             except SessionLost:
-                return self.root + path  # the kernel is told, by us
+                return self.root + path  # the kernel will be told, by us
         if need is Need.CONTENT:
             fact = self.serving.known.followed(path.rstrip(b"/"))
             if fact is not None and fact.status is not None and stat.S_ISFIFO(fact.status.mode):
@@ -107,7 +105,9 @@ class FuseTree:
             limit_bytes = _GUESSED_FILE_BYTES
         if limit_bytes and self._has_pages(bare):
             limit_bytes = 0
-        looked = await self.serving.look(
+        if need is not Need.CONTENT:
+            self.serving.siblings.missed(split(bare)[0])
+        looked, _ = await self.serving.look(
             bare, follow=need is not Need.ATTRIBUTES or bare != path, content_limit=limit_bytes
         )
         if looked.content is not None and need is not Need.CONTENT:

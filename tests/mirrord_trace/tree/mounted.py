@@ -144,11 +144,12 @@ async def mounted(
     base: Path,
     *,
     with_agent: bool = False,
+    top: Path | None = None,
     writable: Callable[[bytes], bool] = lambda path: True,
     may_write: bool = True,
 ) -> AsyncIterator[Mounted]:
-    """`base/pod`, mounted at `base/work/tree`; nothing of the mount is left at the end."""
-    pod, work = base / "pod", base / "work"
+    """`base/pod` or `top`, mounted at `base/work/tree`; nothing of the mount is left at the end."""
+    pod, work = top or base / "pod", base / "work"
     for directory in (pod, work):
         directory.mkdir(exist_ok=True)
     scratch, told = None if with_agent else ScratchFiles(pod), Told()

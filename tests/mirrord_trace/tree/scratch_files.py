@@ -89,6 +89,8 @@ class ScratchFiles:
     delay_s: float = 0.0
     is_lost: bool = False
     has_attributes: bool = False
+    bug: Exception | None = None
+    """Raised by everything."""
     open_handles: int = 0
     asks: Counter[str] = attrs.field(factory=Counter)
     held: trio.Event | None = None
@@ -105,6 +107,8 @@ class ScratchFiles:
             await trio.lowlevel.checkpoint()
         if self.is_lost:
             raise SessionLost("the agent is gone")
+        if self.bug is not None:
+            raise self.bug
 
     def count_handles(self, change: int) -> None:
         self.open_handles += change
