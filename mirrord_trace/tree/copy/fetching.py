@@ -1,4 +1,4 @@
-"""Fetches files that are too large to come with their status: piece by piece into a file aside, then into place.
+"""Fetches files that are too large to come with their status, piece by piece.
 
 Several pieces are under way at a time, and of all files together no more than a few, so memory stays bounded whatever
 is read. A file that several calls want is fetched once. Zeros are left out, so holes stay holes.
@@ -6,7 +6,6 @@ is read. A file that several calls want is fetched once. Zeros are left out, so 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -18,7 +17,7 @@ import trio
 
 from mirrord_trace.remote_files import MAX_PIECE, RemoteFiles, RemoteHandle, Status
 from mirrord_trace.reporting import Reporter
-from mirrord_trace.tree.copy.replica import Replica
+from mirrord_trace.tree.copy.replica import Filling, Replica
 from mirrord_trace.tree.known import version_of
 
 _PIECES: Final = 16
@@ -55,41 +54,46 @@ class Fetching:
                 return
         done = self._under_way[path] = trio.Event()
         try:
-            since_s = self._clock()
-            handle = await self._files.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                await self._fetch(path, handle, since_s)
-            finally:
-                handle.close()
+            # Other tasks may learn of another version meanwhile, but at the last attempt that is no hindrance.
+            for in_place in (True, True, False):
+                if await self._fetch(path, in_place=in_place):
+                    return
         finally:
             del self._under_way[path]
             done.set()
 
-    async def _fetch(self, path: bytes, handle: RemoteHandle, since_s: float) -> None:
-        status = handle.status
-        if not stat.S_ISREG(status.mode):
-            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), path)
-        self._check_room(path, status)
-        with self._replica.complaining():
-            aside, descriptor = self._replica.open_aside()
+    async def _fetch(self, path: bytes, *, in_place: bool) -> bool:
+        """Whether what was fetched stands there."""
+        since_s = self._clock()
+        handle = await self._files.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            progress = _Progress(os.fsdecode(path), status.size, self._tell, self._clock)
-            if status.size and handle.seekable:
-                length = await self._copy(handle, descriptor, progress)
-            else:
-                length = await self._copy_to_end(handle, descriptor)
-            is_same = version_of(await handle.status_now()) == version_of(status)
+            status = handle.status
+            if not stat.S_ISREG(status.mode):
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), path)
+            self._check_room(path, status)
             with self._replica.complaining():
-                os.ftruncate(descriptor, length)
-                self._replica.put(aside, path, status, since_s, is_sure=is_same)
+                filling = self._replica.begin(path, status, since_s, in_place=in_place)
+            try:
+                length = await self._copy(handle, filling)
+                is_same = version_of(await handle.status_now()) == version_of(status)
+            except BaseException:
+                self._replica.give_up(filling)
+                raise
+            with self._replica.complaining():
+                stands = self._replica.finish(filling, status, length, is_sure=is_same)
                 self._replica.settle()
-            progress.end()
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            raise
+            return stands
         finally:
-            os.close(descriptor)
+            handle.close()
+
+    async def _copy(self, handle: RemoteHandle, filling: Filling) -> int:
+        """Writes the file's content; how long it was."""
+        if not handle.status.size or not handle.seekable:
+            return await self._copy_to_end(handle, filling.descriptor)
+        progress = _Progress(os.fsdecode(filling.path), handle.status.size, self._tell, self._clock)
+        length = await self._copy_to_size(handle, filling.descriptor, progress)
+        progress.end()
+        return length
 
     def _check_room(self, path: bytes, status: Status) -> None:
         needed = min(status.size, 512 * status.blocks)
@@ -105,7 +109,7 @@ class Fetching:
             )
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    async def _copy(self, handle: RemoteHandle, descriptor: int, progress: _Progress) -> int:
+    async def _copy_to_size(self, handle: RemoteHandle, descriptor: int, progress: _Progress) -> int:
         """All up to the size that the file had; how much there was."""
         size = handle.status.size
         ends = [size]

@@ -1,8 +1,11 @@
 """The local directory in which things stand for the pod's files, and what is known to stand there.
 
-Everything here is quick and is done in Trio's thread, one thing after the other, so nothing needs a lock. Files are
-made aside and renamed into place: whoever has opened the one before keeps it. What comes from an older look at the pod
-never replaces what comes from a newer one.
+Everything here is quick and is done in Trio's thread, one thing after the other, so nothing needs a lock. What comes
+from an older look at the pod never replaces what comes from a newer one.
+
+A file gets its content in place, for programs compare the inode that they have looked at with the one that they have
+opened. Once it has content, another version is another inode, made aside and renamed into place: whoever has opened the
+one before keeps it.
 
 Modes, times and sizes are the pod's, a link's too; but links lead nowhere, lest the kernel follows one out of the tree.
 What a path leads to is found out at the pod, every time.
@@ -44,6 +47,17 @@ class Held:
     """Whether a regular file has its content. Otherwise it has its size, and nothing in it."""
     is_sure: bool = True
     """Whether another content would have another version: the file had not been changed just before."""
+
+
+@attrs.frozen
+class Filling:
+    """A file that is getting its content."""
+
+    path: bytes
+    since_s: float
+    descriptor: int
+    aside: bytes | None
+    """Where it is until it is put in place. None: it stands there already."""
 
 
 @attrs.define(eq=False)
@@ -113,20 +127,76 @@ class Replica:
 
     def fill(self, path: bytes, status: Status, content: bytes, since_s: float) -> None:
         """Makes a regular file with its content stand for a path."""
-        aside, descriptor = self.open_aside()
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        self.put(aside, path, status, since_s)
+        if self._has(path, status, content):
+            self._held[path] = Held(status, since_s, is_whole=True, is_sure=is_settled(status))
+            return
+        filling = self.begin(path, status, since_s)
+        try:
+            with open(filling.descriptor, "wb", closefd=False) as file:
+                file.write(content)
+        except OSError:
+            self.give_up(filling)
+            raise
+        self.finish(filling, status, len(content))
 
-    def open_aside(self) -> tuple[bytes, int]:
-        """An empty file that nobody sees yet: its path and a descriptor to write to it, for the caller to close."""
+    def begin(self, path: bytes, status: Status, since_s: float, *, in_place: bool = True) -> Filling:
+        """A regular file to write content to, for `finish` or `give_up`; the one that stands there if it has none."""
+        self.place(path, status, since_s)
+        held = self._held[path]
+        if in_place and not held.is_whole and version_of(held.status) == version_of(status):
+            return Filling(path, since_s, self._open_to_fill(path), None)
         aside = self._name_aside()
-        return aside, os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return Filling(path, since_s, os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), aside)
 
-    def put(self, aside: bytes, path: bytes, status: Status, since_s: float, *, is_sure: bool = True) -> None:
-        """Makes a file from `open_aside` stand for a path. If it is not `is_sure`, it changed while it was read."""
-        self._put(aside, path, status)
-        self._held[path] = Held(status, since_s, is_whole=True, is_sure=is_sure and is_settled(status))
+    def finish(self, filling: Filling, status: Status, length: int, *, is_sure: bool = True) -> bool:
+        """The content is written; whether it stands there now: not if the path has got another version meanwhile.
+
+        If it is not `is_sure`, the file has changed while it was read.
+        """
+        path = filling.path
+        try:
+            os.ftruncate(filling.descriptor, length)
+            if filling.aside is not None:
+                self._put(filling.aside, path, status)
+            elif self._stands_there(filling):
+                self._dress(path, status)
+            else:
+                return False
+        finally:
+            os.close(filling.descriptor)
+        self._held[path] = Held(status, filling.since_s, is_whole=True, is_sure=is_sure and is_settled(status))
+        return True
+
+    def give_up(self, filling: Filling) -> None:
+        """It will have no content."""
+        os.close(filling.descriptor)
+        if filling.aside is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(filling.aside)
+
+    def _open_to_fill(self, path: bytes) -> int:
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self.root + path, flags)
+        except PermissionError:  # not root, and by its mode it is only read
+            os.chmod(self.root + path, stat.S_IRUSR | stat.S_IWUSR)
+            return os.open(self.root + path, flags)
+
+    def _stands_there(self, filling: Filling) -> bool:
+        try:
+            there = os.lstat(self.root + filling.path)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(filling.descriptor))
+
+    def _has(self, path: bytes, status: Status, content: bytes) -> bool:
+        """Whether the file that stands there is whole and is the same still, though it might not have been."""
+        held = self._held.get(path)
+        if held is None or not held.is_whole or version_of(held.status) != version_of(status):
+            return False
+        with contextlib.suppress(OSError), open(self.root + path, "rb") as file:
+            return file.read(len(content) + 1) == content
+        return False
 
     def remove(self, path: bytes, since_s: float) -> None:
         """Nothing is at the path in the pod, so nothing stands here."""
@@ -172,13 +242,11 @@ class Replica:
 
     def _made(self, status: Status) -> bytes:
         """Anything but a directory, aside."""
-        if stat.S_ISREG(status.mode):
-            aside, descriptor = self.open_aside()
-            with open(descriptor, "wb"), contextlib.suppress(OSError):  # larger than this file system allows
-                os.ftruncate(descriptor, status.size)
-            return aside
         aside = self._name_aside()
-        if stat.S_ISLNK(status.mode):
+        if stat.S_ISREG(status.mode):
+            with open(aside, "xb") as file, contextlib.suppress(OSError):  # larger than this file system allows
+                os.ftruncate(file.fileno(), status.size)
+        elif stat.S_ISLNK(status.mode):
             os.symlink(_LINK * max(1, min(status.size, _LONGEST_LINK)), aside)
         elif stat.S_ISFIFO(status.mode):
             os.mkfifo(aside, 0o600)

@@ -189,6 +189,62 @@ async def test_changed_file_is_another_one_for_who_opens_it_then(scene: Scene) -
 
 
 @in_scene
+async def test_what_was_looked_at_is_what_is_opened(scene: Scene) -> None:
+    """cp(1) and others compare the inodes; and who has a descriptor of the path alone may open it again."""
+    scene.pod.path("/srv/data/small").chmod(0o400)
+    for path in ("/srv/data/small", "/srv/data/large"):
+        here = await scene.ensure(path, Need.ATTRIBUTES)
+        looked_at = here.stat()
+        descriptor = os.open(here, os.O_PATH)
+        for _ in range(3):
+            content = await scene.read(path)
+            assert content == scene.pod.path(path).read_bytes()
+            assert os.path.samestat(here.stat(), looked_at)
+            assert looks_like(here, scene.pod.path(path))
+            assert (Path("/proc/self/fd") / str(descriptor)).read_bytes() == content
+            scene.pass_lifetime()
+        os.close(descriptor)
+
+
+@in_scene
+async def test_fresh_file_that_is_the_same_stays_the_same(scene: Scene) -> None:
+    scene.pod.path("/srv/data/fresh").write_text("fresh")
+    assert await scene.read("/srv/data/fresh") == b"fresh"
+    before = scene.here("/srv/data/fresh").stat()
+    scene.pass_lifetime()
+    assert await scene.read("/srv/data/fresh") == b"fresh"
+    assert os.path.samestat(scene.here("/srv/data/fresh").stat(), before)
+
+
+def test_file_that_changes_again_and_again_while_it_is_fetched(
+    pod: ScratchPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others look at it meanwhile, so that another version stands there before the first has its content."""
+
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene, trio.open_nursery() as nursery:
+            changes = 0
+
+            async def look() -> None:
+                scene.later.by_s += LIFETIME_S
+                await scene.ensure("/srv/data/large", Need.ATTRIBUTES)
+
+            def change(path: bytes, offset: int) -> None:
+                nonlocal changes
+                if offset == 0:
+                    changes += 1
+                    pod.path("/srv/data/large").write_bytes(bytes([changes]) * (3 << 20))
+                    nursery.start_soon(look)
+
+            pod.before_read = change
+            content = await scene.read("/srv/data/large")
+            assert content == bytes([changes]) * (3 << 20)
+            assert changes <= 3
+
+    trio.run(main)
+
+
+@in_scene
 async def test_file_that_was_just_changed_may_change_again_unnoticed(scene: Scene) -> None:
     path = scene.pod.path("/srv/data/small")
     path.write_bytes(b"first!")
