@@ -34,6 +34,8 @@ from mirrord_trace.tree.pipes import Pipes
 _CONTENT_LIMIT: Final = 65_536
 """Files of at most so many bytes come together with their status."""
 _PLACES_AT_MOST: Final = 131_072
+_OPENED_WITHIN_S: Final = LIFETIME_S
+"""How long a call may take from when it was told that a content is here until it has opened it."""
 _LINKS_OF_EMPTY_DIRECTORY: Final = 2
 """Each directory in it has one more, on most file systems; on others all have 1."""
 _NOWHERE: Final = (b"", 0.0)
@@ -121,6 +123,8 @@ class CopyTree:
         ends_with_link = need in _OPENING and await self._ends_with_link(path, looked)
         place = self._place(path, looked, ends_with_link=ends_with_link)
         self._note(path, need, place, since_s)
+        if need is Need.CONTENT:
+            self._replica.promise(result.path, max(self._clock(), since_s + LIFETIME_S) + _OPENED_WITHIN_S)
         return place
 
     async def contained(self, path: bytes) -> bytes:

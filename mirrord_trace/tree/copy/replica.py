@@ -5,7 +5,8 @@ from an older look at the pod never replaces what comes from a newer one.
 
 A file gets its content in place, for programs compare the inode that they have looked at with the one that they have
 opened. Once it has content, another version is another inode, made aside and renamed into place: whoever has opened the
-one before keeps it.
+one before keeps it. And whoever was told that the content is there, and has not opened it yet, must not find an empty
+file because somebody else has just seen a newer version: so content is promised for a while.
 
 Modes, times and sizes are the pod's, a link's too; but links lead nowhere, lest the kernel follows one out of the tree.
 What a path leads to is found out at the pod, every time.
@@ -47,6 +48,13 @@ class Held:
     """Whether a regular file has its content. Otherwise it has its size, and nothing in it."""
     is_sure: bool = True
     """Whether another content would have another version: the file had not been changed just before."""
+    promised_until_s: float = 0.0
+    """Before that nothing without content stands here, as long as there is a file at all."""
+
+    def is_promised_instead_of(self, status: Status, since_s: float) -> bool:
+        """Whether this stays although another version was seen at `since_s`."""
+        is_other = stat.S_ISREG(status.mode) and version_of(self.status) != version_of(status)
+        return is_other and since_s < self.promised_until_s
 
 
 @attrs.frozen
@@ -103,10 +111,10 @@ class Replica:
     def place(self, path: bytes, status: Status, since_s: float) -> None:
         """Makes something stand for a path: a directory, a link, a file without its content.
 
-        What stands there already stays if it is the same.
+        What stands there already stays if it is the same, or promised.
         """
         held = self._held.get(path)
-        if held is not None and held.since_s > since_s:
+        if held is not None and (held.since_s > since_s or held.is_promised_instead_of(status, since_s)):
             return
         if held is not None and _is_like(held.status, status):
             if held.status != status:
@@ -120,6 +128,12 @@ class Replica:
             self._put(self._made(status), path, status)
         self._held[path] = Held(status, since_s)
 
+    def promise(self, path: bytes, until_s: float) -> None:
+        """Whoever opens the file at a path until then finds content."""
+        held = self._held.get(path)
+        if held is not None and held.is_whole:
+            self._held[path] = attrs.evolve(held, promised_until_s=until_s)
+
     def place_unknown(self, path: bytes, since_s: float) -> None:
         """Makes an empty file stand for what has a name and may not be looked at."""
         nothing = Status(stat.S_IFREG, 0, 1, os.geteuid(), os.getegid(), 0, 0, 0, 4096, 0, 0, 0, 0, False)
@@ -128,7 +142,9 @@ class Replica:
     def fill(self, path: bytes, status: Status, content: bytes, since_s: float) -> None:
         """Makes a regular file with its content stand for a path."""
         if self._has(path, status, content):
-            self._held[path] = Held(status, since_s, is_whole=True, is_sure=is_settled(status))
+            self._held[path] = attrs.evolve(
+                self._held[path], status=status, since_s=since_s, is_sure=is_settled(status)
+            )
             return
         filling = self.begin(path, status, since_s)
         try:
