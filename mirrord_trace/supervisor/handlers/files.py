@@ -162,7 +162,7 @@ class FileHandlers:
         shown = self._pod_path(directory)
         if shown is None:
             return PASS
-        if shown.endswith(_DELETED) and os.stat(f"/proc/{call.tid}/cwd").st_nlink == 0:
+        if shown.endswith(_DELETED) and _is_removed(f"/proc/{call.tid}/cwd"):
             return Fail(errno.ENOENT)
         data = shown + b"\0"
         if call.arguments[1] < len(data):
@@ -270,7 +270,7 @@ class FileHandlers:
     async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
         """statfs(2): the tree is one file system, whatever the target has mounted."""
         try:
-            told = await self._files.filesystem(path)
+            told = await self._files.filesystem(await self._real_path(path, follow=True))
         except OSError as error:
             return Fail(error.errno or errno.EIO)
         return Return(0, ((call.arguments[1], Statfs(**attrs.asdict(told)).encode()),))
@@ -429,6 +429,14 @@ async def _when_both_ready(tree: Tree, paths: tuple[bytes, ...]) -> Verdict:
 def _exists(tid: int, path: bytes) -> bool:
     """Whether the task has something under this absolute path, be it a link that leads nowhere."""
     return os.path.lexists(b"/proc/%d/root%s" % (tid, path))
+
+
+def _is_removed(link: str) -> bool:
+    """Whether the directory that a link of /proc leads to has no name any more."""
+    try:
+        return os.stat(link).st_nlink == 0
+    except OSError:
+        return True
 
 
 def _sees_our_root(tid: int) -> bool:

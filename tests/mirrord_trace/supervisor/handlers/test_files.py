@@ -398,7 +398,10 @@ def test_links_have_the_targets_targets(world: Callable[..., World], at_tree: in
 
 
 def test_the_file_system_is_the_targets(world: Callable[..., World]) -> None:
-    verdict = world().verdict("statfs", b"/srv/data")
+    there = world()
+    there.files.contents[b"/srv/data"] = b""
+    verdict = there.verdict("statfs", b"/srv/data")
+    assert there.verdict("statfs", b"/srv/dangling") == Fail(errno.ENOENT)
     assert isinstance(verdict, Return)
     ((_, written),) = verdict.writes
     told = Statfs.decode(written)
