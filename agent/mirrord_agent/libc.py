@@ -21,9 +21,6 @@ RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 
-#: The directory in which a relative path begins is the current one (openat(2)).
-AT_FDCWD = -100
-
 #: Nanoseconds with a meaning of their own (utimensat(2)): the kernel's time; no change.
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
@@ -33,6 +30,7 @@ _SYS_OPENAT2 = 437
 _SYS_FACCESSAT2 = 439
 #: setgroups(2) by architecture: the C library's function of that name acts on all threads.
 _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
+_AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_EACCESS = 0x200
 #: capget(2): sets of 64 bits, in two halves.
@@ -87,10 +85,12 @@ def rename(directory: int, name: bytes, new_directory: int, new_name: bytes, fla
         _raise_errno(name)
 
 
-def set_times(descriptor: int, path: bytes | None, times: Sequence[int]) -> None:
-    """utimensat(2): seconds and nanoseconds of the access, then of the modification. Raises OSError."""
-    if _libc.utimensat(descriptor, path, struct.pack("=4q", *times), 0) != 0:
-        _raise_errno(path)
+def set_times(file: int | bytes, times: Sequence[int]) -> None:
+    """utimensat(2) for a path, futimens(3): seconds and nanoseconds of access and modification. Raises OSError."""
+    packed = struct.pack("=4q", *times)
+    result = _libc.futimens(file, packed) if isinstance(file, int) else _libc.utimensat(_AT_FDCWD, file, packed, 0)
+    if result != 0:
+        _raise_errno()
 
 
 @attrs.frozen

@@ -36,7 +36,7 @@ def change_open(descriptor: int, change: Change) -> None:
     if change.mode is not None:
         os.fchmod(descriptor, change.mode)
     if change.atime_ns is not None or change.mtime_ns is not None:
-        libc.set_times(descriptor, None, _times(change))
+        libc.set_times(descriptor, _times(change))
 
 
 def _change_path(root: Root, request: ask.ChangePath) -> FileTold:
@@ -53,7 +53,7 @@ def _change_path(root: Root, request: ask.ChangePath) -> FileTold:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), request.path)
             os.chmod(way, change.mode)
         if change.atime_ns is not None or change.mtime_ns is not None:
-            libc.set_times(libc.AT_FDCWD, way, _times(change))
+            libc.set_times(way, _times(change))
         return FileTold(request.stream, status_of(found))
 
 
