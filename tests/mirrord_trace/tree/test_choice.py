@@ -44,13 +44,13 @@ def pod(tmp_path: Path) -> ScratchPod:
 def become_owner(pod: ScratchPod) -> None:
     """Whoever runs this becomes an ordinary user to whom the workspace belongs."""
     if IS_ROOT:
-        os.chown(pod.root.parent / "workspace", USER, USER)
+        os.chown(pod.top.parent / "workspace", USER, USER)
     become_user()
 
 
 def used(pod: ScratchPod, wanted: Kind, *, may_write: bool = False) -> tuple[str, Told]:
     """The kind of tree that one gets, after a file was read through it."""
-    workspace, told = pod.root.parent / "workspace", Told()
+    workspace, told = pod.top.parent / "workspace", Told()
 
     async def main() -> str:
         with trio.fail_after(20):
@@ -166,7 +166,7 @@ def test_what_fails_in_the_block_comes_out_as_it_is(pod: ScratchPod, wanted: Kin
         async with open_tree(
             wanted,
             pod.files,
-            pod.root.parent / "workspace",
+            pod.top.parent / "workspace",
             writable=lambda path: False,
             may_write=False,
             tell=Told(),

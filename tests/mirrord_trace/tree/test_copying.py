@@ -78,7 +78,7 @@ def pod(tmp_path: Path) -> ScratchPod:
 
 @asynccontextmanager
 async def opened(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, told: Told | None = None) -> AsyncIterator[Scene]:
-    directory = pod.root.parent / "workspace"
+    directory = pod.top.parent / "workspace"
     directory.mkdir()
     told = told or Told()
     later = Later()
@@ -132,16 +132,16 @@ async def test_attributes_come_without_contents(scene: Scene) -> None:
         assert looks_like(here, scene.pod.path(path))
     assert scene.here("/srv/data/large").stat().st_blocks == 0
     assert looks_like(scene.here("/srv"), scene.pod.path("/srv"))
-    assert looks_like(await scene.ensure("/", Need.ATTRIBUTES), scene.pod.root)
+    assert looks_like(await scene.ensure("/", Need.ATTRIBUTES), scene.pod.top)
 
 
 @in_scene
 async def test_small_content_comes_in_one_round_trip(scene: Scene) -> None:
     assert await scene.read("/srv/data/small") == b"small\n"
     assert looks_like(scene.here("/srv/data/small"), scene.pod.path("/srv/data/small"))
-    assert scene.pod.asked == ["look b'/srv/data/small'"]
+    assert scene.pod.questions == ["look b'/srv/data/small'"]
     assert await scene.read("/srv/data/small") == b"small\n"
-    assert len(scene.pod.asked) == 1
+    assert len(scene.pod.questions) == 1
 
 
 @in_scene
@@ -154,11 +154,11 @@ async def test_large_content_is_fetched_once(scene: Scene) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(read)
-    assert scene.pod.asked.count("open b'/srv/data/large'") == 1
+    assert scene.pod.questions.count("open b'/srv/data/large'") == 1
     assert looks_like(scene.here("/srv/data/large"), scene.pod.path("/srv/data/large"))
     scene.pass_lifetime()
     await read()
-    assert scene.pod.asked.count("open b'/srv/data/large'") == 1
+    assert scene.pod.questions.count("open b'/srv/data/large'") == 1
 
 
 @in_scene
@@ -331,12 +331,12 @@ async def test_listing(scene: Scene) -> None:
     assert looks_like(here, there)
     for name in os.listdir(there):
         assert looks_like(here / name, there / name), name
-    asked = len(scene.pod.asked)
+    asked = len(scene.pod.questions)
     for name in os.listdir(there):
         assert scene.is_ready(f"/srv/data/{name}", Need.ATTRIBUTES)
         assert scene.is_ready(f"/srv/data/{name}", Need.TARGET) == (name != "link")
     await scene.ensure("/srv/data/small", Need.TARGET)
-    assert len(scene.pod.asked) == asked
+    assert len(scene.pod.questions) == asked
     (there / "small").unlink()
     (there / "directory").rmdir()
     (there / "new").touch()
@@ -594,7 +594,7 @@ async def test_directories_that_vanish_with_all_that_was_in_them(scene: Scene) -
 @in_private_mounts
 def test_an_ordinary_user_can_read_all_and_make_all(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
     """His copies are his own, so modes that shut their owner out are widened."""
-    for parent in pod.root.parents[:3]:
+    for parent in pod.top.parents[:3]:
         parent.chmod(0o777)
     pod.path("/srv/data").chmod(0o555)
     pod.path("/srv").chmod(0o555)
