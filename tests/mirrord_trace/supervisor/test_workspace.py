@@ -20,6 +20,7 @@ import pytest
 from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor.descent import children_of
 from mirrord_trace.supervisor.workspace import workspace
+from mirrord_trace.tree.unmounting import MOUNTPOINT
 from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, wait_until_gone
 from tests.mirrord_trace.tree.private_mounts import IS_ROOT, in_private_mounts, where_users_may_mount
 
@@ -98,8 +99,10 @@ def holder(tmp_path: Path, *arguments: str, rights: list[str] | None = None) -> 
             process.kill()
 
 
-def mount_points() -> list[str]:
-    return sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+def mounts_below(directory: Path) -> list[str]:
+    """Only these: on this machine others may mount and unmount meanwhile."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{directory}/")]
 
 
 @pytest.fixture
@@ -113,7 +116,6 @@ def precious(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("stage", STAGES)
 @in_private_mounts
 def test_kill_9_at_any_stage(tmp_path: Path, precious: Path, stage: str, order: list[str]) -> None:
-    before = mount_points()
     with holder(tmp_path, "bind", str(precious)) as running:
         running.reach("mounted" if stage == "leaves" else stage)
         if stage == "leaves":
@@ -122,21 +124,20 @@ def test_kill_9_at_any_stage(tmp_path: Path, precious: Path, stage: str, order: 
             running.kill(who)
         running.wait_until_all_are_gone()
     assert list(tmp_path.iterdir()) == []
-    assert mount_points() == before
+    assert mounts_below(tmp_path) == []
     assert (precious / "file").read_text() == "keep me"
 
 
 def kill_server(tmp_path: Path, mount: str, rights: list[str], order: list[str]) -> None:
     """The mount is dead (ENOTCONN) once its server is."""
-    before = mount_points()
     with holder(tmp_path, mount, rights=rights) as running:
         running.reach("mounted")
-        assert mount_points() != before
+        assert mounts_below(tmp_path) != []
         for who in order:
             running.kill(who)
         running.wait_until_all_are_gone()
     assert list(tmp_path.iterdir()) == []
-    assert mount_points() == before
+    assert mounts_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
@@ -154,9 +155,42 @@ def test_kill_9_of_an_ordinary_users_server(tmp_path: Path, order: list[str]) ->
     kill_server(tmp_path, "fusermount3", ORDINARY_USER if IS_ROOT else [], order)
 
 
+@pytest.mark.parametrize("order", ORDERS[:3], ids=" ".join)
+@in_private_mounts
+def test_mount_that_is_served_and_can_be_written_to(tmp_path: Path, precious: Path, order: list[str]) -> None:
+    """As if its server had outlived the supervisor: nothing may be removed through it."""
+    with holder(tmp_path, "nothing") as running:
+        running.reach("mounted")
+        assert running.directory is not None
+        tree = running.directory / MOUNTPOINT
+        command = [
+            sys.executable,
+            "-m",
+            "tests.mirrord_trace.tree.scratch_server",
+            str(precious),
+            str(running.directory),
+        ]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment
+        ) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"mounted\n"
+            (tree / "file").chmod(0o600)
+            (tree / "other").mkdir()
+            (tree / "other" / "inside").write_text("keep me, too")
+            for who in order:
+                running.kill(who)
+            running.wait_until_all_are_gone()
+            assert mounts_below(tmp_path) == []
+            assert list(tmp_path.iterdir()) == []
+            assert (precious / "file").read_text() == "keep me"
+            assert (precious / "other" / "inside").read_text() == "keep me, too"
+            server.communicate(b"\n", TIMEOUT_S)
+
+
 @in_private_mounts
 def test_what_three_dead_ones_leave_is_removed_by_the_next_run(tmp_path: Path, precious: Path) -> None:
-    before = mount_points()
     with holder(tmp_path, "bind", str(precious)) as running, holder(tmp_path, "nothing") as alive:
         running.reach("mounted")
         alive.reach("mounted")
@@ -165,12 +199,12 @@ def test_what_three_dead_ones_leave_is_removed_by_the_next_run(tmp_path: Path, p
         running.wait_until_all_are_gone()
         assert running.directory is not None
         assert running.directory.is_dir()
-        assert mount_points() != before
+        assert mounts_below(tmp_path) != []
         with holder(tmp_path, "nothing") as later:
             later.reach("gone")
             later.wait_until_all_are_gone()
         assert list(tmp_path.iterdir()) == [alive.directory]
-        assert mount_points() == before
+        assert mounts_below(tmp_path) == []
         assert (precious / "file").read_text() == "keep me"
 
 
