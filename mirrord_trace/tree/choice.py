@@ -28,6 +28,22 @@ _WHO_FORBIDS: Final = (
 )
 
 
+def check(wanted: Kind, *, may_write: bool) -> tuple[Lack, ...]:
+    """What FUSE lacks here, if it is wanted. Raises Failure if `open_tree` will for that reason.
+
+    It needs no target, so it can be asked before one is opened.
+    """
+    if wanted == "copy" and may_write:
+        raise UsageFailure(
+            "the target's files are to be written to, and copies of them cannot be",
+            "leave out --fs-tree copy (FUSE can write), or only read them: --fs-mode read",
+        )
+    lacks = () if wanted == "copy" else fuse_here.missing()
+    if lacks and (wanted == "fuse" or may_write):
+        raise _failure(lacks, may_write=may_write)
+    return lacks
+
+
 @asynccontextmanager
 async def open_tree(
     wanted: Kind,
@@ -43,14 +59,9 @@ async def open_tree(
     `writable`: whether a path of the pod may be changed. `may_write`: whether any may. Raises Failure when the wanted
     tree cannot be had, or none that can be written to.
     """
-    if wanted == "copy" and may_write:
-        raise UsageFailure(
-            "the target's files are to be written to, and copies of them cannot be",
-            "leave out --fs-tree copy (FUSE can write), or only read them: --fs-mode read",
-        )
     async with AsyncExitStack() as opened:
         tree: Tree | None = None
-        lacks = () if wanted == "copy" else fuse_here.missing()
+        lacks = check(wanted, may_write=may_write)
         if wanted != "copy" and not lacks:
             try:
                 tree = await opened.enter_async_context(_fuse_tree(files, directory, writable, may_write, tell))

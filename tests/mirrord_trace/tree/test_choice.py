@@ -14,7 +14,7 @@ import mirrord_trace.tree.fuse.mount  # noqa: F401 (not everybody who runs tests
 from mirrord_trace.errors import Failure, UsageFailure
 from mirrord_trace.tree import fuse_here
 from mirrord_trace.tree.base import Need
-from mirrord_trace.tree.choice import Kind, open_tree
+from mirrord_trace.tree.choice import Kind, check, open_tree
 from mirrord_trace.tree.fuse_here import Lack
 from mirrord_trace.tree.unmounting import MOUNTPOINT, is_mountpoint, remove
 from tests.mirrord_trace.tree.private_mounts import (
@@ -141,6 +141,19 @@ def test_writing_needs_fuse(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) ->
         used(pod, "auto", may_write=True)
     assert raised.value.message == "writing to the target's files needs FUSE: /dev/fuse is missing"
     assert raised.value.advice == "make it\nOr only read them: --fs-mode read"
+
+
+def test_what_can_be_known_before_there_is_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch, NO_DEVICE)
+    wanted: Kind
+    assert check("copy", may_write=False) == ()
+    assert check("auto", may_write=False) == (NO_DEVICE,)
+    for wanted, may_write in (("fuse", False), ("auto", True), ("copy", True)):
+        with pytest.raises(Failure):
+            check(wanted, may_write=may_write)
+    lacking(monkeypatch)
+    for wanted, may_write in (("fuse", False), ("auto", True), ("auto", False)):
+        assert check(wanted, may_write=may_write) == ()
 
 
 def test_writing_to_copies_cannot_be_meant(pod: ScratchPod) -> None:
