@@ -27,6 +27,7 @@ os.setresuid(uid, uid, uid)
 header = struct.pack("=Ii", 0x20080522, 0)
 low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
 assert libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)) == 0
+assert libc.prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE: as after an execve
 print("ready", flush=True)
 sys.stdin.read()
 """

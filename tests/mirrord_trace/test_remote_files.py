@@ -124,6 +124,19 @@ async def test_paths_that_cannot_be(path: bytes) -> None:
         await expect_errno(errno.EINVAL, lambda: files.make_link(b"a\0b", path + b"/link"))
 
 
+@in_trio
+async def test_times_that_no_number_of_nanoseconds_tells(path: bytes) -> None:
+    write(path + b"/file", b"x")
+    for seconds in (-(1 << 31), 1 << 33, 15032385535):  # ext4: 1901, 2242, 2446
+        os.utime(path + b"/file", (seconds, seconds))
+        found = os.stat(path + b"/file").st_mtime_ns
+        async with remote_files() as files:
+            looked = await files.look(path + b"/file", follow=True, content_limit=1)
+            assert looked.result.status is not None
+            assert looked.result.status.mtime_ns == min(found, (1 << 63) - 1)
+            assert (await entries(files, path))[b"file"] == looked.result.status
+
+
 # Reading.
 
 

@@ -16,6 +16,10 @@ def has_attributes(path: bytes, *, follow: bool = False) -> bool:
         return True
 
 
+#: Nanoseconds that the wire can tell: until the year 2262. Some filesystems go on until 2446 and longer.
+_LAST_NS = (1 << 63) - 1
+
+
 def status_from(found: os.stat_result, attributes: bool) -> Status:
     """A status as the wire has it."""
     return Status(
@@ -28,9 +32,9 @@ def status_from(found: os.stat_result, attributes: bool) -> Status:
         found.st_size,
         found.st_blocks,
         found.st_blksize,
-        found.st_atime_ns,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
+        min(found.st_atime_ns, _LAST_NS),
+        min(found.st_mtime_ns, _LAST_NS),
+        min(found.st_ctime_ns, _LAST_NS),
         found.st_dev,
         attributes,
     )

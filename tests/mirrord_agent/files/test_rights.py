@@ -174,6 +174,28 @@ async def test_a_denial_says_what_the_agent_lacks(tree: bytes) -> None:
                 await session.files.open(tree + b"/of-root", os.O_RDONLY)
 
 
+# An ordinary user's agent. It may read the Python that lies in a closed folder, which must not count for files.
+AS_USER = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+AS_USER += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+
+
+@in_trio
+async def test_an_ordinary_users_agent_serves_that_users_processes(tree: bytes) -> None:
+    with process_with("1000 1000", 0) as pid:
+        async with session_with(pid, AS_USER) as session:
+            names = [name for name in os.listdir(tree) if name not in (b"closed", b"listed")]
+            numbers = {name: await errno_of(session.files, tree + b"/" + name) for name in names}
+    assert {name for name, number in numbers.items() if number == 0} == {b"of-user", b"of-group", b"for-all"}
+
+
+@in_trio
+async def test_groups_that_an_ordinary_users_agent_cannot_have_are_told(tree: bytes) -> None:
+    with process_with("1000 1000 44", 0) as pid:
+        async with session_with(pid, AS_USER) as session:
+            with pytest.raises(PermissionError, match="the target has groups that take CAP_SETGID"):
+                await session.files.open(tree + b"/of-other-group", os.O_RDONLY)
+
+
 @in_trio
 async def test_an_agent_that_may_not_have_the_ids_says_so() -> None:
     with process_with("1000 1000", 0) as pid:
