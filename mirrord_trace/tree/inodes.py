@@ -12,6 +12,8 @@ A name belongs to a directory's inode, not to a path: so a directory that is ren
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import stat
 from collections.abc import Iterator
 
@@ -45,6 +47,10 @@ class Inode:
     children: dict[bytes, Inode] | None = attrs.field(default=None, repr=False)
     pages: Version | None = None
     """Which version of the file the kernel's page cache may hold."""
+    writes: int = 0
+    """Counts what was begun and what was done to change its content from here."""
+    remains: Status | None = attrs.field(default=None, repr=False)
+    """What is left of it, after its last name was taken away from here."""
 
     def is_file(self, status: Status) -> bool:
         """Whether a status is of this file."""
@@ -62,7 +68,7 @@ class Inode:
         """Where it was met last; b"" for the root. Raises FileNotFoundError when all its names are gone."""
         for path in self.paths():
             return path
-        raise FileNotFoundError
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 class Inodes:
@@ -106,7 +112,7 @@ class Inodes:
         if inode is None:
             inode = Inode(self._number_for(status.ino), status.device, status.ino)
             self._by_number[inode.number] = inode
-            self._by_file.setdefault((status.device, status.ino), inode)
+            self._by_file[status.device, status.ino] = inode
         children[name] = inode
         inode.names.append((parent, name))
         return inode
@@ -115,6 +121,8 @@ class Inodes:
         inode = self._by_file.get((status.device, status.ino))
         if inode is None or inode is self.root or (stat.S_ISDIR(status.mode) and inode.names):
             return None
+        if inode.remains is not None:
+            return None  # the number is used again, but the kernel knows that this one is dead
         return inode
 
     def part(self, parent: Inode, name: bytes) -> Inode | None:
@@ -125,15 +133,23 @@ class Inodes:
             self.drop_unknown(inode)
         return inode
 
-    def move(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes) -> None:
-        """A name became another (rename(2)): what it means is the same."""
+    def bury(self, inode: Inode, last: Status) -> None:
+        """A name was taken away from here; `last` is what was known of the file before."""
+        if not inode.names and inode.is_file(last) and (stat.S_ISDIR(last.mode) or last.nlink <= 1):
+            inode.remains = attrs.evolve(last, nlink=0)
+
+    def move(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes) -> Inode | None:
+        """A name became another (rename(2)): what it means is the same. Returns what the other meant before."""
         inode = self.part(parent, name)
-        self.part(new_parent, new_name)
-        if inode is not None and inode.lookups > 0:
-            if new_parent.children is None:
-                new_parent.children = {}
-            new_parent.children[new_name] = inode
-            inode.names.append((new_parent, new_name))
+        replaced = self.part(new_parent, new_name)
+        _name(inode, new_parent, new_name)
+        return replaced
+
+    def exchange(self, parent: Inode, name: bytes, other_parent: Inode, other_name: bytes) -> None:
+        """Two names came to mean what the other meant (RENAME_EXCHANGE of rename(2))."""
+        one, other = self.part(parent, name), self.part(other_parent, other_name)
+        _name(one, other_parent, other_name)
+        _name(other, parent, name)
 
     def number_apart(self) -> int:
         """A number that no inode has."""
@@ -167,3 +183,12 @@ class Inodes:
         if ino > ROOT and ino not in self._by_number and ino != self.root.ino:
             return ino
         return self.number_apart()
+
+
+def _name(inode: Inode | None, parent: Inode, name: bytes) -> None:
+    """Gives a file a name, if the kernel knows it."""
+    if inode is not None and inode.lookups > 0:
+        if parent.children is None:
+            parent.children = {}
+        parent.children[name] = inode
+        inode.names.append((parent, name))

@@ -155,6 +155,13 @@ class Known:
                 self._keep_content(fact, content)
         entries[name] = fact
 
+    def replace(self, directory: bytes, name: bytes, status: Status, asked_s: float) -> None:
+        """What we have changed ourselves: this is its status, unless something else changed there since `asked_s`."""
+        is_last = asked_s >= self._changed_s.get(directory, self._all_changed_s)
+        self.forget(directory + b"/" + name)
+        if is_last:
+            self.put(directory, name, Fact(status, 0, None, self.clock()))
+
     def forget(self, path: bytes) -> None:
         """Something else is there now."""
         self._leads.clear()

@@ -17,6 +17,7 @@ from mirrord_trace.tree.base import LIFETIME_S
 from mirrord_trace.tree.fuse.opened import OpenFiles
 from mirrord_trace.tree.fuse.serving import Serving
 from mirrord_trace.tree.inodes import UNKNOWN_VERSION, Inode
+from mirrord_trace.tree.known import Fact
 
 _RENAME_EXCHANGE = 2
 _NOW_IS_NEAR_NS = 100_000_000
@@ -32,17 +33,20 @@ class Changes:
     async def make_directory(self, parent: int, name: bytes, mode: int) -> pyfuse3.EntryAttributes:
         """mkdir(2)."""
         directory, path = self._place(parent, name)
-        return self._made(directory, name, await self.serving.files.make_directory(path, stat.S_IMODE(mode)))
+        asked_s = self.serving.known.clock()
+        return self._made(directory, name, await self.serving.files.make_directory(path, stat.S_IMODE(mode)), asked_s)
 
     async def make_node(self, parent: int, name: bytes, mode: int, rdev: int) -> pyfuse3.EntryAttributes:
         """mknod(2)."""
         directory, path = self._place(parent, name)
-        return self._made(directory, name, await self.serving.files.make_node(path, mode, rdev))
+        asked_s = self.serving.known.clock()
+        return self._made(directory, name, await self.serving.files.make_node(path, mode, rdev), asked_s)
 
     async def make_link(self, parent: int, name: bytes, target: bytes) -> pyfuse3.EntryAttributes:
         """symlink(2). The target is kept as it is written."""
         directory, path = self._place(parent, name)
-        return self._made(directory, name, await self.serving.files.make_link(target, path))
+        asked_s = self.serving.known.clock()
+        return self._made(directory, name, await self.serving.files.make_link(target, path), asked_s)
 
     async def link(self, number: int, parent: int, name: bytes) -> pyfuse3.EntryAttributes:
         """link(2)."""
@@ -50,22 +54,22 @@ class Changes:
         inode = self.serving.inodes[number]
         old, _ = await self.serving.path_and_fact(inode)
         self.serving.check_writable(old)
+        asked_s = self.serving.known.clock()
         status = await self.serving.files.link(old, path)
         self.serving.forget(inode)
-        return self._made(directory, name, status)
+        return self._made(directory, name, status, asked_s)
 
     async def remove(self, parent: int, name: bytes, *, is_directory: bool) -> None:
         """unlink(2), rmdir(2)."""
         serving = self.serving
         directory, path = self._place(parent, name)
         await self._hold(directory, name)
+        last = serving.known.last_fact(path)
         try:
             await serving.files.remove(path, is_directory)
         finally:
             (serving.known.forget_below if is_directory else serving.known.forget)(path)
-        inode = serving.inodes.part(directory, name)
-        if inode is not None:
-            serving.forget(inode)
+        self._bury(serving.inodes.part(directory, name), last)
         serving.forget(directory)
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
@@ -74,6 +78,7 @@ class Changes:
         directory, path = self._place(parent, name)
         new_directory, new_path = self._place(new_parent, new_name)
         await self._hold(new_directory, new_name)
+        last = serving.known.last_fact(new_path)
         status = None
         try:
             status = await serving.files.rename(path, new_path, flags)
@@ -82,11 +87,9 @@ class Changes:
             for changed in (path, new_path):
                 (serving.known.forget if is_file else serving.known.forget_below)(changed)
         if flags & _RENAME_EXCHANGE:
-            # Both are met anew under the names that they have now.
-            serving.inodes.part(directory, name)
-            serving.inodes.part(new_directory, new_name)
+            serving.inodes.exchange(directory, name, new_directory, new_name)
         else:
-            serving.inodes.move(directory, name, new_directory, new_name)
+            self._bury(serving.inodes.move(directory, name, new_directory, new_name), last)
         serving.forget(directory)
         serving.forget(new_directory)
 
@@ -94,11 +97,15 @@ class Changes:
         """chmod(2), chown(2), truncate(2), utimensat(2), and the same of descriptors."""
         serving = self.serving
         inode = serving.inodes[number]
-        status = await self._changed(inode, change, opened)
+        inode.writes += 1
+        asked_s = serving.known.clock()
+        try:
+            status = await self._changed(inode, change, opened)
+        finally:
+            inode.writes += 1
         if change.size is not None:
             inode.pages = UNKNOWN_VERSION
-        serving.forget(inode)
-        serving.learn_of(inode, status)
+        serving.replace(inode, status, asked_s)
         return serving.attributes(inode, status, LIFETIME_S)
 
     async def set_attribute(self, number: int, name: bytes, value: bytes) -> None:
@@ -134,11 +141,17 @@ class Changes:
         self.serving.check_writable(path)
         return directory, path
 
-    def _made(self, directory: Inode, name: bytes, status: Status) -> pyfuse3.EntryAttributes:
-        self.serving.known.forget(directory.path() + b"/" + name)
+    def _made(self, directory: Inode, name: bytes, status: Status, asked_s: float) -> pyfuse3.EntryAttributes:
+        self.serving.known.replace(directory.path(), name, status, asked_s)
         self.serving.forget(directory)
-        self.serving.learn(directory, name, status)
         return self.serving.entry(directory, name, status, LIFETIME_S)
+
+    def _bury(self, inode: Inode | None, last: Fact | None) -> None:
+        """An inode has lost a name, perhaps its last; `last` is what was known of it before."""
+        if inode is not None:
+            self.serving.forget(inode)
+            if last is not None and last.status is not None:
+                self.serving.inodes.bury(inode, last.status)
 
     async def _hold(self, directory: Inode, name: bytes) -> None:
         """Whoever has open what lies there keeps it."""

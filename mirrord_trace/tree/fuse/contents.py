@@ -48,8 +48,15 @@ class Contents:
                 return self._answer(OpenFile(serving, self._memory, inode, flags, fact.status, fact.content))
         else:
             serving.check_writable(inode.path())
+        asked_s = serving.known.clock()
+        if flags & os.O_TRUNC:
+            inode.writes += 1
         handle = await open_at_agent(serving, inode, flags)
-        serving.learn_of(inode, handle.status)
+        if flags & os.O_TRUNC:
+            inode.writes += 1
+            serving.replace(inode, handle.status, asked_s)
+        else:
+            serving.learn(inode, handle.status, asked_s)
         file = self._opened(inode, flags, handle)
         await self._recognise_streams(file, handle)
         return self._answer(file)
@@ -76,6 +83,7 @@ class Contents:
         directory = serving.inodes[parent]
         path = directory.path() + b"/" + name
         serving.check_writable(path)
+        asked_s = serving.known.clock()
         try:
             kept = flags & (os.O_ACCMODE | os.O_APPEND | os.O_EXCL | os.O_TRUNC | os.O_SYNC | os.O_NONBLOCK)
             handle = await serving.files.open(path, kept | os.O_CREAT | os.O_NOFOLLOW, stat.S_IMODE(mode))
@@ -83,9 +91,8 @@ class Contents:
             # A link that was made meanwhile is to be followed: the kernel looks once more.
             raise failure(errno.ESTALE) if error.errno == errno.ELOOP else error from error
         entry = serving.entry(directory, name, handle.status, LIFETIME_S)
-        serving.known.forget(path)
+        serving.known.replace(directory.path(), name, handle.status, asked_s)
         serving.forget(directory)
-        serving.learn(directory, name, handle.status)
         return self._answer(self._opened(serving.inodes[entry.st_ino], flags, handle)), entry
 
     async def read(self, number: int, offset: int, length: int) -> bytes | memoryview:
@@ -96,6 +103,7 @@ class Contents:
         """Writes through to the pod; returns how much was written. Raises OSError if that is nothing."""
         file = self.open_files[number]
         handle = await file.remote()
+        file.inode.writes += 1
         written = 0
         try:
             while written < len(data):
@@ -107,6 +115,7 @@ class Contents:
             if not written:
                 raise
         finally:
+            file.inode.writes += 1
             file.inode.pages = UNKNOWN_VERSION
             self.serving.forget(file.inode)
         return written

@@ -137,7 +137,10 @@ class Listings:
 
     async def synchronise(self, number: int, *, data_only: bool) -> None:
         """fsync(2) of a directory."""
-        path = self._directories[number].inode.path() or b"/"
+        inode = self._directories[number].inode
+        if inode.remains is not None:
+            return
+        path = inode.path() or b"/"
         handle = await self.serving.files.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             await handle.sync(data_only)
@@ -149,6 +152,8 @@ class Listings:
         self._directories.pop(number).listing.close()
 
     def _begin(self, inode: Inode) -> _Listing:
+        if inode.remains is not None:
+            return _Listing(self.serving, b"", is_complete=True)  # it may be opened, and the kernel says the rest
         listing = _Listing(self.serving, inode.path())
         self.serving.nursery.start_soon(listing.run)
         return listing

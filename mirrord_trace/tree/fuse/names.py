@@ -47,7 +47,7 @@ class Names:
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            status = await self.open_files.status_of(inode)
+            status = await self.open_files.status_of(inode) or inode.remains
             if status is None:
                 raise
             return serving.attributes(inode, status, LIFETIME_S)

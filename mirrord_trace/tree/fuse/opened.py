@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from mirrord_trace.remote_files import RemoteHandle, Status
-from mirrord_trace.tree.fuse.reading import Memory, ReadAhead
+from mirrord_trace.tree.fuse.reading import Memory, ReadAhead, State
 from mirrord_trace.tree.fuse.serving import Serving, failure
 from mirrord_trace.tree.inodes import Inode
 from mirrord_trace.tree.known import version_of
@@ -53,8 +53,13 @@ class OpenFile:
     handle: RemoteHandle | None = None
     """The agent's, if there is one."""
     _opening: trio.Lock = attrs.field(factory=trio.Lock)
+    _opened: State = attrs.field(init=False)
+    """What it was when it was opened."""
     _ahead: ReadAhead | None = None
     _is_closed: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._opened = State(version_of(self.status), self.inode.writes)
 
     @property
     def is_written(self) -> bool:
@@ -74,20 +79,20 @@ class OpenFile:
 
     async def read(self, offset: int, length: int) -> bytes | memoryview:
         """What FUSE's read gets: shorter than `length` only at the end. Raises OSError."""
-        if self.content is not None and (self._is_current() or not await self._is_reached()):
+        if self.content is not None and (self._state() == self._opened or not await self._is_reached()):
             return memoryview(self.content)[offset : offset + length]
         self.content = None
         handle = await self.remote()
         if self.is_direct:
             return await handle.read(offset, length)
         if self._ahead is None:
-            self._ahead = ReadAhead(handle, self.serving.nursery, self.memory, self._last_status)
+            self._ahead = ReadAhead(handle, self.serving.nursery, self.memory, self._state)
         return await self._ahead.read(offset, length)
 
     def begin(self) -> None:
         """Asks for what will probably be read first."""
         if self.handle is not None and not self.is_written:
-            self._ahead = ReadAhead(self.handle, self.serving.nursery, self.memory, self._last_status)
+            self._ahead = ReadAhead(self.handle, self.serving.nursery, self.memory, self._state)
             self._ahead.begin()
 
     def close(self) -> None:
@@ -98,16 +103,13 @@ class OpenFile:
         if self.handle is not None:
             self.handle.close()
 
-    def _last_status(self) -> Status:
+    def _state(self) -> State:
         """What was last heard of the file, however old that is."""
         for path in self.inode.paths():
             fact = self.serving.known.last_fact(path)
             if fact is not None and fact.status is not None and self.inode.is_file(fact.status):
-                return fact.status
-        return self.status
-
-    def _is_current(self) -> bool:
-        return version_of(self._last_status()) == version_of(self.status)
+                return State(version_of(fact.status), self.inode.writes)
+        return State(self._opened.version, self.inode.writes)
 
     async def _is_reached(self) -> bool:
         """Whether the agent has, or can still open, the file."""

@@ -4,20 +4,20 @@ The kernel reads ahead too, but asks for little at a time and for few pieces at 
 whoever reads on gets the file in pieces of 1 MiB, several of which are under way; who jumps about gets what he asks
 for. Requests of one reader may come in any order, since the kernel sends several and two tasks of ours serve them.
 
-Pieces count as pages in the kernel's cache do: until the file is known to have changed. The kernel asks for attributes
-that are older than a second before it lets anybody read from its cache, and so before it asks us.
+Pieces count as pages in the kernel's cache do: until the file is known to have changed, or is changed from here. Before
+it lets anybody read from its cache, and so before it asks us, the kernel asks for attributes older than a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 import trio
 
-from mirrord_trace.remote_files import RemoteHandle, Status
+from mirrord_trace.remote_files import RemoteHandle
 from mirrord_trace.tree.inodes import Version
-from mirrord_trace.tree.known import version_of
 
 PIECE_BYTES = 1 << 20
 _AHEAD_AT_MOST = 8
@@ -27,6 +27,18 @@ _IN_SEQUENCE_BYTES = 128 << 10
 _NEAR_BYTES = 2 << 20
 """How far from where the last request ended one still belongs to the same sequence."""
 _ALL_AT_ONCE_BYTES = 256 << 10
+
+
+class State(NamedTuple):
+    """What tells a file's contents apart: its version in the pod, and how often it was changed from here."""
+
+    version: Version
+    writes: int
+
+    @property
+    def size(self) -> int:
+        """How long it is, as far as is known."""
+        return self.version[2]
 
 
 @attrs.define(eq=False)
@@ -60,7 +72,7 @@ class Memory:
 @attrs.define(eq=False)
 class _Piece:
     offset: int
-    version: Version
+    state: State
     taken_bytes: int
     data: bytes | None = None
     error: OSError | None = None
@@ -74,7 +86,7 @@ class ReadAhead:
     handle: RemoteHandle
     nursery: trio.Nursery
     memory: Memory
-    status: Callable[[], Status]
+    state: Callable[[], State]
     """What is known of the file by now."""
     _pieces: dict[int, _Piece] = attrs.field(factory=dict)
     _position: int = 0
@@ -84,7 +96,7 @@ class ReadAhead:
 
     def begin(self) -> None:
         """Sends for a file of medium size before anybody reads it."""
-        if 0 < self.status().size <= _ALL_AT_ONCE_BYTES:
+        if 0 < self.state().size <= _ALL_AT_ONCE_BYTES:
             self._fetch(0, taken_bytes=0)
 
     def close(self) -> None:
@@ -97,20 +109,19 @@ class ReadAhead:
         """At most `length` bytes from `offset` on, fewer only at the end. Raises OSError."""
         self._follow(offset, length)
         indexes = range(offset // PIECE_BYTES, (offset + length - 1) // PIECE_BYTES + 1)
-        status = self.status()
-        version = version_of(status)
-        are_there = [self._is_there(index, version) for index in indexes]
+        state = self.state()
+        are_there = [self._is_there(index, state) for index in indexes]
         if self._streak_bytes < _IN_SEQUENCE_BYTES and not all(are_there):
             return await self.handle.read(offset, length)
         for index, is_there in zip(indexes, are_there, strict=True):
             if not is_there:
                 self._fetch(index, taken_bytes=0)
         wanted = [self._pieces[index] for index in indexes]
-        self._fetch_ahead(indexes.stop, status.size, version)
+        self._fetch_ahead(indexes.stop, state)
         self._drop_what_was_read()
         parts = [await _part(piece, offset, length) for piece in wanted]
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if len(data) < length and offset + len(data) < self.status().size:
+        if len(data) < length and offset + len(data) < self.state().size:
             return await self.handle.read(offset, length)  # it has grown since
         return data
 
@@ -122,28 +133,28 @@ class ReadAhead:
         else:
             self._streak_bytes, self._position, self._ahead = 0, offset + length, 1
 
-    def _is_there(self, index: int, version: Version) -> bool:
+    def _is_there(self, index: int, state: State) -> bool:
         """Whether a piece is here or on its way; one that no longer counts goes."""
         piece = self._pieces.get(index)
         if piece is None:
             return False
-        if piece.error is None and piece.version == version:
+        if piece.error is None and piece.state == state:
             return True
         self._drop(index)
         return False
 
-    def _fetch_ahead(self, index: int, size: int, version: Version) -> None:
+    def _fetch_ahead(self, index: int, state: State) -> None:
         for ahead in range(index, index + self._ahead):
-            if ahead * PIECE_BYTES >= size:
+            if ahead * PIECE_BYTES >= state.size:
                 break
-            if not self._is_there(ahead, version):
+            if not self._is_there(ahead, state):
                 if not self.memory.take(self, PIECE_BYTES):
                     break
                 self._fetch(ahead, taken_bytes=PIECE_BYTES)
         self._ahead = min(2 * self._ahead, _AHEAD_AT_MOST)
 
     def _fetch(self, index: int, *, taken_bytes: int) -> None:
-        piece = self._pieces[index] = _Piece(index * PIECE_BYTES, version_of(self.status()), taken_bytes)
+        piece = self._pieces[index] = _Piece(index * PIECE_BYTES, self.state(), taken_bytes)
         self.nursery.start_soon(self._bring, piece)
 
     async def _bring(self, piece: _Piece) -> None:

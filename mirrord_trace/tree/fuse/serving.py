@@ -150,14 +150,17 @@ class Serving:
         """The inode number that tasks see. The root has its own, though the kernel names it by another."""
         return inode.ino if inode is self.inodes.root and inode.ino > 0 else inode.number
 
-    def learn(self, parent: Inode, name: bytes, status: Status) -> None:
-        """Takes in the status of what was just opened, made or changed."""
-        self.known.put(parent.path(), name, Fact(status, 0, None, self.known.clock()))
-
-    def learn_of(self, inode: Inode, status: Status) -> None:
-        """The same, wherever the inode was met last."""
+    def learn(self, inode: Inode, status: Status, asked_s: float) -> None:
+        """Takes in the status of an inode, which was asked for at `asked_s`, where it was met last."""
         for parent, name in inode.names[-1:]:
-            self.learn(parent, name, status)
+            self.known.put(parent.path(), name, Fact(status, 0, None, asked_s))
+
+    def replace(self, inode: Inode, status: Status, asked_s: float) -> None:
+        """Takes in the status of an inode that we have changed ourselves."""
+        for parent, name in inode.names[:-1]:
+            self.known.forget_status(parent.path() + b"/" + name)
+        for parent, name in inode.names[-1:]:
+            self.known.replace(parent.path(), name, status, asked_s)
 
     def forget(self, inode: Inode) -> None:
         """The file was changed: its status does not count any more, under whatever name."""

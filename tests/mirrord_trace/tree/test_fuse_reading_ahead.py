@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from mirrord_trace.remote_files import RemoteHandle, Status
-from mirrord_trace.tree.fuse.reading import PIECE_BYTES, Memory, ReadAhead
+from mirrord_trace.tree.fuse.reading import PIECE_BYTES, Memory, ReadAhead, State
+from mirrord_trace.tree.known import version_of
 from tests.mirrord_agent.support import in_trio
 from tests.mirrord_trace.tree.test_known import FILE
 
@@ -53,7 +54,9 @@ def reading(nursery: trio.Nursery, size: int, memory: Memory | None = None) -> R
     handle.may_answer.set()
     status = attrs.evolve(FILE, size=size)
     made = Reading(handle, status, cast(ReadAhead, None))
-    made.ahead = ReadAhead(cast(RemoteHandle, handle), nursery, memory or Memory(), lambda: made.status)
+    made.ahead = ReadAhead(
+        cast(RemoteHandle, handle), nursery, memory or Memory(), lambda: State(version_of(made.status), 0)
+    )
     return made
 
 

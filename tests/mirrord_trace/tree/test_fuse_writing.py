@@ -1,11 +1,13 @@
 """What programs can do to files that they may write, through a real mount: it happens in the pod, at once."""
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
@@ -14,6 +16,8 @@ from mirrord_trace.tree.base import LIFETIME_S
 from tests.mirrord_trace.tree.mounted import Mounted, on_mount
 
 MIB = 1 << 20
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def errno_of(action: object, *arguments: object) -> int:
@@ -332,3 +336,59 @@ async def test_a_directory_is_filled_and_emptied(mount: Mounted) -> None:
     await mount.do(make)
     assert os.listdir(mount.pod) == []
     assert len(mount.tree.serving.inodes) < 400
+
+
+@on_mount()
+async def test_whoever_has_the_lock_sees_what_the_last_one_wrote(mount: Mounted) -> None:
+    (mount.pod / "counter").touch()
+    (mount.pod / "long").write_bytes(bytes(200_000))
+
+    def count(_: int) -> None:
+        with open(mount.root / "counter", "r+") as file, open(mount.root / "long", "rb") as long:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            value = int(file.read() or 0)
+            assert long.read(1) == b"%c" % (value % 256)
+            file.seek(0)
+            file.write(str(value + 1))
+            file.flush()
+            with open(mount.root / "long", "r+b") as same:
+                same.write(b"%c" % ((value + 1) % 256))
+
+    def count_together() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(count, range(300)))
+
+    await mount.do(count_together)
+    assert (mount.pod / "counter").read_text() == "300"
+
+
+@on_mount(["agent"])
+async def test_names_are_exchanged(mount: Mounted) -> None:
+    (mount.pod / "a").write_text("a")
+    (mount.pod / "b").mkdir()
+    (mount.pod / "b/inside").write_text("inside")
+
+    def check() -> None:
+        assert (mount.root / "a").read_text() == "a"
+        assert (mount.root / "b/inside").read_text() == "inside"
+        for _ in range(3):
+            assert _libc.renameat2(-1, bytes(mount.root / "a"), -1, bytes(mount.root / "b"), RENAME_EXCHANGE) == 0
+            names = ("a", "b") if (mount.pod / "a").is_dir() else ("b", "a")
+            assert (mount.root / names[0] / "inside").read_text() == "inside"
+            assert (mount.root / names[1]).read_text() == "a"
+        assert _libc.renameat2(-1, bytes(mount.root / "a"), -1, bytes(mount.root / "b"), RENAME_NOREPLACE) == -1
+        assert ctypes.get_errno() == errno.EEXIST
+
+    await mount.do(check)
+
+
+@on_mount()
+async def test_a_working_directory_that_is_removed(mount: Mounted) -> None:
+    assert await mount.shell(
+        "mkdir gone; cd gone; rmdir ../gone; stat -c %h .; touch x; ls; pwd -P; mkdir ../gone; stat -c %h .;"
+        "touch ../gone/y && ls ../gone"
+    ) == (
+        "0\ntouch: cannot touch 'x': No such file or directory\n"
+        "pwd: error retrieving current directory: getcwd: cannot access parent directories: No such file or directory\n"
+        "0\ny\n"
+    )

@@ -2,6 +2,7 @@
 
 import stat
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,21 @@ def test_what_is_below_a_directory_moves_with_it() -> None:
     assert (a.path(), file.path()) == (b"/z", b"/z/b/file")
     assert list(replaced.paths()) == []
     assert told(inodes, inodes.root, b"z", status_of(10, mode=DIRECTORY)) is a
+
+
+def test_a_number_that_is_used_again() -> None:
+    inodes = Inodes()
+    old = told(inodes, inodes.root, b"old", status_of(10))
+    inodes.part(inodes.root, b"old")
+    inodes.bury(old, status_of(10))
+    new = told(inodes, inodes.root, b"new", status_of(10))
+    assert new is not old
+    assert new.number != old.number
+    assert told(inodes, inodes.root, b"link", status_of(10)) is new
+    linked = told(inodes, inodes.root, b"linked", status_of(11))
+    inodes.part(inodes.root, b"linked")
+    inodes.bury(linked, attrs.evolve(status_of(11), nlink=2))
+    assert told(inodes, inodes.root, b"other", status_of(11)) is linked, "it has another name that nobody has met"
 
 
 def test_a_name_that_means_another_file() -> None:
