@@ -45,6 +45,7 @@ from mirrord_trace.supervisor.workspace import workspace
 from mirrord_trace.targets import parse_target
 from mirrord_trace.targets.base import AgentLink
 from mirrord_trace.tree.base import Tree
+from mirrord_trace.tree.choice import check as check_tree
 from mirrord_trace.tree.choice import open_tree
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -66,6 +67,9 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
         abi = native_abi()
     except LookupError as error:
         raise Failure(str(error.args[0])) from error
+    files = configuration.files
+    if not files.is_local_only:
+        check_tree(files.tree, may_write=files.may_write_remotely)  # before a target is disturbed
     inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     make_delivery = choice.choose(configuration.delivery, abi, reporter.explain)

@@ -139,6 +139,16 @@ class FilesConfiguration:
     tree: TreeKind = "auto"
     """As what the target's files appear on this machine: a FUSE mount, or copies of what is read."""
 
+    @property
+    def is_local_only(self) -> bool:
+        """Whether every file is this machine's."""
+        return self.mode == "local"
+
+    @property
+    def may_write_remotely(self) -> bool:
+        """Whether there may be files that are written at the target."""
+        return self.mode == "write" or (not self.is_local_only and bool(self.read_write))
+
 
 @attrs.frozen(kw_only=True)
 class RunConfiguration:
