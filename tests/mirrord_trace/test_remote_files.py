@@ -213,6 +213,47 @@ async def test_files_of_proc_have_no_size_and_are_read_all_the_same() -> None:
         await expect_errno(errno.EFBIG, lambda: files.read_whole(b"/proc/%d/environ" % os.getpid(), 3))
 
 
+@in_trio
+async def test_room_for_answers_is_given_back_whatever_is_read(path: bytes) -> None:
+    write(path + b"/file", bytes(MAX_PIECE))
+    write(path + b"/empty")
+    async with remote_files() as files:
+        for name in (b"/proc/self/status", path + b"/empty", path + b"/file", path):
+            handle = await files.open(name.replace(b"self", b"%d" % os.getpid()), RDONLY)
+            for _ in range(100):
+                with suppress(IsADirectoryError):
+                    await handle.read(0, MAX_PIECE)
+            handle.close()
+        for _ in range(100):
+            await files.look(path + b"/file", follow=True, content_limit=1 << 30)
+            await entries(files, path)
+
+
+@in_trio
+async def test_what_waits_for_room_when_its_file_is_closed_is_still_of_that_file(path: bytes) -> None:
+    """Otherwise it would be of the next one that gets the number."""
+    for number in range(60):
+        write(path + b"/%d" % number, b"%02d" % number * (MAX_PIECE // 2))
+    async with remote_files() as files:
+
+        async def check(number: int) -> None:
+            handle = await files.open(path + b"/%d" % number, RDONLY)
+            async with trio.open_nursery() as nursery:
+
+                async def read() -> None:
+                    assert await handle.read(0, MAX_PIECE) == b"%02d" % number * (MAX_PIECE // 2)
+
+                for _ in range(4):
+                    nursery.start_soon(read)
+                for _ in range(2):  # tasks come in any order; after this each has had its turn
+                    await trio.lowlevel.checkpoint()
+                handle.close()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(60):
+                nursery.start_soon(check, number)
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "number"),
     [

@@ -86,11 +86,10 @@ class FileService:
         self._root = Root.open(target)
         self._workers = Workers("files", _MOST_WORKERS, rights.take)
         self._patient = Workers("patient files", _MOST_PATIENT_WORKERS, rights.take)
+        self._rooms = {self._workers: Room(_ANSWER_BYTES), self._patient: Room(_PATIENT_ANSWER_BYTES)}
         self._under_way: dict[int, _UnderWay] = {}
         self._held: dict[int, OpenedFile | Listing] = {}
         self._most_held = min(MOST_HANDLES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        self._room = Room(_ANSWER_BYTES)
-        self._patient_room = Room(_PATIENT_ANSWER_BYTES)
         self._answers: deque[tuple[_UnderWay, _DataAnswer]] = deque()
         """What has data and waits for the link."""
         self._deliverer = trio.lowlevel.ParkingLot()
@@ -171,17 +170,15 @@ class FileService:
     # What is asked for.
 
     def _with_path(self, under_way: _UnderWay, request: PathRequest) -> None:
-        self._on_root(under_way, partial(operations.perform, self._root, request), self._answer)
+        self._submit(under_way, partial(operations.perform, self._root, request), self._answer)
 
     def _look(self, under_way: _UnderWay, request: ask.Look) -> None:
         look = partial(walking.look, self._root, self._uid, request)
-        room = min(request.content_limit, walking.MAX_CONTENT)
-        self._when_room(under_way, self._room, room, partial(self._on_root, under_way, look, self._answer_data))
+        self._submit(under_way, look, self._answer_data, room=min(request.content_limit, walking.MAX_CONTENT))
 
     def _open(self, under_way: _UnderWay, request: ask.OpenFile) -> None:
-        if self._is_full(under_way):
-            return
-        self._on_root(under_way, partial(handles.open_file, self._root, request), self._opened)
+        if not self._is_full(under_way):
+            self._submit(under_way, partial(handles.open_file, self._root, request), self._opened)
 
     def _is_full(self, under_way: _UnderWay) -> bool:
         """Whether no more may be opened; then the client is told."""
@@ -206,11 +203,9 @@ class FileService:
             self._forget(under_way)
 
     def _list(self, under_way: _UnderWay, request: ask.ListDirectory) -> None:
-        if self._is_full(under_way):
-            return
-        begin = partial(begin_listing, self._root, request)
-        start = partial(self._on_root, under_way, begin, self._list_begun)
-        self._when_room(under_way, self._room, MOST_BYTES, start)
+        if not self._is_full(under_way):
+            begin = partial(begin_listing, self._root, request)
+            self._submit(under_way, begin, self._list_begun, room=MOST_BYTES)
 
     def _list_begun(self, under_way: _UnderWay, begun: tuple[Listing, ask.Listed]) -> None:
         open_listing, listed = begun
@@ -228,8 +223,7 @@ class FileService:
         open_listing.in_use = True
         go_on = partial(open_listing.next_piece, request)
         finish = partial(self._list_went_on, open_listing)
-        start = partial(self._submit, under_way, self._workers, open_listing, go_on, finish)
-        self._when_room(under_way, self._room, MOST_BYTES, start)
+        self._submit(under_way, go_on, finish, held=open_listing, room=MOST_BYTES)
 
     def _list_went_on(self, open_listing: Listing, under_way: _UnderWay, listed: ask.Listed) -> None:
         open_listing.in_use = False
@@ -259,9 +253,7 @@ class FileService:
             return
         if file.seekable:
             read = partial(handles.perform, file, request)
-            start = partial(self._submit, under_way, self._workers_for(file), file, read, self._answer_data)
-            room = self._room if file.is_stored else self._patient_room
-            self._when_room(under_way, room, request.length, start)
+            self._submit(under_way, read, self._answer_data, held=file, room=request.length)
         else:
             # It may wait for ever, and takes no room meanwhile.
             length = min(request.length, _STREAM_READ_BYTES)
@@ -283,11 +275,7 @@ class FileService:
     def _with_handle(self, under_way: _UnderWay, request: HandleRequest) -> None:
         file = self._file(under_way, request.handle)
         if file is not None:
-            run = partial(handles.perform, file, request)
-            self._submit(under_way, self._workers_for(file), file, run, self._answer)
-
-    def _workers_for(self, file: OpenedFile) -> Workers:
-        return self._workers if file.is_stored else self._patient
+            self._submit(under_way, partial(handles.perform, file, request), self._answer, held=file)
 
     def _file(self, under_way: _UnderWay, handle: int) -> OpenedFile | None:
         file = self._held.get(handle)
@@ -298,34 +286,38 @@ class FileService:
 
     # How it is done.
 
-    def _when_room(self, under_way: _UnderWay, room: Room, amount: int, start: Callable[[], None]) -> None:
-        """Starts something as soon as there is room for an answer of so many bytes."""
-
-        def started() -> None:
-            under_way.leave_room = partial(room.give_back, amount)
-            if under_way.wanted:
-                start()
-            else:
-                self._forget(under_way)
-
-        self._room.take(amount, started)
-
-    def _on_root(self, under_way: _UnderWay, run: Callable[[], object], finish: Callable[..., None]) -> None:
-        self._submit(under_way, self._workers, self._root, run, finish)
-
     def _submit(
         self,
         under_way: _UnderWay,
-        workers: Workers,
-        held: Held,
         run: Callable[[], object],
         finish: Callable[..., None],
+        *,
+        held: Held | None = None,
+        room: int = 0,
     ) -> None:
-        """Has a worker do something with what is held meanwhile; `finish` gets the outcome."""
-        held.hold()
-        job = Job(run, partial(self._done, under_way, finish), held.release)
-        under_way.cancel = job.cancel
-        workers.submit(job)
+        """Has a worker do something with what is held, from now on, when there is room for `room` bytes of its answer.
+
+        `finish` gets the outcome.
+        """
+        workers = self._patient if isinstance(held, OpenedFile) and not held.is_stored else self._workers
+        used = held or self._root
+        used.hold()
+
+        def start() -> None:
+            if room:
+                under_way.leave_room = partial(self._rooms[workers].give_back, room)
+            if under_way.wanted:
+                job = Job(run, partial(self._done, under_way, finish), used.release)
+                under_way.cancel = job.cancel
+                workers.submit(job)
+            else:
+                self._release(used)
+                self._forget(under_way)
+
+        if room:
+            self._rooms[workers].take(room, start)
+        else:
+            start()
 
     def _in_task(
         self,
