@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import places
-from tests.conformance.file_worlds import TREES, ChangingWorld, FileWorld, files_pod
+from tests.conformance.file_worlds import ChangingWorld, FileWorld, files_pod
 from tests.conformance.harness import DELIVERIES, NATIVE, Outcome, World, become_subreaper
 from tests.conformance.pods import ConformancePod
 
@@ -86,14 +86,14 @@ def native_remains() -> dict[tuple[str, ...], str]:
     return {}
 
 
-@pytest.fixture(params=[NATIVE, *(f"{delivery}-{tree}" for tree in TREES for delivery in DELIVERIES)])
+@pytest.fixture(params=[NATIVE, *(f"{delivery}-fuse" for delivery in DELIVERIES), "notify-copy"])
 def reading(
     request: pytest.FixtureRequest,
     pod_with_files: ConformancePod,
     outside: ConformancePod,
     native_outcomes: dict[tuple[object, ...], Outcome],
 ) -> FileWorld:
-    """Inside the pod with the files, then outside with each delivery and each tree."""
+    """Inside the pod with the files, then outside with each delivery, and with each tree."""
     delivery, _, tree = request.param.partition("-")
     return FileWorld(delivery, pod_with_files, outside, native_outcomes, tree)
 

@@ -1,8 +1,8 @@
 """What a pod of the file tests has in /srv, made from within; and what is there after a program has changed it.
 
-`make`: the tree under /srv/data, volumes on /srv/volume and /opt/volume, mounted as a kubelet would; says "ready" and
-stays. `reset DIRECTORY`: an empty directory in the place of whatever is there. `snapshot DIRECTORY`: all that is there,
-one line for each entry. Standard library only: it runs in the pod, as a script.
+`make`: the tree under /srv/data, what cannot be copied in /srv/exact, volumes on /srv/volume and /opt/volume, mounted
+as a kubelet would; says "ready" and stays. `reset DIRECTORY`: an empty directory in the place of whatever is there.
+`snapshot DIRECTORY`: all that is there, one line for each entry. Standard library only: it runs in the pod as a script.
 
 Everything is the same each time that it is made, and every modification time is set, so that programs may print them.
 """
@@ -26,12 +26,13 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path("/srv/data")
+EXACT = Path("/srv/exact")
 VOLUMES = (Path("/srv/volume"), Path("/opt/volume"))
 BIG_SIZE = 5 * 1024 * 1024 + 123
 MANY = 3000
 LARGE_SIZE = 10 * 1024**3
-LONGEST_PATH = 4095
-"""PATH_MAX without the terminating NUL."""
+LONGEST_PATH = 4040
+"""Under the tool the path of the tree comes before it, and all of it may have 4095 bytes (PATH_MAX)."""
 FIRST_TIME_NS = 1_600_000_000_123_456_789
 
 
@@ -80,7 +81,7 @@ def make_plain() -> None:
 
 
 def make_links() -> None:
-    """Symbolic links of every kind, and hard links."""
+    """Symbolic links of every kind."""
     link("links/relative", "../a/small.txt")
     link("links/absolute", "/srv/data/a/small.txt")
     link("links/directory", "../a")
@@ -108,13 +109,11 @@ def make_links() -> None:
     place("cycles/one/file", b"in a cycle\n")
     for path, target in (("one/up", ".."), ("two", "one"), ("file", "one/up/two/file"), ("gone", "x")):
         link(f"cycles/{path}", target)
-    os.link(place("links/hard-1", b"hard\n"), ROOT / "links/hard-2")
-    os.link(ROOT / "links/hard-1", ROOT / "a/hard-3")
 
 
 def make_special() -> None:
-    """Modes, owners, times, attributes, and what is no file."""
-    for name, mode in (("none", 0), ("set-id", 0o6755), ("only-execute", 0o711), ("read-only", 0o444), ("all", 0o777)):
+    """Modes, owners, times, and what is no file."""
+    for name, mode in (("none", 0), ("only-execute", 0o711), ("read-only", 0o444), ("all", 0o777)):
         place(f"modes/{name}", name.encode(), mode)
     for name, mode in (("sticky", 0o1777), ("set-group", 0o2775), ("private", 0o700), ("unsearchable", 0o600)):
         place(f"modes/{name}-directory/inside", b"inside\n")
@@ -134,17 +133,32 @@ def make_special() -> None:
     (ROOT / "special").mkdir()
     os.mkfifo(ROOT / "special/fifo", 0o640)
     os.mkfifo(ROOT / "special/other-fifo")
-    os.mknod(ROOT / "special/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    os.mknod(ROOT / "special/disk", stat.S_IFBLK | 0o600, os.makedev(259, 70000))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(ROOT / "special/socket"))
-    place("attributes/some", b"has some\n")
-    os.setxattr(ROOT / "attributes/some", "user.colour", b"green")
-    os.setxattr(ROOT / "attributes/some", "user.empty", b"")
-    os.setxattr(ROOT / "attributes/some", "user.big", content(3000, b"attribute"))
-    os.setxattr(ROOT / "attributes/some", "trusted.ours", b"\0\1\2")
-    os.setxattr(ROOT / "attributes", "user.directory", b"yes")
-    place("attributes/none", b"has none\n")
+
+
+def make_exact() -> None:
+    """What cannot be shown in a copy: set-ID bits, devices, hard links, attributes, files without end."""
+    place(str(EXACT / "set-id"), b"set-id", 0o6755)
+    os.mknod(EXACT / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(EXACT / "disk", stat.S_IFBLK | 0o600, os.makedev(259, 70000))
+    (EXACT / "below").mkdir()
+    os.link(place(str(EXACT / "hard-1"), b"hard\n"), EXACT / "hard-2")
+    os.link(EXACT / "hard-1", EXACT / "below/hard-3")
+    place(str(EXACT / "attributes"), b"has some\n")
+    os.setxattr(EXACT / "attributes", "user.colour", b"green")
+    os.setxattr(EXACT / "attributes", "user.empty", b"")
+    os.setxattr(EXACT / "attributes", "user.big", content(3000, b"attribute"))
+    os.setxattr(EXACT / "attributes", "trusted.ours", b"\0\1\2")
+    os.setxattr(EXACT / "below", "user.directory", b"yes")
+    with place(str(EXACT / "large"), b"begin").open("r+b") as file:
+        file.truncate(LARGE_SIZE)
+        file.seek(LARGE_SIZE // 2)
+        file.write(b"middle")
+        file.seek(-3, os.SEEK_END)
+        file.write(b"end")
+    for name in ("set-id", "null", "disk", "hard-1", "attributes", "below"):
+        os.utime(EXACT / name, ns=(FIRST_TIME_NS, FIRST_TIME_NS))
 
 
 def make_names() -> None:
@@ -162,7 +176,7 @@ def make_names() -> None:
     place(b"names/" + b"x" * 255, b"255\n")
     place(b"names/" + b"\xe9" * 255, b"255 bytes that are not UTF-8\n")
     place(b"names/ \xff directory/inside", b"inside\n")
-    # A path of 4095 bytes below ROOT, as long as the kernel takes.
+    # A path below ROOT as long as it may be.
     inside = ROOT / "longest"
     left = LONGEST_PATH - len(os.fsencode(inside))
     while left:
@@ -251,14 +265,7 @@ def make() -> None:
     make_programs()
     make_volumes()
     set_times()
-    # Larger than anyone would fetch, and not in ROOT, which programs read whole.
-    large = place("/srv/large/file", b"begin")
-    with large.open("r+b") as file:
-        file.truncate(LARGE_SIZE)
-        file.seek(LARGE_SIZE // 2)
-        file.write(b"middle")
-        file.seek(-3, os.SEEK_END)
-        file.write(b"end")
+    make_exact()
 
 
 def start_ordinary_process() -> None:

@@ -7,8 +7,12 @@ get an empty directory each, and what they leave there is compared, too, as the 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from tests.conformance.pods import ConformancePod
 
 TREE_PROGRAM = Path(__file__).with_name("file_tree.py")
 DATA = "/srv/data"
+EXACT = "/srv/exact"
 CHANGES = "/srv/changes"
 TREES = ("fuse", "copy")
 """`--fs-tree` of the tool takes these names."""
@@ -27,7 +32,8 @@ IN_POD = {
     # So that /srv and /opt are file systems of the pod's own.
     "/srv/README": b"Only in the pod.\n",
     "/opt/README": b"Only in the pod.\n",
-    "/pod-only/file": b"beside all that this machine has\n",
+    "/pod-only/one": b"first\n",
+    "/pod-only/two": b"second\n",
 }
 
 
@@ -37,7 +43,7 @@ def tree_command(*arguments: str) -> list[str]:
 
 def files_pod() -> ConformancePod:
     """A pod with the tree of `file_tree`."""
-    assert not any(map(os.path.lexists, (DATA, CHANGES, "/srv/volume", "/srv/large", "/opt/volume", "/pod-only"))), (
+    assert not any(map(os.path.lexists, (DATA, CHANGES, "/srv/volume", EXACT, "/opt/volume", "/pod-only"))), (
         "what only the pod may have is here: move it away"
     )
     environment = {"POD_NAME": "files-0", "PATH": os.environ.get("PATH", os.defpath)}
@@ -51,9 +57,21 @@ def in_pod(pod: ConformancePod, *command: str) -> str:
     return done.stdout.decode(errors="backslashreplace")
 
 
-def left_over() -> list[str]:
-    """Mounts that the tool has left behind."""
-    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "mirrord-trace" in line]
+def left_over() -> list[Path]:
+    """Workspaces, which are where the tool mounts, without a supervisor: it would hold their lock."""
+    found = []
+    for path in Path(os.path.realpath(tempfile.gettempdir())).glob("mirrord-trace-????????????"):
+        with contextlib.suppress(FileNotFoundError):
+            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Of another mode is one that is just being made.
+                found += [path] * (stat.S_IMODE(os.fstat(directory).st_mode) == 0o711 and path.exists())
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(directory)
+    return found
 
 
 @attrs.define

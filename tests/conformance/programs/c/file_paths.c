@@ -84,11 +84,11 @@ int main(int argc, char **argv) {
         "links/parent", "links/parent/parent", "links/parent/links/parent/links/relative", "links/dangling",
         "links/dangling/", "links/dangling/x", "links/dangling-absolute", "links/through-file", "links/self",
         "links/self/", "links/self/x", "links/loop-1", "links/long", "links/forty/4", "links/forty/5",
-        "links/forty/44", "links/volume", "links/odd-name", "links/hard-1", "links/hard-2", "a/hard-3", "modes/none",
-        "modes/set-id", "modes/private-directory/inside", "modes/unsearchable-directory/inside", "special/fifo",
-        "special/null", "special/disk", "special/socket", "special/socket/x", "names/with space", "names/...",
+        "links/forty/44", "links/volume", "links/odd-name", "modes/none",
+        "modes/private-directory/inside", "modes/unsearchable-directory/inside", "special/fifo",
+        "special/socket", "special/socket/x", "names/with space", "names/...",
         "names/-dash", "../../../../../../srv/data/a/small.txt", "../volume/key", "../volume/..data/key",
-        "../volume/..", "../volume/../data/a/small.txt", "../../pod-only/file",
+        "../volume/..", "../volume/../data/a/small.txt", "../../pod-only/one",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) below(names[i]);
     look("/srv");

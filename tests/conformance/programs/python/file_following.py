@@ -39,18 +39,14 @@ FOLLOWED = {
     "new": lambda: text("new"),
     "link": lambda: text("key"),
     "target": lambda: os.readlink("..data"),
-    "listing": lambda: " ".join(sorted(os.listdir(directory))),
+    "listing": lambda: " ".join(sorted(os.listdir("."))),
+    "entries": lambda: " ".join(sorted(os.listdir(directory))),
     "exists": lambda: str(os.path.exists("file")),
     "log": appended,
     "mode": lambda: f"{os.stat('log').st_mode:o}",
 }
-for name in FOLLOWED:
-    if name != "log":
-        try:
-            print(name, FOLLOWED[name](), flush=True)
-        except OSError as error:
-            print(name, type(error).__name__, flush=True)
-print("log", appended(), flush=True)
+for name, follow in FOLLOWED.items():
+    print(name, follow(), flush=True)
 for line in sys.stdin:
     name, _, wanted = line.strip().partition(" ")
     print(name, until(FOLLOWED[name], wanted), flush=True)

@@ -96,7 +96,7 @@ def paths() -> None:
             attempt(path.stat) != 0,
         )
         print("  ", os.readlink(path), described(attempt(os.stat, path)), described(os.lstat(path)))
-    print("cwd", Path.cwd(), os.path.samefile("links/hard-1", "a/hard-3"), os.path.samefile("a", "links/directory"))
+    print("cwd", Path.cwd(), os.path.samefile("a/odd", "a/page"), os.path.samefile("a", "links/directory"))
     print(attempt(Path("a/nothing").read_text), attempt(Path("a/small.txt/x").read_text), attempt(Path("a").read_text))
     for name in ("modes/none", "modes/only-execute", "a", "nothing", "links/dangling"):
         print(name, [os.access(name, mode) for mode in (os.F_OK, os.R_OK, os.X_OK)])
@@ -144,11 +144,6 @@ def copies() -> None:
         shutil.copytree("text", copied)
         print("copytree", len(list(copied.rglob("*"))), filecmp.dircmp(copied, "text").diff_files)
         print([described(os.stat(copied / name)) for name in (".", "3/3.txt")])
-        shutil.copy2("attributes/some", copied)
-        print(
-            "attributes",
-            {name: summary(os.getxattr(copied / "some", name)) for name in sorted(os.listxattr(copied / "some"))},
-        )
         shutil.copyfile("a/big.bin", copied / "big")
         print("copyfile", filecmp.cmp(copied / "big", "a/big.bin", shallow=False))
 

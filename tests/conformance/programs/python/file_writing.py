@@ -67,7 +67,7 @@ def trees() -> None:
     print("# trees")
     shutil.copytree("/srv/data/text", "text")
     shutil.copytree("/srv/data/links", "links", symlinks=True)
-    shutil.copy2("/srv/data/attributes/some", "some")
+    shutil.copy2("/srv/exact/attributes", "some")
     print(sorted(os.listxattr("some")), os.readlink("links/absolute"), len(list(Path("text").rglob("*"))))
     shutil.move("text/1", "moved")
     shutil.rmtree("text/2")

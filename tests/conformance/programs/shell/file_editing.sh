@@ -25,10 +25,11 @@ run touch -d '2001-02-03 04:05:06.789' old
 run touch -r old as-old
 run stat -c '%n %y' old as-old
 run cp $data/a/odd odd
-run cp -a $data/modes $data/owners $data/cycles $data/attributes $data/special .
+run cp -a $data/modes $data/owners $data/cycles $data/special /srv/exact/below /srv/exact/attributes .
+mv below/* .
 run cp --reflink=auto odd odd-2
 run mv odd-2 moved
-run mv moved attributes/
+run mv moved below/
 run mv -T cycles/one cycles/three
 run mv -n old as-old
 run ln -s file link
@@ -45,14 +46,13 @@ run rm -f nothing
 run install -D -m 640 $data/a/small.txt installed/here/small.txt
 run truncate -s 12345 truncated
 run truncate -s -45 truncated
-run chmod -R u+x,go-rwx attributes
+run chmod -R u+x,go-rwx below
 run chmod u-x,a=r file
 run chown 12:34 here
 run chown -h 56:78 link
 run dd if=$data/a/odd of=odd bs=1000 seek=3 count=2 conv=notrunc status=none
 run sha256sum odd
 run mkfifo fifo
-(echo through a pipe > fifo &) ; cat fifo
 mktemp -u x-XXXX > /dev/null && temporary=$(mktemp ./x-XXXXXX) && rm "$temporary" && echo made and removed
 run shred -u -n 1 copy-of-lines
 run test -e copy-of-lines

@@ -20,7 +20,7 @@ run tail -n 2 text/3/38.txt
 piped 'tail -c 1000 a/big.bin | sha256sum'
 piped 'tac text/1/11.txt | md5sum'
 run wc a/small.txt a/big.bin text/2/12.txt
-run sha256sum a/* links/hard-1 modes/none
+run sha256sum a/* modes/none
 run md5sum text/*/1?.txt
 run cksum a/odd
 run dd if=a/big.bin bs=1000 skip=4000 count=3 of="$work/part" status=none
@@ -28,10 +28,10 @@ run cmp -n 3000 "$work/part" a/big.bin 0 4000000
 run cmp a/page a/odd
 run diff -r text repository
 run diff text/1/1.txt text/1/6.txt
-run grep -r "line 7 of text 1[0-4]" .
-run grep -rlZ needle text
+piped 'grep -r "line 7 of text 1[0-4]" a links text repository script | sort'
+piped 'grep -rlZ needle text | sort -z | tr "\\0" " "'
 run grep -c needl text/0/0.txt text/1/6.txt text/2/37.txt
-run grep -rn --include='*2.txt' 'line 3 ' text
+piped 'grep -rn --include="*2.txt" "line 3 " text | sort'
 run sed -n '2p;$p' text/4/4.txt
 run awk '{ sum += $1 } END { print sum, NR }' text/0/10.txt text/0/15.txt
 run sort -rn -o "$work/sorted" text/0/35.txt
@@ -39,25 +39,27 @@ run head -n 3 "$work/sorted"
 run comm -12 text/1/1.txt text/1/1.txt
 run zcat a/compressed.gz -f a/small.txt
 piped 'gzip -dc a/compressed.gz | uniq -c'
-run stat -c '%n %F %a %u:%g %s %h %Y %t:%T' a/small.txt links/relative special/* modes/* owners/* times/*
-run stat -L -c '%n %F %s' links/relative links/root links/dangling
+run stat -c '%n %F %a %u:%g %s %h %Y' a/small.txt links/relative special/* modes/none modes/only* owners/someone times/*
+run stat -c '%n %F %a %u:%g %h %Y' modes/* owners/*
+run stat -L -c '%n %F' links/relative links/root links/dangling
 piped "$visible -printf '%p %y %m %U:%G %n %T@ %l %Y\n' | sort | sha256sum"
 piped "$visible -type f -printf '%p %s\n' | sort | sha256sum"
 piped "$visible -type f -size +1000k -print | sort"
-piped "$visible -samefile a/hard-3 -print | sort"
+piped "$visible -samefile a/odd -print | sort"
 piped 'find . -maxdepth 2 ! -type d ! -type f ! -type l | sort'
-piped 'find -L cycles -printf "%p %y\n" | sort'
+piped '{ find -L cycles -printf "%p %y\n" 2>&1; } | sort'
 piped 'find text -newer text/2/12.txt -type f | sort | wc -l'
-piped 'find a modes -perm /6000 -o -empty | sort'
-piped 'find text -name "*9.txt" -exec tail -qn 1 {} +'
+piped 'find a modes -perm /7000 -o -empty | sort'
+piped 'find text -name "*9.txt" -exec tail -qn 1 {} + | sort'
 piped 'find text -name "3?.txt" -execdir pwd \; | sort -u'
 piped 'find text -type f -print0 | xargs -0 -P4 -n5 sha256sum | sort | sha256sum'
 piped 'find . -path "*/d*" -name "d*" | awk "{ if (length > longest) longest = length } END { print longest }"'
-piped 'ls -lanR --time-style=full-iso a links special modes names owners | grep -v ^total'
+# The size of a directory is the affair of its file system.
+piped 'ls -lanR --time-style=full-iso a links special modes names owners | sed -E "/^total/d; s/  +/ /g; s/^(d[^ ]*( [0-9]+){3}) [0-9]+/\\1/"'
 run ls -F cycles special links/directory/ nothing links/dangling
 run ls -b names
 piped 'ls many | wc -l; ls -U many | sort | sha256sum; ls -f many | wc -l'
-run du -ab a text
+piped 'find a text -type f -print0 | du -b --files0-from=- | sort'
 run readlink links/* a/small.txt
 run readlink -f links/chain-1 links/dangling links/loop-1 links/directory/../a/./b
 run readlink -e links/dangling links/forty/6
@@ -66,8 +68,8 @@ run namei links/chain-3
 piped 'tar --sort=name --exclude=./longest --exclude=./special/socket -cf - . | sha256sum'
 piped 'tar --sort=name -cf - -C links . | tar -tvf - --full-time | sort'
 piped 'tar -cf - text | tar -xf - -C "$work" && diff -r text "$work/text"'
-run cp -a modes owners attributes cycles "$work"
-piped 'cd "$work" && find modes owners attributes cycles -printf "%p %y %m %U:%G %s %T@ %l\n" | sort; cd "$root"'
+run cp -a modes owners cycles "$work"
+piped 'cd "$work" && find modes owners cycles -printf "%p %y %m %U:%G %n %T@ %l\n" | sort; cd "$root"'
 run cp -L links/chain-1 links/above-the-root "$work"
 run cp --sparse=always a/holes "$work/holes"
 run cmp a/holes "$work/holes"
@@ -84,8 +86,7 @@ run git clone -q --no-hardlinks "$root/repository" "$work/clone"
 piped 'ls "$work/clone"; git -C "$work/clone" rev-parse HEAD'
 run sqlite3 -readonly app.db 'SELECT count(*), sum(price), min(name) FROM item' 'PRAGMA integrity_check'
 run sqlite3 -readonly "$root/app.db" "SELECT id FROM item WHERE name LIKE 'item 99%' ORDER BY price DESC LIMIT 5"
-run test -d links/directory -a -L links/directory -a -p special/fifo -a -S special/socket -a -c special/null
+run test -d links/directory -a -L links/directory -a -p special/fifo -a -S special/socket
 run test -s a/empty
 run test text/1/1.txt -nt text/1/6.txt
-run test links/hard-1 -ef a/hard-3
 run test a/small.txt -ef links/above-the-root
