@@ -31,6 +31,8 @@ class Need(enum.Enum):
     """To open the directory that it leads to, or to go there."""
     CHANGE = enum.auto()
     """To change it, make it or write to it: what leads there must be known, no more."""
+    OUTPUT = enum.auto()
+    """To open it for writing only: as CHANGE, but the pod's reader gets what is written to a FIFO."""
 
 
 class Tree(Protocol):

@@ -79,6 +79,7 @@ class Inodes:
         self._by_number: dict[int, Inode] = {ROOT: self.root}
         self._by_file: dict[tuple[int, int], Inode] = {}
         self._next_apart = _FIRST_APART
+        self._local_pipes: set[tuple[int, int]] = set()
 
     def __getitem__(self, number: int) -> Inode:
         return self._by_number[number]
@@ -133,10 +134,19 @@ class Inodes:
             self.drop_unknown(inode)
         return inode
 
+    def keep_pipe_local(self, status: Status) -> None:
+        """A FIFO was made from here: who opens it meets who opens it here."""
+        self._local_pipes.add((status.device, status.ino))
+
+    def is_local_pipe(self, status: Status) -> bool:
+        """Whether a FIFO was made from here."""
+        return (status.device, status.ino) in self._local_pipes
+
     def bury(self, inode: Inode, last: Status) -> None:
         """A name was taken away from here; `last` is what was known of the file before."""
         if not inode.names and inode.is_file(last) and (stat.S_ISDIR(last.mode) or last.nlink <= 1):
             inode.remains = attrs.evolve(last, nlink=0)
+            self._local_pipes.discard((last.device, last.ino))
 
     def move(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes) -> Inode | None:
         """A name became another (rename(2)): what it means is the same. Returns what the other meant before."""

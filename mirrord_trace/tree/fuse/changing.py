@@ -40,7 +40,10 @@ class Changes:
         """mknod(2)."""
         directory, path = self._place(parent, name)
         asked_s = self.serving.known.clock()
-        return self._made(directory, name, await self.serving.files.make_node(path, mode, rdev), asked_s)
+        status = await self.serving.files.make_node(path, mode, rdev)
+        if stat.S_ISFIFO(mode):
+            self.serving.inodes.keep_pipe_local(status)
+        return self._made(directory, name, status, asked_s)
 
     async def make_link(self, parent: int, name: bytes, target: bytes) -> pyfuse3.EntryAttributes:
         """symlink(2). The target is kept as it is written."""

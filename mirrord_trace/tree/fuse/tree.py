@@ -24,6 +24,7 @@ _GUESSED_FILE_BYTES = 16 << 10
 """A file that may be read next comes along if it is not longer."""
 _GUESSES = 8
 """So many contents may come for nothing before we guess no more."""
+_OPENING = (Need.CONTENT, Need.OUTPUT)
 _LIVE = (b"/proc/", b"/sys/", b"/dev/")
 """Where reading a file may have effects: nothing is guessed there."""
 
@@ -51,11 +52,11 @@ class FuseTree:
         if fact is None:
             return False
         status = fact.status
-        if status is None or need is not Need.CONTENT:
+        if status is None or need not in _OPENING:
             return True
-        if stat.S_ISREG(status.mode):
+        if need is Need.CONTENT and stat.S_ISREG(status.mode):
             return fact.content is not None or not self._may_come_along(fact)
-        return not stat.S_ISFIFO(status.mode)
+        return not self._is_pipe_of_the_pod(fact)
 
     async def ensure(self, path: bytes, need: Need) -> bytes:
         """See `Tree`."""
@@ -66,10 +67,10 @@ class FuseTree:
                 await self._bring(path, need)
             except SessionLost:
                 return self.root + path  # the kernel will be told, by us
-        if need is Need.CONTENT:
+        if need in _OPENING:
             fact = self.serving.known.followed(path.rstrip(b"/"))
-            if fact is not None and fact.status is not None and stat.S_ISFIFO(fact.status.mode):
-                return await self.pipes.alias(path)
+            if fact is not None and self._is_pipe_of_the_pod(fact):
+                return await (self.pipes.alias if need is Need.CONTENT else self.pipes.outlet)(path)
         return self.root + path
 
     async def contained(self, path: bytes) -> bytes:
@@ -123,6 +124,11 @@ class FuseTree:
         if fact is None or fact.status is None or not is_settled(fact.status):
             return False
         return fact.content is not None or self.serving.inodes.pages_of(fact.status) == version_of(fact.status)
+
+    def _is_pipe_of_the_pod(self, fact: Fact) -> bool:
+        """Whether who opens it should meet the pod's processes; one that was made from here is for those here."""
+        status = fact.status
+        return status is not None and stat.S_ISFIFO(status.mode) and not self.serving.inodes.is_local_pipe(status)
 
     def _may_come_along(self, fact: Fact) -> bool:
         status = fact.status

@@ -59,6 +59,9 @@ class ScratchHandle:
 
     async def write(self, offset: int, data: bytes | memoryview) -> int:
         await self.files.asked("write")
+        if not self.seekable:
+            await trio.lowlevel.wait_writable(self.descriptor)
+            return os.write(self.descriptor, data)
         return os.pwrite(self.descriptor, data, offset)
 
     async def status_now(self) -> Status:
@@ -174,14 +177,26 @@ class ScratchFiles:
 
     async def open(self, path: bytes, flags: int, mode: int = 0) -> ScratchHandle:
         await self.asked("open")
-        old = os.umask(0)
-        try:
-            descriptor = os.open(self.here(path), flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
-        finally:
-            os.umask(old)
+        descriptor = await self._opened(path, flags, mode)
         self.count_handles(1)
         status = status_from(os.fstat(descriptor))
         return ScratchHandle(self, descriptor, status, not stat.S_ISFIFO(status.mode))
+
+    async def _opened(self, path: bytes, flags: int, mode: int) -> int:
+        while True:
+            try:
+                return self._open(path, flags, mode)
+            except OSError as error:
+                if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
+                    raise
+                await trio.sleep(0.01)
+
+    def _open(self, path: bytes, flags: int, mode: int) -> int:
+        old = os.umask(0)
+        try:
+            return os.open(self.here(path), flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+        finally:
+            os.umask(old)
 
     async def list(self, path: bytes) -> AsyncIterator[tuple[Entry, ...]]:
         await self.asked("list")
