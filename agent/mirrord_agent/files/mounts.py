@@ -6,6 +6,7 @@ import os
 import re
 import stat
 
+from mirrord_agent import libc
 from mirrord_agent.files.root import Root
 from mirrord_agent.wire.file_records import Mount
 
@@ -28,13 +29,22 @@ def _plain(escaped: bytes) -> bytes:
 
 
 def mounts_from(root: Root, mountinfo: bytes) -> tuple[Mount, ...]:
-    """The mounts that the text of a mountinfo file tells. One that cannot be reached counts as a directory."""
+    """The mounts that the text of a mountinfo file tells. One that cannot be reached counts as a directory.
+
+    No file server is waited for: it may be gone for good.
+    """
     return tuple(Mount(*fields, _is_directory(root, fields[0])) for fields in parse_mountinfo(mountinfo))
 
 
 def _is_directory(root: Root, path: bytes) -> bool:
+    rules = libc.RESOLVE_IN_ROOT | libc.RESOLVE_CACHED  # where something is mounted the kernel knows by heart
     try:
-        with root.found(path) as found:
-            return stat.S_ISDIR(os.fstat(found).st_mode)
+        found = libc.openat2(root.descriptor, path, os.O_PATH | os.O_NOFOLLOW, rules)
     except OSError:
         return True
+    try:
+        return stat.S_ISDIR(libc.type_without_asking(found))
+    except OSError:
+        return True
+    finally:
+        os.close(found)
