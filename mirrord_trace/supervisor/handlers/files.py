@@ -193,18 +193,19 @@ class FileHandlers:
         return None if self.tree is None or path is None else self.tree.pod_path(path)
 
     def _decide(self, call: Call, named: _Named, use: Use) -> tuple[Decision, bool]:
-        """Whose it is for this use, and whether that holds for every use of this path."""
+        """Whose it is for this use, and whether that is this machine's for every use of this path."""
         decision = self.policy.decide(named.whole, writes=use.writes)
-        other = self.policy.decide(named.whole, writes=not use.writes)
-        if decision.place is other.place and decision.path == other.path:
-            return decision, True
-        if decision.place is Place.REMOTE and self._was_written(call, decision.path):
-            return attrs.evolve(decision, place=Place.LOCAL), False
-        if use.writes and decision.place is Place.LOCAL and other.place is Place.REMOTE:
-            if use.is_local_write or _exists(call.tid, decision.path):
-                self._remember_written(decision.path)
-            else:
-                return attrs.evolve(other, place=Place.REMOTE), False
+        match decision.place:
+            case Place.REMOTE if self._was_written(call, decision.path):
+                return attrs.evolve(decision, place=Place.LOCAL), False
+            case Place.LOCAL:
+                other = self.policy.decide(named.whole, writes=not use.writes)
+                if other.place is Place.LOCAL:
+                    return decision, other.path == decision.path
+                if use.writes and other.place is Place.REMOTE:
+                    if not use.is_local_write and not _exists(call.tid, decision.path):
+                        return other, False
+                    self._remember_written(decision.path)
         return decision, False
 
     def _was_written(self, call: Call, path: bytes) -> bool:
@@ -248,7 +249,7 @@ class FileHandlers:
     def _there(self, call: Call, named: _Named, decision: Decision, use: Use) -> Answer:
         tree = self.tree
         assert tree is not None, "nothing is remote without a tree"
-        if not _sees_our_root(call.tid):
+        if not named.in_tree and not _sees_our_root(call.tid):
             return PASS
         if decision.path in PRESENTED and not use.writes:
             stand_in = self.presented.get(decision.path)
