@@ -2,12 +2,15 @@
 
 The kernel follows links inside the tree as it does everywhere: an absolute one would lead out of it, and so would more
 ".." than there are directories. The pod's root is a wall for both. So an absolute target is told with the tree's root
-before it, and what comes before a ".." is resolved by the agent, which knows the wall; what is left has neither.
+before it, and what comes before a ".." is resolved by the agent, which knows the wall; what is left has neither. A
+relative target that climbs no higher than there are directories stays as it is.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 
 from mirrord_trace.remote_files import RemoteFiles
 
@@ -36,13 +39,24 @@ async def without_climbs(files: RemoteFiles, path: bytes) -> bytes:
     return (result.path.rstrip(b"/") + rest) or b"/"
 
 
-async def contained_target(files: RemoteFiles, root: bytes, directory: bytes, target: bytes) -> bytes:
-    """What a link in `directory`, a real one of the pod, must say so that it leads to the same place in the tree."""
+async def contained_target(files: RemoteFiles, root: bytes, directories: Sequence[bytes], target: bytes) -> bytes:
+    """What a link must say so that it leads to the same place in the tree. Raises OSError, SessionLost.
+
+    `directories` are real ones of the pod, b"" for its root: all in which the link has a name, first the one that was
+    met last.
+    """
     if target.startswith(b"/"):
         return root + await without_climbs(files, target)
-    if climbs(target):
-        return root + await without_climbs(files, directory + b"/" + target)
-    return target
+    if _stays_below(target, min(directory.count(b"/") for directory in directories)):
+        return target
+    return root + await without_climbs(files, directories[0] + b"/" + target)
+
+
+def _stays_below(target: bytes, depth: int) -> bool:
+    """Whether a relative target begins with all its "..", which are no more than `depth`: so it needs no wall."""
+    components = target.split(b"/")
+    above = list(itertools.takewhile(lambda component: component in (b"", b".", b".."), components))
+    return b".." not in components[len(above) :] and above.count(b"..") <= depth
 
 
 def pod_path(root: bytes, path: bytes) -> bytes | None:

@@ -49,12 +49,19 @@ class Inode:
     """Which version of the file the kernel's page cache may hold."""
     writes: int = 0
     """Counts what was begun and what was done to change its content from here."""
+    seen: Status | None = attrs.field(default=None, repr=False)
+    """What a directory was like when its status came last."""
     remains: Status | None = attrs.field(default=None, repr=False)
     """What is left of it, after its last name was taken away from here."""
 
     def is_file(self, status: Status) -> bool:
         """Whether a status is of this file."""
         return status.ino == self.ino and status.device == self.device
+
+    def see(self, status: Status) -> None:
+        """Its status has come."""
+        if stat.S_ISDIR(status.mode):
+            self.seen = status
 
     def paths(self) -> Iterator[bytes]:
         """Where it was met, the latest first; b"" for the root."""
@@ -107,6 +114,7 @@ class Inodes:
         before = children.get(name)
         if before is not None:
             if before.is_file(status):
+                before.see(status)
                 return before
             self.part(parent, name)
         inode = self._known_file(status)
@@ -114,6 +122,7 @@ class Inodes:
             inode = Inode(self._number_for(status.ino), status.device, status.ino)
             self._by_number[inode.number] = inode
             self._by_file[status.device, status.ino] = inode
+            inode.see(status)
         children[name] = inode
         inode.names.append((parent, name))
         return inode
@@ -142,9 +151,12 @@ class Inodes:
         """Whether a FIFO was made from here."""
         return (status.device, status.ino) in self._local_pipes
 
-    def bury(self, inode: Inode, last: Status) -> None:
+    def bury(self, inode: Inode, last: Status | None) -> None:
         """A name was taken away from here; `last` is what was known of the file before."""
-        if not inode.names and inode.is_file(last) and (stat.S_ISDIR(last.mode) or last.nlink <= 1):
+        last = last or inode.seen
+        if last is None or inode.names or not inode.is_file(last):
+            return
+        if stat.S_ISDIR(last.mode) or last.nlink <= 1:
             inode.remains = attrs.evolve(last, nlink=0)
             self._local_pipes.discard((last.device, last.ino))
 

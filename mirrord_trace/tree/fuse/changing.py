@@ -130,6 +130,9 @@ class Changes:
             for file in self.open_files.of(inode):
                 if file.handle is not None:
                     return await file.handle.set(change)
+        if inode.remains is not None:
+            inode.remains = _as_changed(inode.remains, change)
+            return inode.remains
         return await self.serving.files.set(await self._writable_path(inode), change)
 
     async def _writable_path(self, inode: Inode) -> bytes:
@@ -153,14 +156,25 @@ class Changes:
         """An inode has lost a name, perhaps its last; `last` is what was known of it before."""
         if inode is not None:
             self.serving.forget(inode)
-            if last is not None and last.status is not None:
-                self.serving.inodes.bury(inode, last.status)
+            self.serving.inodes.bury(inode, last.status if last is not None else None)
 
     async def _hold(self, directory: Inode, name: bytes) -> None:
         """Whoever has open what lies there keeps it."""
         inode = (directory.children or {}).get(name)
         if inode is not None:
             await self.open_files.hold(inode)
+
+
+def _as_changed(status: Status, change: Change) -> Status:
+    """What is changed of something that is not in the pod any more, for whoever still has it open here."""
+    return attrs.evolve(
+        status,
+        mode=status.mode if change.mode is None else stat.S_IFMT(status.mode) | change.mode,
+        uid=status.uid if change.uid is None else change.uid,
+        gid=status.gid if change.gid is None else change.gid,
+        atime_ns=change.atime_ns if isinstance(change.atime_ns, int) else status.atime_ns,
+        mtime_ns=change.mtime_ns if isinstance(change.mtime_ns, int) else status.mtime_ns,
+    )
 
 
 def change_of(wanted: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> Change:

@@ -13,6 +13,7 @@ from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import LIFETIME_S
 from mirrord_trace.tree.fuse.opened import OpenFiles
 from mirrord_trace.tree.fuse.serving import Serving, absent_entry, failure
+from mirrord_trace.tree.known import split
 
 _CAPABILITIES = b"security.capability"
 """The kernel asks for it before every write (file_remove_privs); the pod's kernel does what is to be done itself."""
@@ -57,10 +58,11 @@ class Names:
     async def link_target(self, number: int) -> bytes:
         """Where a link leads to, inside the tree."""
         serving = self.serving
-        path, fact = await serving.path_and_fact(serving.inodes[number])
+        inode = serving.inodes[number]
+        path, fact = await serving.path_and_fact(inode)
         target = fact.target if fact.target is not None else await serving.files.read_link(path)
-        directory = path.rpartition(b"/")[0]
-        return await containment.contained_target(serving.files, serving.root, directory, target)
+        directories = [split(name)[0] for name in (path, *inode.paths())]
+        return await containment.contained_target(serving.files, serving.root, directories, target)
 
     async def check_access(self, number: int, mode: int) -> None:
         """access(2) and chdir(2). Raises OSError where it is denied."""

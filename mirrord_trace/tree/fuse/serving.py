@@ -157,6 +157,7 @@ class Serving:
 
     def replace(self, inode: Inode, status: Status, asked_s: float) -> None:
         """Takes in the status of an inode that we have changed ourselves."""
+        inode.see(status)
         for parent, name in inode.names[:-1]:
             self.known.forget_status(parent.path() + b"/" + name)
         for parent, name in inode.names[-1:]:

@@ -309,9 +309,10 @@ def _change(place: Any, before: os.stat_result, change: Change) -> None:
         (os.fchown if isinstance(place, int) else os.lchown)(place, *owners)
     if change.mode is not None:
         os.chmod(place, change.mode)
+    link: dict[str, Any] = {} if isinstance(place, int) else {"follow_symlinks": False}
     if change.atime_ns is NOW and change.mtime_ns is NOW:
-        os.utime(place)
+        os.utime(place, **link)
     elif change.atime_ns is not None or change.mtime_ns is not None:
         atime_ns = before.st_atime_ns if not isinstance(change.atime_ns, int) else change.atime_ns
         mtime_ns = before.st_mtime_ns if not isinstance(change.mtime_ns, int) else change.mtime_ns
-        os.utime(place, ns=(atime_ns, mtime_ns))
+        os.utime(place, ns=(atime_ns, mtime_ns), **link)

@@ -90,9 +90,14 @@ async def test_targets_lead_to_the_same_place_in_the_tree(tmp_path: Path) -> Non
         (b"/a", b"./x", b"./x"),
         (b"/a", b"b/../x", ROOT + b"/a/x"),
         (b"/a/b", b"../../../../etc", ROOT + b"/etc"),
+        (b"/a/b", b"../../etc", b"../../etc"),
+        (b"/a/b", b".././/../etc/x", b".././/../etc/x"),
+        (b"/a/b", b"..", b".."),
         (b"", b"../x", ROOT + b"/x"),
         (b"/a", b"/../x", ROOT + b"/x"),
     ):
-        assert await containment.contained_target(cast(RemoteFiles, files), ROOT, directory, target) == wanted
+        assert await containment.contained_target(cast(RemoteFiles, files), ROOT, [directory], target) == wanted
+    several = await containment.contained_target(cast(RemoteFiles, files), ROOT, [b"/a/b", b"/a"], b"../../etc")
+    assert several == ROOT + b"/etc", "through its other name it would lead out"
     with pytest.raises(FileNotFoundError):
-        await containment.contained_target(cast(RemoteFiles, files), ROOT, b"/a", b"nothing/../x")
+        await containment.contained_target(cast(RemoteFiles, files), ROOT, [b"/a"], b"nothing/../x")
