@@ -73,7 +73,7 @@ class Tree(Protocol):
         """What the pod calls `path`, which is as getcwd(2) or /proc/PID/fd tell it; None if not in the tree."""
 
     def abandon(self) -> None:
-        """Answers EIO to whatever waits for the pod, and to all that is asked from now on.
+        """Fails whatever waits for the pod, and all that is asked from now on.
 
         For the end: a task that waits for a FUSE answer cannot be killed.
         """

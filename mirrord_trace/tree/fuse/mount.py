@@ -122,8 +122,7 @@ class _Mount:
         try:
             try:
                 with self.scope:
-                    await pyfuse3.main(_TASKS, _TASKS_AT_MOST)
-                    self.tell.warning("somebody has unmounted the target's files: they cannot be reached any more")
+                    self.tell.warning(f"the target's files cannot be reached any more: {await _until_it_ends()}")
             finally:
                 pyfuse3.close(unmount=False)  # it closes /dev/fuse, and so nobody waits for us any more
                 self.open_files.close()
@@ -140,6 +139,16 @@ class _Mount:
             self.tell.warning(
                 f"a fault of mirrord-trace: the process got EIO for a file of the target: {error!r} ({where})"
             )
+
+
+async def _until_it_ends() -> str:
+    """Serves requests; returns why there can be no more."""
+    why = "somebody has unmounted them"
+    try:
+        await pyfuse3.main(_TASKS, _TASKS_AT_MOST)
+    except* OSError as errors:
+        why = str(errors.exceptions[0])
+    return why
 
 
 def _mount(operations: Operations, mountpoint: Path, *, read_only: bool) -> None:

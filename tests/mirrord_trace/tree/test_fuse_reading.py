@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import select
 import stat
 import sys
 from pathlib import Path
@@ -319,30 +318,3 @@ async def test_a_lost_session_fails_and_does_not_hang(mount: Mounted) -> None:
             await mount.do(action)
     assert await mount.tree.ensure(b"/whatever", Need.CONTENT) == os.fsencode(mount.root / "whatever")
     await mount.do(os.close, descriptor)
-
-
-@on_mount(["scratch"])
-async def test_a_fifo_is_one_of_this_machine_that_is_fed(mount: Mounted) -> None:
-    os.mkfifo(mount.pod / "fifo")
-    place = await mount.tree.ensure(b"/fifo", Need.CONTENT)
-    assert not place.startswith(os.fsencode(mount.root) + b"/")
-    assert await mount.tree.ensure(b"/fifo", Need.TARGET) == os.fsencode(mount.root / "fifo")
-    assert not mount.tree.is_ready(b"/fifo", Need.CONTENT)
-    assert mount.tree.is_ready(b"/fifo", Need.ATTRIBUTES)
-
-    def read_some() -> bytes:
-        descriptor = os.open(place, os.O_RDONLY)
-        with os.fdopen(descriptor, "rb", buffering=0) as reader:
-            assert select.select([reader], [], [], 10)[0]
-            return reader.read()
-
-    async with trio.open_nursery() as nursery:
-
-        async def read() -> None:
-            assert await mount.do(read_some) == b"fed from the pod"
-
-        nursery.start_soon(read)
-        await mount.files.until_handles_are(1)
-        await mount.do((mount.pod / "fifo").write_bytes, b"fed from the pod")
-    await mount.files.until_handles_are(0)
-    assert not await trio.Path(os.fsdecode(place)).exists()
