@@ -16,6 +16,7 @@ from mirrord_syscalls.sockaddr import Inet4
 from mirrord_syscalls.structs import Iovec, Mmsghdr, Msghdr
 from mirrord_trace.relay.listener import listen_for
 from mirrord_trace.supervisor.delivery.base import MemoryFault, PresentAddresses, UseAddress, UseAddresses
+from mirrord_trace.supervisor.delivery.notify.lowering.waiting import touching_task
 from mirrord_trace.supervisor.delivery.notify.memory import MemoryAccess, TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import Result
 from tests.mirrord_agent.support import in_trio
@@ -144,3 +145,16 @@ async def test_messages_that_are_sent_from_a_thread(patient: FakeTask, pages: La
             assert await settled(reply) == Result(1)
             nursery.cancel_scope.cancel()
         assert peer.recv(100) == CONTENT
+
+
+@in_trio
+async def test_what_is_done_in_a_thread_may_give_a_coroutine(patient: FakeTask) -> None:
+    """A call that was held, and then is made where it must wait again."""
+
+    async def later() -> str:
+        return "later"
+
+    call = patient.call("connect")
+    for access in (MemoryAccess(patient=False), MemoryAccess(patient=True)):
+        call.access = access
+        assert await (await touching_task(call, later)) == "later"

@@ -70,7 +70,9 @@ async def touching_task(call: NotifiedCall, function: Callable[[], Outcome]) -> 
     """
     if not call.access.patient:
         return function()
-    return await trio.to_thread.run_sync(function, limiter=_threads)
+    # In a tuple, for what it gives may be a coroutine, which Trio would take for a mistake.
+    (outcome,) = await trio.to_thread.run_sync(lambda: (function(),), limiter=_threads)
+    return outcome
 
 
 async def _wait_for(
