@@ -27,7 +27,7 @@ from mirrord_syscalls.structs import Statfs
 from mirrord_syscalls.subscription import Rule
 from mirrord_trace.policy.files import Decision, FilesPolicy, Place, normalised
 from mirrord_trace.policy.names import LAST_COMPONENTS, PRESENTED
-from mirrord_trace.remote_files import RemoteFiles
+from mirrord_trace.remote_files import RemoteFiles, Status
 from mirrord_trace.supervisor.delivery.base import (
     AT_FDCWD,
     PASS,
@@ -52,6 +52,7 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     Use,
     follows_link,
     is_confined,
+    leaves_links,
     use_of,
 )
 from mirrord_trace.supervisor.handlers.proc_links import is_link_of_proc, link_of_proc
@@ -271,7 +272,8 @@ class FileHandlers:
     async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
         """statfs(2): the tree is one file system, whatever the target has mounted."""
         try:
-            told = await self._files.filesystem(await self._real_path(path, follow=True))
+            real_path, _ = await self._found(path, follow=True)
+            told = await self._files.filesystem(real_path)
         except OSError as error:
             return Fail(error.errno or errno.EIO)
         return Return(0, ((call.arguments[1], Statfs(**attrs.asdict(told)).encode()),))
@@ -291,7 +293,8 @@ class FileHandlers:
         if self.tree is None or is_here or not _sees_our_root(call.tid):
             self._note_program(decision.path)
             return PASS
-        return self._execute_script(self.tree, named, decision.path)
+        path = self._path_there(named, decision)
+        return self._execute_script(self.tree, named, path, follow=not leaves_links(call))
 
     def _note_program(self, path: bytes) -> None:
         if path not in self._programs:
@@ -301,19 +304,25 @@ class FileHandlers:
             for program in programs_executed_with(path):
                 self.policy.add_program(program)
 
-    async def _execute_script(self, tree: Tree, named: _Named, path: bytes) -> Verdict:
+    async def _execute_script(self, tree: Tree, named: _Named, path: bytes, *, follow: bool) -> Verdict:
         try:
-            if await self._beginning(path, len(_ELF)) == _ELF:
+            real_path, status = await self._found(path, follow=follow)
+            if stat.S_ISLNK(status.mode):
+                return Fail(errno.ELOOP)
+            if not stat.S_ISREG(status.mode) or await self._is_program(real_path):
                 return Fail(errno.EACCES)  # as on a file system that is mounted noexec
             place = await tree.ensure(path, Need.CONTENT)
+            if named.in_tree and place == tree.root + path:
+                return PASS
+            is_as_named = named.climbs or place == tree.root + path
+            return _on_tree(place if is_as_named else await tree.ensure(real_path, Need.CONTENT))
         except OSError as error:
             return Fail(error.errno or errno.EIO)
-        return PASS if named.in_tree else _on_tree(place)
 
-    async def _beginning(self, path: bytes, length: int) -> bytes:
-        handle = await self._files.open(await self._real_path(path, follow=True), os.O_RDONLY)
+    async def _is_program(self, path: bytes) -> bool:
+        handle = await self._files.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            return await handle.read(0, length)
+            return await handle.read(0, len(_ELF)) == _ELF
         finally:
             handle.close()
 
@@ -322,19 +331,17 @@ class FileHandlers:
         assert self.files is not None, "nothing is remote without the target's files"
         return self.files
 
-    async def _real_path(self, path: bytes, *, follow: bool) -> bytes:
-        """Where in the target something lies. Raises OSError when there is nothing."""
-        visited = (await self._files.look(path, follow=follow)).visited
-        if not visited:
-            return b"/"
-        if visited[-1].status is None:
-            raise OSError(visited[-1].errno, os.strerror(visited[-1].errno), path)
-        return visited[-1].path
+    async def _found(self, path: bytes, *, follow: bool) -> tuple[bytes, Status]:
+        """What something is in the target, and under which real path. Raises OSError when there is nothing."""
+        result = (await self._files.look(path, follow=follow)).result
+        if result.status is None:
+            raise OSError(result.errno, os.strerror(result.errno), path)
+        return result.path, result.status
 
     async def _refuse(self, path: bytes) -> Verdict:
         """What a read-only file system says to a change."""
         try:
-            await self._real_path(path, follow=False)
+            await self._found(path, follow=False)
         except OSError as error:
             return Fail(error.errno or errno.EIO)
         return Fail(errno.EROFS)
@@ -389,7 +396,7 @@ class FileHandlers:
         try:
             if not must_be_walked:
                 return self._answer_link(call, await tree.read_link(path))
-            found = (await self._files.look(path, follow=False)).visited[-1]
+            found = (await self._files.look(path, follow=False)).result
         except OSError as error:
             return Fail(error.errno or errno.EIO)
         if found.status is None:

@@ -44,7 +44,15 @@ _CHANGING: Final = _words(
     file_setattr
     """
 )
-_FLAGS: Final = {"newfstatat": 3, "statx": 2, "faccessat2": 3, "getxattrat": 2, "listxattrat": 2, "file_getattr": 4}
+_FLAGS: Final = {
+    "newfstatat": 3,
+    "statx": 2,
+    "faccessat2": 3,
+    "getxattrat": 2,
+    "listxattrat": 2,
+    "file_getattr": 4,
+    "execveat": 4,
+}
 """Which argument says whether links are followed."""
 _OPENING: Final[Mapping[str, int | None]] = {"open": 1, "openat": 2, "openat2": None, "creat": None}
 """Which argument has the flags, where one has."""
@@ -133,11 +141,16 @@ def use_of(call: Call) -> Use:
     """What this very call does. Raises MemoryFault; ValueError for an openat2 that the kernel will refuse."""
     if call.name in ("open", "openat", "openat2"):
         return _use_of_open(_open_flags(call))
-    index = _FLAGS.get(call.name)
     use = _BY_NAME[call.name]
-    if index is not None and call.arguments[index] & _AT_SYMLINK_NOFOLLOW:
+    if leaves_links(call):
         return _EXAMINES_LINK if use.examines else _READS_LINK
     return use
+
+
+def leaves_links(call: Call) -> bool:
+    """Whether a flag says that a link at the end of the path is not followed."""
+    index = _FLAGS.get(call.name)
+    return index is not None and bool(call.arguments[index] & _AT_SYMLINK_NOFOLLOW)
 
 
 def is_confined(call: Call) -> bool:

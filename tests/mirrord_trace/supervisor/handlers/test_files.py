@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -90,8 +91,13 @@ class _Seen:
 
 
 @attrs.frozen
+class _Status:
+    mode: int
+
+
+@attrs.frozen
 class _Looked:
-    visited: tuple[_Seen, ...]
+    result: _Seen
 
 
 @attrs.define
@@ -116,8 +122,9 @@ class ScriptedFiles:
 
     async def look(self, path: bytes, *, follow: bool, content_limit: int = 0) -> _Looked:
         if path in self.contents:
-            return _Looked((_Seen(path, object()),))
-        return _Looked((_Seen(path, None, errno.ENOENT),))
+            kind = stat.S_IFDIR if path.endswith(b"/") else stat.S_IFREG
+            return _Looked(_Seen(path, _Status(kind | 0o755)))
+        return _Looked(_Seen(path, None, errno.ENOENT))
 
     async def filesystem(self, path: bytes) -> FilesystemStatus:
         assert path == b"/srv/data"
@@ -460,6 +467,8 @@ def test_programs_are_local_and_scripts_need_a_local_interpreter(world: Callable
         there.tree.root + b"/srv/run", may_wait=True, is_guarded=True
     )
     assert there.verdict("execve", b"/srv/server") == Fail(errno.EACCES)
+    there.files.contents[b"/srv/folder/"] = b""
+    assert there.verdict("execve", b"/srv/folder/") == Fail(errno.EACCES)
     there.files.contents[b"/srv/text"] = b"true\n"  # the kernel says ENOEXEC, and shells know what to do then
     assert there.verdict("execve", b"/srv/text") == UsePath(
         there.tree.root + b"/srv/text", may_wait=True, is_guarded=True

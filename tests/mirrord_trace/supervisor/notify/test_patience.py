@@ -154,7 +154,8 @@ async def test_what_is_done_in_a_thread_may_give_a_coroutine(patient: FakeTask) 
     async def later() -> str:
         return "later"
 
-    call = patient.call("connect")
+    with udp_socket() as sock:
+        call = patient.call("connect", sock)
     for access in (MemoryAccess(patient=False), MemoryAccess(patient=True)):
         call.access = access
         assert await (await touching_task(call, later)) == "later"
