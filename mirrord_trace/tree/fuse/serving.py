@@ -96,8 +96,9 @@ class Serving:
         self.check_not_ours(path)
         fact = self.known.entry(directory, name)
         if fact is None:
-            self.siblings.missed(directory)
             fact = await self.look_at(path)
+            if fact.status is not None:
+                self.siblings.found(path)
         return fact
 
     def fresh(self, inode: Inode) -> Fact | None:

@@ -17,7 +17,7 @@ from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import Need
 from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving
-from mirrord_trace.tree.known import Fact, is_settled, split, version_of
+from mirrord_trace.tree.known import Fact, is_settled, version_of
 from mirrord_trace.tree.pipes import Pipes
 
 _GUESSED_FILE_BYTES = 16 << 10
@@ -106,13 +106,13 @@ class FuseTree:
             limit_bytes = _GUESSED_FILE_BYTES
         if limit_bytes and self._has_pages(bare):
             limit_bytes = 0
-        if need is not Need.CONTENT:
-            self.serving.siblings.missed(split(bare)[0])
-        looked, _ = await self.serving.look(
+        looked, fact = await self.serving.look(
             bare, follow=need is not Need.ATTRIBUTES or bare != path, content_limit=limit_bytes
         )
-        if looked.content is not None and need is not Need.CONTENT:
-            self._guesses_left -= 1
+        if need is not Need.CONTENT:
+            self._guesses_left -= looked.content is not None
+            if fact.status is not None:
+                self.serving.siblings.found(looked.result.path)
 
     def content_was_used(self) -> None:
         """A file was opened whose content had come along."""
