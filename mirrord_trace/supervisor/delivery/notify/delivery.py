@@ -42,6 +42,8 @@ from mirrord_trace.supervisor.delivery.base import (
     ProcessEvents,
     Return,
     TaskGone,
+    UsePath,
+    UsePaths,
     Verdict,
     hidden_warning,
     verdict_for,
@@ -52,6 +54,7 @@ from mirrord_trace.supervisor.delivery.notify.held import Held
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
+from mirrord_trace.supervisor.delivery.notify.lowering.paths import lowers_later
 from mirrord_trace.supervisor.delivery.notify.lowering.waiting import touching_task
 from mirrord_trace.supervisor.delivery.notify.memory import MemoryAccess, TaskMemory
 from mirrord_trace.supervisor.delivery.notify.replies import (
@@ -230,7 +233,10 @@ class NotifyDelivery:
                 verdict = await held.decide
             except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
                 verdict = self._verdict_for(held.call, error, is_held=True)
-            reply = await touching_task(held.call, partial(self._carry_out, held.call, verdict))
+            if isinstance(verdict, UsePath | UsePaths) and lowers_later(verdict):
+                reply = self._carry_out(held.call, verdict)
+            else:
+                reply = await touching_task(held.call, partial(self._carry_out, held.call, verdict))
             if not isinstance(reply, Coroutine):
                 return reply
             lowered = reply

@@ -33,8 +33,12 @@ def lower_path(call: NotifiedCall, verdict: UsePath | UsePaths) -> Reply:
     paths = (verdict.path,) if isinstance(verdict, UsePath) else verdict.paths
     call.rights_count = not verdict.is_guarded
     make = partial(_make, call, tuple(_seen_from_here(path, call.tid) for path in paths))
-    may_wait = isinstance(verdict, UsePaths) or verdict.may_wait
-    return Deferred(make) if may_wait or not _is_brief(call) else make()
+    return Deferred(make) if lowers_later(verdict) or not _is_brief(call) else make()
+
+
+def lowers_later(verdict: UsePath | UsePaths) -> bool:
+    """Whether `lower_path` does nothing now, whatever the call is."""
+    return isinstance(verdict, UsePaths) or verdict.may_wait
 
 
 def _is_brief(call: NotifiedCall) -> bool:
