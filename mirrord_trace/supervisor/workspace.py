@@ -3,20 +3,25 @@
 Below it the target's files may be mounted. So whoever removes it unmounts first, and never reaches through a mount: see
 `mirrord_trace.tree.unmounting`.
 
-A guardian is a child that waits for the end of a pipe. The kernel closes the other end however the supervisor ends,
-kill -9 included. It is there before the directory is, and lives in a session of its own, so that the terminal's signals
-do not reach it. There are two, because either may be killed as well; the second acts once the first is gone. If all
-three are killed, nobody is left to clean up but the next run: a workspace is locked (flock(2)) while its supervisor
-lives, so one that is not locked is a dead one's.
+A guardian is a child that waits for the end of a pipe. The kernel closes the other end when the supervisor ends. After
+kill -9 it may not: a thread that waits for the mounted files, which the supervisor serves, keeps the descriptors open.
+So a guardian also asks for a signal when the main thread, which has forked it, ends (PR_SET_PDEATHSIG).
+
+It is there before the directory is, and lives in a session of its own, so that the terminal's signals do not reach it.
+There are two, because either may be killed as well; the second acts once the first is gone. If all three are killed,
+nobody is left to clean up but the next run: a workspace is locked (flock(2)) while its supervisor lives, so one that is
+not locked is a dead one's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import re
 import secrets
+import select
 import signal
 import stat
 import tempfile
@@ -25,28 +30,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from mirrord_syscalls.structs import SignalfdSiginfo
 from mirrord_trace.errors import Failure
+from mirrord_trace.supervisor import signals
 from mirrord_trace.tree import unmounting
 
 _PREFIX: Final = "mirrord-trace-"
 _NAME: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}")
 _MODE: Final = 0o711
 """Any user may search it, none list it. A workspace has this mode from when it is locked."""
+_PR_SET_PDEATHSIG: Final = 1
+_ORPHANED: Final = signal.SIGUSR1
+"""Sent to a guardian when the supervisor's main thread has ended."""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
 def workspace() -> Iterator[Path]:
     """A fresh directory that any user may search but not list. Gone at the end, whatever the end is.
 
-    Something may be mounted in it, which is unmounted first. Its path is free of links. Call it before the first thread
-    is started. Raises Failure when it cannot be made.
+    Something may be mounted in it, which is unmounted first. Its path is free of links. Call it in the main thread,
+    before another is started. Raises Failure when it cannot be made.
     """
     directory = Path(os.path.realpath(tempfile.gettempdir())) / f"{_PREFIX}{secrets.token_hex(6)}"
     waiting, held = os.pipe()
     first_waiting, first_held = os.pipe()
     guardians = [
-        _start_guardian(directory, [waiting], keeps=first_held),
-        _start_guardian(directory, [waiting, first_waiting]),
+        _start_guardian(directory, waiting, keeps=first_held),
+        _start_guardian(directory, waiting, waits_for=first_waiting),
     ]
     for descriptor in (waiting, first_waiting, first_held):
         os.close(descriptor)
@@ -79,27 +90,57 @@ def _make(directory: Path, guardians: list[int]) -> int:
     return lock
 
 
-def _start_guardian(directory: Path, waits_for: list[int], keeps: int | None = None) -> int:
-    """The process id of one that removes the directory when these pipes have ended; the first looks for dead runs'."""
+def _start_guardian(directory: Path, waiting: int, *, keeps: int | None = None, waits_for: int | None = None) -> int:
+    """The process id of one that removes the directory when the supervisor has ended, and `waits_for` has, if any.
+
+    The one that `keeps` a descriptor is the first; it also looks for what dead runs left.
+    """
+    supervisor = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        _libc.prctl(_PR_SET_PDEATHSIG, _ORPHANED, 0, 0, 0)
         os.setsid()
         os.chdir("/")
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        waits_for = [fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, 3) for pipe in waits_for]
-        kept = [] if keeps is None else [fcntl.fcntl(keeps, fcntl.F_DUPFD_CLOEXEC, 3)]
-        _close_all_but([*waits_for, *kept])
+        pipes = [pipe for pipe in (waiting, keeps, waits_for) if pipe is not None]
+        waiting, *others = _moved_up(pipes)
+        _close_all_but([waiting, *others])
         if keeps is not None:
             with contextlib.suppress(OSError):
                 _remove_dead_ones(directory.parent)
-        for pipe in waits_for:
-            while os.read(pipe, 1):
-                pass
+        if os.getppid() == supervisor:  # it may have ended before it was asked for the signal
+            _wait_for_end(supervisor, waiting)
+        if waits_for is not None:
+            _wait_for_close(others[0])
         unmounting.remove(directory)
     finally:
         os._exit(0)
+
+
+def _wait_for_end(supervisor: int, waiting: int) -> None:
+    """Returns when the pipe is closed or the kernel says that the supervisor has ended."""
+    with signals.signal_descriptor({_ORPHANED}) as arriving:
+        poll = select.poll()
+        poll.register(waiting, select.POLLIN)
+        poll.register(arriving, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if waiting in ready:
+                return
+            if SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE)).pid == supervisor:
+                return
+
+
+def _wait_for_close(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
+
+
+def _moved_up(descriptors: list[int]) -> list[int]:
+    """Duplicates whose numbers are not those of standard input, output and error."""
+    return [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3) for descriptor in descriptors]
 
 
 def _close_all_but(kept: list[int]) -> None:

@@ -9,6 +9,11 @@ gone, or on its being there:
 - unlink(2), rmdir(2) and rename(2) do not enter what is mounted on the last component; they fail with EBUSY.
 - A lazy unmount asks no server and waits for none: it works after the server's death (ENOTCONN) and while it hangs.
   umount2(2) needs CAP_SYS_ADMIN, an ordinary user asks fusermount3(1), which is setuid root.
+- It does not end what waits for the server. A call that the server has been told of ends by no signal, not even SIGKILL
+  (request_wait_answer() in Linux's fs/fuse/dev.c), and if it is the server's own, so does the server not: only an abort
+  of the connection helps. MNT_FORCE makes one, with CAP_SYS_ADMIN; the mount's owner can write to a file of fusectl for
+  it (fuse(4), Documentation/filesystems/fuse), where that is mounted. It hits all mounts of the connection, wherever
+  they are: so it is for our own file system only, not for what somebody else has mounted here.
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ from typing import Final
 MOUNTPOINT: Final = "tree"
 """The one directory of a workspace on which we mount something."""
 
+_OUR_TYPE: Final = b"fuse.mirrord-trace"
+"""As mountinfo shows the file system that we serve."""
+_CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
+_MNT_FORCE: Final = 1
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 _SYSTEM_PATH: Final = "/usr/bin:/bin:/usr/local/bin"
@@ -63,12 +72,10 @@ def is_mountpoint(path: Path) -> bool:
 def detach(mountpoint: Path) -> bool:
     """Unmounts lazily all that is mounted at a path; whether nothing is there any more. Never waits for a server.
 
-    Without the right to unmount it runs fusermount3, which takes some milliseconds.
+    It is for the end of a run: if our file system is there, whatever waits for an answer gets ECONNABORTED. Without the
+    right to unmount it runs fusermount3, which takes some milliseconds.
     """
-    while is_mountpoint(mountpoint):
-        if not _is_unmounted(mountpoint) and not _fusermount_unmounts(mountpoint):
-            return False
-    return True
+    return _is_detached(mountpoint, _our_connections(_mounts()))
 
 
 def remove(directory: Path) -> bool:
@@ -79,7 +86,10 @@ def remove(directory: Path) -> bool:
     """
     deadline, pause_s = time.monotonic() + _PATIENCE_S, _FIRST_PAUSE_S
     while True:
-        mounts_left = [mountpoint for mountpoint in _mountpoints_below(directory) if not detach(mountpoint)]
+        mounts = _mounts()
+        connections = _our_connections(mounts)
+        below = _mountpoints_below(directory, mounts)
+        mounts_left = [mountpoint for mountpoint in below if not _is_detached(mountpoint, connections)]
         _empty(directory)
         try:
             os.rmdir(directory)
@@ -94,8 +104,34 @@ def remove(directory: Path) -> bool:
         pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
 
-def _is_unmounted(mountpoint: Path) -> bool:
-    return bool(_libc.umount2(os.fsencode(mountpoint), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0)
+def _is_detached(mountpoint: Path, connections: dict[int, str]) -> bool:
+    while is_mountpoint(mountpoint):
+        if not (_is_ended(mountpoint, connections) or _is_unmounted(mountpoint) or _fusermount_unmounts(mountpoint)):
+            return False
+    return True
+
+
+def _is_ended(mountpoint: Path, connections: dict[int, str]) -> bool:
+    """If our own file system is on top there, its connection is aborted, as far as we may; whether it is unmounted."""
+    try:
+        top = os.open(mountpoint, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        connection = connections.get(_mount_id(top))
+    finally:
+        os.close(top)
+    if connection is None:
+        return False
+    if _is_unmounted(mountpoint, _MNT_FORCE):
+        return True
+    with contextlib.suppress(OSError):
+        (_CONNECTIONS / connection / "abort").write_bytes(b"1")
+    return False
+
+
+def _is_unmounted(mountpoint: Path, flags: int = 0) -> bool:
+    return bool(_libc.umount2(os.fsencode(mountpoint), flags | _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0)
 
 
 def _fusermount_unmounts(mountpoint: Path) -> bool:
@@ -122,11 +158,21 @@ def _mount_id(descriptor: int) -> int:
         return next(int(line.split()[1]) for line in facts if line.startswith("mnt_id:"))
 
 
-def _mountpoints_below(directory: Path) -> list[Path]:
-    """Where something is mounted below a directory, the deepest first: proc_pid_mountinfo(5)."""
+def _mounts() -> list[list[bytes]]:
+    """All mounts by their fields: proc_pid_mountinfo(5)."""
+    return [line.split() for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+
+
+def _our_connections(mounts: list[list[bytes]]) -> dict[int, str]:
+    """By the ids of mounts of our own file system, their connections' names in fusectl: the device's minor number."""
+    ours = (fields for fields in mounts if fields[fields.index(b"-") + 1] == _OUR_TYPE)
+    return {int(fields[0]): os.fsdecode(fields[2].split(b":")[1]) for fields in ours}
+
+
+def _mountpoints_below(directory: Path, mounts: list[list[bytes]]) -> list[Path]:
+    """Where something is mounted below a directory, the deepest first."""
     prefix = os.path.realpath(os.fsencode(directory)) + b"/"
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    paths = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines)
+    paths = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4]) for fields in mounts)
     return [Path(os.fsdecode(path)) for path in sorted(set(paths), reverse=True) if path.startswith(prefix)]
 
 

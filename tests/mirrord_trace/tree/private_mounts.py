@@ -29,6 +29,8 @@ LINUX_CAPABILITY_VERSION_3 = 0x20080522
 USER = 1000
 """Any ordinary user's number."""
 FUSE_DEVICE = os.makedev(10, 229)
+OURS = "mirrord-trace"
+"""The type and source of the file system that we serve."""
 
 IS_ROOT = os.geteuid() == 0
 """Before any test puts itself elsewhere."""
@@ -67,9 +69,9 @@ def _in_child(body: Callable[_Parameters, None], prepare: Callable[[], None]) ->
         os.close(writing)
         with open(reading, "rb") as report:
             told = report.read().decode()
-        os.waitpid(pid, 0)
-        if told:
-            pytest.fail(told, pytrace=False)
+        _, status = os.waitpid(pid, 0)
+        if told or status:
+            pytest.fail(told or f"ended with {os.waitstatus_to_exitcode(status)}", pytrace=False)
 
     return run
 
@@ -111,11 +113,22 @@ def tmpfs(target: Path, options: str) -> None:
     checked("mount -t tmpfs", _libc.mount(b"none", os.fsencode(target), b"tmpfs", 0, options.encode()))
 
 
-def mount_fuse(target: Path) -> int:
+def fusectl() -> None:
+    """Mounts the file system that lists FUSE's connections, unless it is there."""
+    directory = b"/sys/fs/fuse/connections"
+    if IS_ROOT and not os.path.ismount(directory):
+        checked("mount -t fusectl", _libc.mount(b"none", directory, b"fusectl", 0, None))
+    if not os.path.ismount(directory):
+        raise LookupError("fusectl is not mounted: mount -t fusectl none /sys/fs/fuse/connections")
+
+
+def mount_fuse(target: Path, subtype: str = OURS) -> int:
     """Mounts a file system that nobody serves: whatever asks it waits until this descriptor is closed."""
     descriptor = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={descriptor},rootmode=40755,user_id={os.getuid()},group_id={os.getgid()}"
-    checked("mount -t fuse", _libc.mount(b"nobody", os.fsencode(target), b"fuse", 0, options.encode()))
+    checked(
+        "mount -t fuse", _libc.mount(b"nobody", os.fsencode(target), b"fuse." + subtype.encode(), 0, options.encode())
+    )
     return descriptor
 
 
@@ -124,12 +137,26 @@ def mount_fuse_as_user(target: Path) -> int:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         subprocess.run(
-            ["fusermount3", "--", os.fspath(target)],
+            ["fusermount3", "-o", f"fsname={OURS},subtype={OURS}", "--", os.fspath(target)],
             env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
             pass_fds=[theirs.fileno()],
             check=True,
         )
         return int(socket.recv_fds(ours, 1, 1)[1][0])
+
+
+def take_request(device: int) -> None:
+    """Receives what such a mount is asked, after the kernel's greeting, and leaves it without an answer.
+
+    Whoever asks then waits for the answer, and no signal ends that: fuse(4), request_wait_answer() in Linux's
+    fs/fuse/dev.c.
+    """
+    greeting = os.read(device, 1 << 17)
+    _, opcode, unique = struct.unpack_from("=IIQ", greeting)
+    assert opcode == 26  # FUSE_INIT
+    answer = struct.pack("=IIIIHHIIHH32x", 7, 31, 1 << 17, 0, 16, 12, 1 << 16, 1, 0, 0)
+    os.write(device, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
+    os.read(device, 1 << 17)
 
 
 def shut_fuse_device() -> None:

@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from mirrord_trace.tree import unmounting
+from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
 from tests.mirrord_trace.tree.private_mounts import (
     IS_ROOT,
     USER,
     become_user,
     bind,
+    fusectl,
     in_private_mounts,
     mount_fuse,
     mount_fuse_as_user,
+    take_request,
     where_users_may_mount,
 )
 
@@ -112,6 +115,70 @@ def test_ordinary_users_server_that_hangs_or_is_dead(tmp_path: Path, workspace: 
     served_by_nobody(mount_fuse_as_user, workspace, is_dead)
 
 
+def asks(path: Path, device: int) -> int:
+    """A child that asks the server of `device`, which has received that and will not answer.
+
+    If nothing else ends that, a signal to this process does, and with it the connection.
+    """
+    signal.alarm(TIMEOUT_S)
+    pid = os.fork()
+    if pid == 0:
+        os.close(device)
+        try:
+            os.stat(path / "file")
+        except OSError as error:
+            os._exit(error.errno or 0)
+        os._exit(0)
+    take_request(device)
+    return pid
+
+
+@pytest.mark.parametrize("signals", [[], [signal.SIGKILL]], ids=["lives", "killed"])
+@in_private_mounts
+def test_whoever_waits_for_our_server_goes_on(workspace: Path, signals: list[int]) -> None:
+    if not IS_ROOT:
+        fusectl()
+    whoever_waits_goes_on(mount_fuse, workspace, signals)
+
+
+@pytest.mark.parametrize("signals", [[], [signal.SIGKILL]], ids=["lives", "killed"])
+@where_users_may_mount
+def test_whoever_waits_for_an_ordinary_users_server_goes_on(
+    tmp_path: Path, workspace: Path, signals: list[int]
+) -> None:
+    fusectl()
+    hand_over(tmp_path, workspace)
+    if IS_ROOT:
+        become_user()
+    whoever_waits_goes_on(mount_fuse_as_user, workspace, signals)
+
+
+def whoever_waits_goes_on(mount: Callable[[Path], int], workspace: Path, signals: list[int]) -> None:
+    """Although the server's descriptor is open."""
+    device = mount(workspace / "tree")
+    pid = asks(workspace / "tree", device)
+    for number in signals:
+        os.kill(pid, number)
+    assert unmounting.remove(workspace)
+    assert not workspace.exists()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == (-signals[0] if signals else errno.ECONNABORTED)
+
+
+@in_private_mounts
+def test_somebody_elses_server_is_not_cut_off(workspace: Path) -> None:
+    """What was mounted over our directory goes from there, but it goes on where else it is."""
+    elsewhere = workspace.parent / "elsewhere"
+    elsewhere.mkdir()
+    device = mount_fuse(elsewhere, "other")
+    bind(elsewhere, workspace / "tree")
+    pid = asks(elsewhere, device)
+    assert unmounting.remove(workspace)
+    assert not workspace.exists()
+    assert mounts_on(elsewhere) == 1
+    os.close(device)  # only this ends it
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == errno.ECONNABORTED
+
+
 @in_private_mounts
 def test_ordinary_user_without_fusermount_leaves_the_mount_and_what_is_behind(
     tmp_path: Path, workspace: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,8 +219,8 @@ def test_what_cannot_be_unmounted_is_not_reached(
     else:
         target.mkdir(parents=True, exist_ok=True)
         bind(precious, target)
-    monkeypatch.setattr(unmounting, "_mountpoints_below", lambda directory: [])
-    monkeypatch.setattr(unmounting, "detach", lambda mountpoint: True)
+    monkeypatch.setattr(unmounting, "_mountpoints_below", lambda directory, mounts: [])
+    monkeypatch.setattr(unmounting, "_is_detached", lambda mountpoint, connections: True)
     monkeypatch.setattr(unmounting, "_PATIENCE_S", 0.05)
     assert not unmounting.remove(workspace)
     assert is_whole(precious)
