@@ -11,7 +11,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +23,13 @@ from mirrord_trace.supervisor.descent import children_of
 from mirrord_trace.targets.demo import CONFIG
 from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
 from tests.mirrord_trace.supervisor.test_ends import Marked
-from tests.mirrord_trace.tree.private_mounts import IS_ROOT, USER, where_users_may_mount
+from tests.mirrord_trace.tree.private_mounts import (
+    IS_ROOT,
+    USER,
+    fusectl,
+    let_everybody_reach,
+    where_users_may_mount,
+)
 
 ROOT = Path(__file__).parents[2]
 ORDERS = [
@@ -45,6 +52,20 @@ assert b"offer" in mapped[:]
 print("works", flush=True)
 time.sleep(1000)
 """
+
+# Makes files there and removes them, without a pause.
+BUSY_COMMAND = f"""
+import os, threading
+def work(path):
+    while True:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR))
+        os.unlink(path)
+for number in range(8):
+    threading.Thread(target=work, args=[f"{os.path.dirname(CONFIG)}/new-{{number}}"]).start()
+print("works", flush=True)
+"""
+_LOOK_EVERY_S = 0.01
+_LOOK_FOR_S = 0.3
 
 
 @attrs.define
@@ -82,12 +103,26 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.guardians[0 if who == "first" else 1], signal.SIGKILL)
 
+    def is_asked(self, asking: list[int]) -> bool:
+        """Whether a thread of these processes waits for an answer, and the supervisor has nothing to receive."""
+        threads = [thread for pid in asking for thread in Path(f"/proc/{pid}/task").glob("*")]
+        is_waiting = any(wait_channel(thread) == "request_wait_answer" for thread in threads)
+        return is_waiting and ") S " in Path(f"/proc/{self.process.pid}/stat").read_text()
+
 
 def cmdline_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def wait_channel(thread: Path) -> str:
+    """The kernel's function in which a thread waits: proc_pid_wchan(5)."""
+    try:
+        return (thread / "wchan").read_text()
+    except OSError:
+        return ""
 
 
 def comm_of(pid: int) -> str:
@@ -108,20 +143,21 @@ def wait_for_mount(directory: Path) -> None:
 
 
 @contextmanager
-def running(directory: Path, marked: Marked, *options: str, rights: list[str] | None = None) -> Iterator[Run]:
-    python = sys.executable if rights is None else python_for_everybody()
+def running(
+    directory: Path, marked: Marked, *options: str, command: str = COMMAND, rights: list[str] | None = None
+) -> Iterator[Run]:
     process = subprocess.Popen(
         [
             *(rights or []),
-            *(python, "-m", "mirrord_trace", "run", "--target", "demo", *options),
-            *("--", "/usr/bin/env", "python3", "-c", COMMAND),
+            *(sys.executable, "-m", "mirrord_trace", "run", "--target", "demo", *options),
+            *("--", "/usr/bin/env", "python3", "-c", command),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd="/",
         env={
             **os.environ,
-            "PATH": f"{Path(python).parent}:/usr/bin:/bin",
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [*map(str, (ROOT, ROOT / "agent", ROOT / "syscalls")), *sys.path])
             ),
@@ -137,17 +173,42 @@ def running(directory: Path, marked: Marked, *options: str, rights: list[str] | 
             process.kill()
 
 
-def python_for_everybody() -> str:
-    """An interpreter of this version that an ordinary user may execute: this one, or the system's."""
-    as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if IS_ROOT else []
-    version = "{}.{}".format(*sys.version_info)
-    for candidate in (sys.executable, f"/usr/bin/python{version}"):
-        again = 'import subprocess, sys, trio; subprocess.run([sys.executable, "-c", ""], check=True)'
-        command = [*as_user, candidate, "-c", again]
-        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        if subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0:
-            return candidate
-    raise LookupError(f"{sys.executable} is not for ordinary users: apt-get install python{version}, or move it")
+def ordinary_users_rights(directory: Path) -> list[str]:
+    """Runs a command as an ordinary user, who can reach this checkout, the interpreter and `directory`."""
+    if not IS_ROOT:
+        return []
+    let_everybody_reach([ROOT, directory, *map(Path, (sys.prefix, sys.base_prefix, *filter(None, sys.path)))])
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+
+
+@contextmanager
+def silent_agent(run: Run, marked: Marked, *, asking: list[int]) -> Iterator[None]:
+    """The agent answers nothing while a thread of one of these processes waits for a file."""
+    (agent,) = (pid for pid in marked.pids() if b"\0-m\0mirrord_agent\0" in cmdline_of(pid))
+    try:
+        assert holds_within(TIMEOUT_S, lambda: is_caught(run, agent, asking)), "nobody waits for a file"
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGCONT)
+
+
+def is_caught(run: Run, agent: int, asking: list[int]) -> bool:
+    """Stops the agent; lets it go on if nobody waits then."""
+    os.kill(agent, signal.SIGSTOP)
+    if holds_within(_LOOK_FOR_S, lambda: run.is_asked(asking)):
+        return True
+    os.kill(agent, signal.SIGCONT)
+    return False
+
+
+def holds_within(time_s: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + time_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    return True
 
 
 @pytest.fixture
@@ -187,11 +248,39 @@ def test_with_fuse(directory: Path, marked: Marked, delivery: str, stage: str, o
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
 @where_users_may_mount
 def test_with_fuse_of_an_ordinary_user(directory: Path, marked: Marked, order: list[str]) -> None:
-    rights = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if IS_ROOT else []
-    with running(directory, marked, "--fs-tree", "fuse", rights=rights) as run:
+    with running(directory, marked, "--fs-tree", "fuse", rights=ordinary_users_rights(directory)) as run:
         run.reach("works", directory)
         for who in order:
             run.kill(who)
+        assert_nothing_is_left(directory, marked)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@pytest.mark.parametrize("delivery", ["notify", "ptrace"])
+def test_while_files_are_waited_for(directory: Path, marked: Marked, delivery: str, order: list[str]) -> None:
+    waited_for(directory, marked, delivery, order, None)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+@pytest.mark.parametrize("delivery", ["notify", "ptrace"])
+@where_users_may_mount
+def test_while_an_ordinary_users_files_are_waited_for(
+    directory: Path, marked: Marked, delivery: str, order: list[str]
+) -> None:
+    fusectl()
+    waited_for(directory, marked, delivery, order, ordinary_users_rights(directory))
+
+
+def waited_for(directory: Path, marked: Marked, delivery: str, order: list[str], rights: list[str] | None) -> None:
+    """The supervisor is asked, by a thread of its own or by the command, and has no answer yet: no signal ends that."""
+    options = ["--fs-tree", "fuse", "--fs-mode", "write", "--delivery", delivery]
+    with running(directory, marked, *options, command=BUSY_COMMAND, rights=rights) as run:
+        run.reach("works", directory)
+        # Under notify the supervisor makes the calls, in threads of its own.
+        asking = [run.process.pid] if delivery == "notify" else marked.pids()
+        with silent_agent(run, marked, asking=asking):
+            for who in order:
+                run.kill(who)
         assert_nothing_is_left(directory, marked)
 
 

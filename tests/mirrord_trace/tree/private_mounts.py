@@ -1,6 +1,7 @@
 """Test bodies in a mount namespace of their own: what they mount is nobody else's, and goes when they end.
 
-Also mounts without a server (FUSE), and what an ordinary user needs for them.
+Also mounts without a server (FUSE), and what an ordinary user needs for them; and ways for him to what he may read but
+cannot reach.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 import subprocess
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ParamSpec
 
@@ -111,6 +112,31 @@ def bind(source: Path, target: Path) -> None:
 
 def tmpfs(target: Path, options: str) -> None:
     checked("mount -t tmpfs", _libc.mount(b"none", os.fsencode(target), b"tmpfs", 0, options.encode()))
+
+
+def let_everybody_reach(places: Iterable[Path]) -> None:
+    """Opens the way to directories for ordinary users, by the same paths; for root in mounts of his own.
+
+    Whatever above them is not for everybody is covered by a directory that has nothing else in it.
+    """
+    everywhere = {path for place in places for path in (place.absolute(), place.resolve()) if place.exists()}
+    gates: dict[Path, set[Path]] = {}
+    for place in everywhere:
+        shut = [path for path in (*reversed(place.parents), place) if not path.stat().st_mode & stat.S_IXOTH]
+        if shut:
+            gates.setdefault(shut[0], set()).update(place.iterdir() if place in shut else [place])
+    for gate, inner in gates.items():
+        kept = {path: os.open(path, os.O_PATH | os.O_NOFOLLOW) for path in sorted(inner)}
+        links = {path: os.readlink(path) for path in inner if path.is_symlink()}
+        tmpfs(gate, "mode=755")
+        for path, descriptor in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path in links:
+                path.symlink_to(links[path])
+            else:
+                path.mkdir(exist_ok=True) if stat.S_ISDIR(os.fstat(descriptor).st_mode) else path.touch()
+                bind(Path(f"/proc/self/fd/{descriptor}"), path)
+            os.close(descriptor)
 
 
 def fusectl() -> None:
