@@ -36,6 +36,7 @@ from mirrord_trace.tree.fuse.listing import Listings
 from mirrord_trace.tree.fuse.names import Names
 from mirrord_trace.tree.fuse.opened import OpenFiles
 from mirrord_trace.tree.fuse.operations import Operations
+from mirrord_trace.tree.fuse.requests import serve_requests
 from mirrord_trace.tree.fuse.serving import Serving
 from mirrord_trace.tree.fuse.tree import FuseTree
 from mirrord_trace.tree.pipes import Pipes
@@ -145,7 +146,7 @@ async def _until_it_ends() -> str:
     """Serves requests; returns why there can be no more."""
     why = "somebody has unmounted them"
     try:
-        await pyfuse3.main(_TASKS, _TASKS_AT_MOST)
+        await serve_requests(_TASKS, _TASKS_AT_MOST)
     except* OSError as errors:
         why = str(errors.exceptions[0])
     return why

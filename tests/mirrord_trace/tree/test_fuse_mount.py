@@ -113,6 +113,30 @@ async def test_a_fault_of_ours_is_told_once_and_ends_nothing(mount: Mounted) -> 
     assert "RuntimeError('a bug')" in mount.told.warnings.pop()
 
 
+@on_mount(["scratch"])
+async def test_requests_that_signals_take_back_hold_up_nobody(mount: Mounted) -> None:
+    """A request, or the news that it is interrupted, may be gone before it is read."""
+    (mount.pod / "signalled").write_text(
+        "import os, signal\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)\n"
+        "for number in range(3000): os.path.exists(f'nothing-{number}')\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+    )
+    (mount.pod / "killed").write_text(
+        "import os, signal, time\n"
+        "for number in range(300):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        while True: os.path.exists(f'no-{os.getpid()}-{time.perf_counter()}')\n"
+        "    time.sleep(number % 10 / 3000)\n"
+        "    os.kill(child, signal.SIGKILL); os.waitpid(child, 0)\n"
+    )
+    assert (
+        await mount.shell(f"for name in signalled signalled killed; do {sys.executable} $POD/$name & done; wait") == ""
+    )
+
+
 def test_killed_without_warning(tmp_path: Path) -> None:
     """Nobody waits for a server that is no more."""
     script = (
