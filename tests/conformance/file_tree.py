@@ -101,6 +101,7 @@ def make_links() -> None:
     link("links/loop-2", "loop-1")
     link("links/long", "./" * 2000 + "relative")
     link("links/volume", "/srv/volume/key")
+    link("links/hello", "../bin/hello")
     link("links/odd-name", "../names/with space")
     # The kernel follows 40 links and no more (path_resolution(7)).
     for number in range(45):

@@ -177,6 +177,12 @@ def test_a_fifo_is_the_pods_and_holds_up_nothing(changing: ChangingWorld) -> Non
         assert process.stdout.read() == "line 1\nline 2\nline 3\n124\n"
 
 
+def test_a_fifo_between_two_of_the_programs_own(changing: ChangingWorld) -> None:
+    script = 'cd "$0" && mkfifo fifo && { echo through a pipe > fifo & cat fifo; wait; }'
+    outcome = changing.change(["/bin/sh", "-c", script], f"{CHANGES}/fifo", timeout_s=20)
+    assert outcome.lines == ["through a pipe"]
+
+
 BEFORE = (
     *("content one", "size 4", "new FileNotFoundError", "link first", "target ..1", "listing ..1 ..data file key log"),
     *("entries ..1 ..data file key log", "exists True", "log first", "mode 100644"),

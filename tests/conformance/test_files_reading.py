@@ -45,6 +45,12 @@ def test_directories_are_listed_and_walked(reading: FileWorld, library: str) -> 
     assert outcome.value("nftw text, changing directories") == "OK"
 
 
+def test_scripts_are_executed(reading: FileWorld, library: str) -> None:
+    outcome = reading.run([build.c_program("file_execute", library), DATA])
+    assert "hello from hello, arguments: one two words" in outcome.lines
+    assert outcome.lines[-1] == "hello from hello, arguments: found"
+
+
 def test_the_usual_tools(reading: FileWorld) -> None:
     outcome = reading.run([*build.shell_program("file_tools"), DATA])
     assert "20000|24998750.0|item 0" in outcome.lines
