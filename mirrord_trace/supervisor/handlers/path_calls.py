@@ -121,6 +121,7 @@ _READS: Final = Use(False, False, Need.TARGET)
 _READS_CONTENT: Final = Use(False, False, Need.CONTENT)
 _LISTS: Final = Use(False, False, Need.LISTING)
 _WRITES: Final = Use(True, True, Need.CHANGE)
+_OPENS_TO_WRITE: Final = Use(True, True, Need.OUTPUT)
 _CHANGES: Final = Use(True, False, Need.CHANGE)
 _BY_NAME: Final[Mapping[str, Use]] = MappingProxyType(
     {
@@ -131,7 +132,7 @@ _BY_NAME: Final[Mapping[str, Use]] = MappingProxyType(
         **dict.fromkeys(_MAKING, _WRITES),
         **dict.fromkeys(_CHANGING, _CHANGES),
         **dict.fromkeys(EXECUTING, _READS_CONTENT),
-        "creat": _WRITES,
+        "creat": _OPENS_TO_WRITE,
         "chdir": _LISTS,
     }
 )
@@ -166,6 +167,8 @@ def follows_link(call: Call) -> bool:
 def _use_of_open(flags: int) -> Use:
     if flags & os.O_PATH:
         return _READS_LINK if flags & os.O_NOFOLLOW else _READS
+    if flags & os.O_ACCMODE == os.O_WRONLY:
+        return _OPENS_TO_WRITE
     if flags & _WRITING:
         return _WRITES
     return _LISTS if flags & os.O_DIRECTORY else _READS_CONTENT

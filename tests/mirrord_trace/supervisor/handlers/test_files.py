@@ -267,6 +267,16 @@ def test_files_are_written_there_in_write_mode(world: Callable[..., World], name
     assert there.verdict(name, b"/srv/data/x", flags=flags) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "need"),
+    [(os.O_WRONLY, Need.OUTPUT), (os.O_RDWR, Need.CHANGE), (os.O_WRONLY | os.O_CREAT, Need.OUTPUT)],
+)
+def test_what_only_writes_may_have_a_reader_there(world: Callable[..., World], flags: int, need: Need) -> None:
+    there = world(mode="write", ready=False)
+    there.verdict("open", b"/srv/fifo", flags=flags)
+    assert there.tree.ensured == [(b"/srv/fifo", need)]
+
+
 @pytest.mark.parametrize("name", ["unlink", "rmdir", "chmod", "truncate", "utimensat", "setxattr", "chown"])
 def test_what_only_the_target_has_is_not_changed(world: Callable[..., World], name: str) -> None:
     there = world()
