@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Final
 
@@ -53,6 +53,7 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     follows_link,
     is_confined,
     leaves_links,
+    rules_of,
     use_of,
 )
 from mirrord_trace.supervisor.handlers.proc_links import is_link_of_proc, link_of_proc
@@ -115,13 +116,20 @@ class FileHandlers:
     def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
         if self.tree is None:
-            return tuple(Interest(Rule(name), self.handle, _ENDINGS) for name in NAMES_READING if name in calls)
-        named = tuple(
-            Interest(Rule(name), self.handle, None if name in EXECUTING or len(paths) > 1 else self._local)
-            for name, paths in PATHS.items()
-            if name in calls
+            return tuple(self._interests(NAMES_READING, calls, _ENDINGS))
+        by_path = [name for name, paths in PATHS.items() if len(paths) == 1 and name not in EXECUTING]
+        return (
+            *self._interests(by_path, calls, self._local),
+            *self._interests([name for name in PATHS if name not in by_path], calls, None),
+            Interest(Rule("getcwd"), self.working_directory),
         )
-        return (*named, Interest(Rule("getcwd"), self.working_directory))
+
+    def _interests(
+        self, names: Iterable[str], calls: Mapping[str, int], concerns: PathEndings | LocalPaths | None
+    ) -> Iterator[Interest]:
+        for name in names:
+            if name in calls:
+                yield from (Interest(rule, self.handle, concerns) for rule in rules_of(name))
 
     # -- calls --------------------------------------------------------------------------------------------------------
 

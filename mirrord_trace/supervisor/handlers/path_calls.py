@@ -16,11 +16,17 @@ import attrs
 
 from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind
 from mirrord_syscalls.structs import OpenHow
+from mirrord_syscalls.subscription import AnyBit, Equals, Rule
 from mirrord_trace.supervisor.delivery.base import Call
 from mirrord_trace.tree.base import Need
 
 _AT_SYMLINK_NOFOLLOW: Final = 0x100  # linux/fcntl.h
 _AT_SYMLINK_FOLLOW: Final = 0x400
+_AT_EMPTY_PATH: Final = 0x1000
+_NEGATIVE: Final = 0x8000_0000
+"""The sign of a C int: AT_FDCWD is negative, and no descriptor is."""
+_EMPTY_PATH: Final = {"newfstatat": 3, "statx": 2}
+"""Which argument has AT_EMPTY_PATH, of the calls that mostly come with it."""
 _RESOLVE_BENEATH: Final = 0x08  # linux/openat2.h
 _RESOLVE_IN_ROOT: Final = 0x10
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -100,6 +106,18 @@ NAMES_READING: Final = _words(
     "open openat openat2 stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat"
 )
 """Calls by which a program reads the files that tell names."""
+
+
+def rules_of(name: str) -> tuple[Rule, ...]:
+    """When a call is to be intercepted: always, unless it says by its flags that it is about a descriptor.
+
+    The C library's fstat(3) is newfstatat with AT_EMPTY_PATH, and so frequent that it must cost nothing. Who gives a
+    path nevertheless, and a descriptor that it may be relative to, is not seen.
+    """
+    index = _EMPTY_PATH.get(name)
+    if index is None:
+        return (Rule(name),)
+    return (Rule(name, (Equals(index, 0, _AT_EMPTY_PATH),)), Rule(name, (AnyBit(0, _NEGATIVE),)))
 
 
 @attrs.frozen

@@ -110,7 +110,7 @@ class CopyTree:
         """See `Tree.ensure`. Also raises what this machine has against a copy: ENOSPC, say."""
         if self._is_abandoned:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        if need is Need.CHANGE:
+        if need in (Need.CHANGE, Need.OUTPUT):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         place, until_s = self._places[need].get(path, _NOWHERE)
         if self._clock() < until_s:

@@ -24,6 +24,7 @@ from mirrord_trace.supervisor.delivery.base import (
     AT_FDCWD,
     PASS,
     Fail,
+    Handlers,
     LocalPaths,
     Return,
     UsePath,
@@ -521,6 +522,27 @@ def test_a_link_that_must_be_a_directory_is_none(world: Callable[..., World]) ->
     there.files.contents[b"/srv/link/"] = b""
     assert there.verdict("readlink", b"/srv/link/") == Fail(errno.EINVAL)
     assert there.verdict("readlink", b"/srv/data/../nothing") == Fail(errno.ENOENT)
+
+
+@pytest.mark.parametrize(("name", "flags_at"), [("newfstatat", 3), ("statx", 2)])
+@pytest.mark.parametrize("mode", ["read", "local"])
+def test_attributes_of_a_descriptor_are_nobodys_concern(
+    world: Callable[..., World], mode: str, name: str, flags_at: int
+) -> None:
+    handlers = world(mode=mode).handlers
+    if mode == "local":
+        handlers = FileHandlers(handlers.policy, {})
+    subscription = Handlers.of(*handlers.interests({name: 0})).subscription
+
+    def is_seen(descriptor: int, flags: int) -> bool:
+        arguments = [descriptor & 0xFFFF_FFFF, 0, 0, 0, 0, 0]
+        arguments[flags_at] = flags
+        return subscription.matches(name, arguments)
+
+    assert not is_seen(3, _AT_EMPTY_PATH)
+    assert is_seen(3, _AT_SYMLINK_NOFOLLOW)
+    assert is_seen(AT_FDCWD, 0)
+    assert is_seen(AT_FDCWD, _AT_EMPTY_PATH)
 
 
 def test_only_what_is_local_for_every_use_is_kept(world: Callable[..., World]) -> None:
