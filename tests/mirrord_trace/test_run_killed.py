@@ -184,22 +184,29 @@ def ordinary_users_rights(directory: Path) -> list[str]:
 @contextmanager
 def silent_agent(run: Run, marked: Marked, *, asking: list[int]) -> Iterator[None]:
     """The agent answers nothing while a thread of one of these processes waits for a file."""
-    (agent,) = (pid for pid in marked.pids() if b"\0-m\0mirrord_agent\0" in cmdline_of(pid))
+    agents = [pid for pid in marked.pids() if b"\0-m\0mirrord_agent\0" in cmdline_of(pid)]
     try:
-        assert holds_within(TIMEOUT_S, lambda: is_caught(run, agent, asking)), "nobody waits for a file"
+        if not holds_within(TIMEOUT_S, lambda: is_caught(run, agents, asking)):
+            run.kill("supervisor")
+            pytest.fail(f"nobody waits for a file: {run.said()}")
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(agent, signal.SIGCONT)
+        send(agents, signal.SIGCONT)
 
 
-def is_caught(run: Run, agent: int, asking: list[int]) -> bool:
+def is_caught(run: Run, agents: list[int], asking: list[int]) -> bool:
     """Stops the agent; lets it go on if nobody waits then."""
-    os.kill(agent, signal.SIGSTOP)
+    send(agents, signal.SIGSTOP)
     if holds_within(_LOOK_FOR_S, lambda: run.is_asked(asking)):
         return True
-    os.kill(agent, signal.SIGCONT)
+    send(agents, signal.SIGCONT)
     return False
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def holds_within(time_s: float, condition: Callable[[], bool]) -> bool:
