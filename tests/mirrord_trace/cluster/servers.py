@@ -219,8 +219,9 @@ class Proxy:
             head += data
         self.seen.append(head.decode())
         if self._refuse:
-            client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-            client.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # who is refused may be gone before we are done
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                client.shutdown(socket.SHUT_RDWR)
             return
         port = int(head.split()[1].rpartition(b":")[2])
         server = socket.create_connection(("127.0.0.1", port))
