@@ -123,7 +123,8 @@ def _floor() -> Way:
 
 def _strace() -> Way:
     strace = _found("strace")
-    names = ",".join(sorted({rule.call for rule in subscription().rules}))
+    # The question mark: an older strace need not know every call.
+    names = ",".join(f"?{name}" for name in sorted({rule.call for rule in subscription().rules}))
     prefix = (strace, "-f", "--seccomp-bpf", "-e", f"trace={names}", "-o", "/dev/null")
     return Way(STRACE, prefix, _first_line([strace, "--version"]))
 
