@@ -17,7 +17,6 @@ from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree import fuse_here
 from mirrord_trace.tree.base import Tree
-from mirrord_trace.tree.copy.copying import open_copy_tree
 from mirrord_trace.tree.fuse_here import Lack
 
 Kind = Literal["auto", "fuse", "copy"]
@@ -95,6 +94,8 @@ async def _fuse_tree(
 @asynccontextmanager
 async def _copy_tree(files: RemoteFiles, directory: Path, tell: Reporter) -> AsyncIterator[Tree]:
     """Raises Failure when it cannot be made."""
+    from mirrord_trace.tree.copy.copying import open_copy_tree  # takes its time, and mostly is not needed
+
     async with AsyncExitStack() as opened:
         try:
             tree = await opened.enter_async_context(open_copy_tree(files, directory, tell))

@@ -40,7 +40,7 @@ def choose(wanted: Wanted, abi: Abi, explain: Callable[[str], None]) -> MakeDeli
 
 
 def _ptrace(abi: Abi, notify_is_missing: str | None) -> MakeDelivery:
-    from mirrord_trace.supervisor.delivery.ptrace import PtraceDelivery
+    from mirrord_trace.supervisor.delivery.ptrace.tracer import PtraceDelivery
 
     return partial(PtraceDelivery, abi=abi, notify_is_missing=notify_is_missing)
 
