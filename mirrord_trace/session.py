@@ -25,6 +25,7 @@ from mirrord_agent.wire.frames import (
     InetEndpoint,
     UnixEndpoint,
 )
+from mirrord_trace.nurseries import serving_nursery
 from mirrord_trace.remote import RemoteDatagrams, RemoteStream
 from mirrord_trace.remote_files import RemoteFile, RemoteFiles
 from mirrord_trace.session_link import SessionLink, SessionLost
@@ -278,21 +279,10 @@ async def open_session(stream: trio.SocketStream, secret: bytes) -> AsyncIterato
         decoder = Decoder()
         welcomed, received = await _shake_hands(stream, decoder, secret)
         session = Session(stream, decoder, welcomed)
-        failure: BaseException | None = None
-        async with trio.open_nursery() as nursery:
+        async with serving_nursery() as nursery:
             session.keep(received, nursery)
-            # What leaves the block is not to arrive wrapped in the nursery's exception group.
-            try:
-                yield session
-            except trio.Cancelled:
-                raise
-            except BaseException as error:
-                failure = error
-            else:
-                await session.farewell()
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            yield session
+            await session.farewell()
 
 
 async def _shake_hands(

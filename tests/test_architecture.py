@@ -72,6 +72,7 @@ def is_third_party(name: str) -> bool:
                 "mirrord_trace.child_process",
                 "mirrord_trace.config",
                 "mirrord_trace.errors",
+                "mirrord_trace.nurseries",
                 "mirrord_trace.__version__",
             ],
             ["attrs", "kubernetes", "trio", "urllib3", "websockets", "yaml"],
@@ -89,6 +90,7 @@ def is_third_party(name: str) -> bool:
             ["attrs", "trio"],
         ),
         ("mirrord_trace.errors", [], []),
+        ("mirrord_trace.nurseries", [], ["trio"]),
         ("mirrord_trace.reporting", [], []),
     ],
 )

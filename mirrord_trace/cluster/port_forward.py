@@ -28,6 +28,7 @@ from mirrord_trace.cluster.exchange import delay_s
 from mirrord_trace.cluster.refusals import ApiRefusal, Request
 from mirrord_trace.cluster.resources import POD_PORT_FORWARD
 from mirrord_trace.cluster.web_socket import Rejected, WebSocket, open_web_socket
+from mirrord_trace.nurseries import serving_nursery
 
 SUBPROTOCOL = "v4.channel.k8s.io"
 _DATA = 0
@@ -69,20 +70,10 @@ async def port_forward(api: ApiServer, namespace: str, pod: str, port: int) -> A
             request = Request("get", POD_PORT_FORWARD, namespace, pod)
             web_socket = await _connect(api, request, port, resources)
             pump = _Pump(web_socket, ours, forward, port)
-            failure: BaseException | None = None
-            async with trio.open_nursery() as nursery:
+            async with serving_nursery() as nursery:
                 nursery.start_soon(pump.receive, nursery)
                 nursery.start_soon(pump.send)
-                # What leaves the block is not to arrive wrapped in the nursery's exception group.
-                try:
-                    yield forward
-                except trio.Cancelled:
-                    raise
-                except BaseException as error:
-                    failure = error
-                nursery.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
+                yield forward
 
 
 async def _connect(api: ApiServer, request: Request, port: int, resources: AsyncExitStack) -> WebSocket:

@@ -60,12 +60,6 @@ class Tree(Protocol):
         errno where the kernel could not find it out by itself, SessionLost among them.
         """
 
-    async def contained(self, path: bytes) -> bytes:
-        """A path below `root` for one of the pod that may have "..": none of these leads out of the tree.
-
-        Links are resolved up to the last ".." only. Raises OSError with the errno that resolving it ends with.
-        """
-
     async def read_link(self, path: bytes) -> bytes:
         """The target of the link at `path` as it is in the pod. Raises OSError with the pod's errno."""
 

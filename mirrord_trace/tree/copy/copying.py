@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 import trio
 
+from mirrord_trace.nurseries import serving_nursery
 from mirrord_trace.remote_files import MAX_PATH, Looked, RemoteFiles, Status
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree import containment
@@ -59,20 +60,9 @@ async def open_copy_tree(
     aside.mkdir(0o700)
     replica = Replica(os.fsencode(root), os.fsencode(aside), tell.warning)
     aliases = Aliases.open(os.fsencode(private / "aliases"))
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with serving_nursery() as nursery:
         pipes = Pipes(files, private, nursery)
-        # What leaves the block is not to arrive wrapped in the nursery's exception group.
-        try:
-            yield CopyTree(files, replica, aliases, Fetching(files, replica, tell, clock), pipes, clock)
-        except trio.Cancelled:
-            raise
-        except BaseException as error:
-            failure = error
-        finally:
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield CopyTree(files, replica, aliases, Fetching(files, replica, tell, clock), pipes, clock)
 
 
 @attrs.define(eq=False)
@@ -126,10 +116,6 @@ class CopyTree:
         if need is Need.CONTENT:
             self._replica.promise(result.path, max(self._clock(), since_s + LIFETIME_S) + _OPENED_WITHIN_S)
         return place
-
-    async def contained(self, path: bytes) -> bytes:
-        """See `Tree.contained`."""
-        return self.root + await containment.without_climbs(self._files, path)
 
     async def read_link(self, path: bytes) -> bytes:
         """See `Tree.read_link`."""

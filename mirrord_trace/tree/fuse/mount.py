@@ -27,6 +27,7 @@ import pyfuse3
 import trio
 
 from mirrord_trace.errors import Failure
+from mirrord_trace.nurseries import serving_nursery
 from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree.fuse.askers import Askers
@@ -66,25 +67,14 @@ async def open_fuse_tree(
     """
     mountpoint = directory / MOUNTPOINT
     mountpoint.mkdir(exist_ok=True)
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with serving_nursery() as nursery:
         mount = _Mount(mountpoint, tell)
         tree, operations = _tree(files, mount, writable, nursery, may_write=may_write)
-        # What leaves the block is not to arrive wrapped in the nursery's exception group.
-        try:
-            _mount(operations, mountpoint, read_only=not may_write)
-            nursery.start_soon(mount.serve)
-            await _until_ready(operations)
-            _read_further_ahead(tree.root)
-            yield tree
-        except trio.Cancelled:
-            raise
-        except BaseException as error:
-            failure = error
-        finally:
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        _mount(operations, mountpoint, read_only=not may_write)
+        nursery.start_soon(mount.serve)
+        await _until_ready(operations)
+        _read_further_ahead(tree.root)
+        yield tree
 
 
 def _tree(

@@ -73,10 +73,6 @@ class FuseTree:
                 return await (self.pipes.alias if need is Need.CONTENT else self.pipes.outlet)(path)
         return self.root + path
 
-    async def contained(self, path: bytes) -> bytes:
-        """See `Tree`."""
-        return self.root + await containment.without_climbs(self.serving.files, path)
-
     async def read_link(self, path: bytes) -> bytes:
         """See `Tree`."""
         fact = self.serving.known.itself(path)

@@ -481,7 +481,7 @@ async def test_links_on_the_way_and_at_the_end(scene: Scene) -> None:
 async def test_paths_that_climb(scene: Scene) -> None:
     scene.pod.path("/to-data").symlink_to("srv/data")
     assert await scene.ensure("/to-data/../../top", Need.CONTENT) == scene.here("/top")
-    assert await scene.tree.contained(b"/to-data/../../top") == scene.tree.root + b"/top"
+    assert await scene.ensure("/to-data/../../top", Need.TARGET) == scene.here("/top")
     assert await scene.ensure("/../../..", Need.LISTING) == scene.here("/")
     assert not scene.is_ready("/to-data/../../top", Need.CONTENT)
     with pytest.raises(FileNotFoundError):

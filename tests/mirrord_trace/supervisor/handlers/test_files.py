@@ -66,9 +66,6 @@ class ScriptedTree:
             raise OSError(self.refusals[path], "scripted")
         return self.root + normalised(path)
 
-    async def contained(self, path: bytes) -> bytes:
-        return self.root + normalised(path)
-
     async def read_link(self, path: bytes) -> bytes:
         if path not in self.links:
             raise OSError(errno.EINVAL, "not a link")
