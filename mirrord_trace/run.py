@@ -183,7 +183,7 @@ async def _files(
     reporter: Reporter,
 ) -> AsyncIterator[_Files]:
     wanted = configuration.files
-    if FilesPolicy.of(wanted, surroundings, ()).is_local_only:
+    if wanted.is_local_only:
         yield _Files(FilesPolicy.of(wanted, surroundings, ()), None)
         return
     async with AsyncExitStack() as resources:

@@ -68,6 +68,14 @@ class Rules(Protocol):
         """What happens to paths that nothing else decides about."""
 
     @property
+    def is_local_only(self) -> bool:
+        """Whether every file is this machine's."""
+
+    @property
+    def may_write_remotely(self) -> bool:
+        """Whether there may be files that are written at the target."""
+
+    @property
     def read_write(self) -> Sequence[re.Pattern[str]]:
         """Read and written at the target."""
 
@@ -162,12 +170,12 @@ class FilesPolicy:
     @property
     def is_local_only(self) -> bool:
         """Whether every path is this machine's, under its own name: no call need be intercepted."""
-        return self._rules.mode == "local"
+        return self._rules.is_local_only
 
     @property
     def may_write_remotely(self) -> bool:
         """Whether there are paths that are written at the target."""
-        return self._rules.mode == "write" or (not self.is_local_only and bool(self._rules.read_write))
+        return self._rules.may_write_remotely
 
     def add_program(self, path: bytes) -> None:
         """From now on a program of this machine, given by its absolute path, is local with its installation.

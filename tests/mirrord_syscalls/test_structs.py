@@ -217,6 +217,12 @@ print(child, os.read(descriptor, 128).hex())
     assert info.code == os.CLD_EXITED
 
 
+def test_a_file_system_that_counts_nothing() -> None:
+    """NFS says -1 where it does not know (fs/nfs/super.c)."""
+    told = Statfs(0x6969, 4096, 2**64 - 1, 0, 0, 2**64 - 1, 2**64 - 1, 2**64 - 1, 255, 4096, 0)
+    assert Statfs.decode(told.encode()) == told
+
+
 def test_a_real_file_system_is_told() -> None:
     libc, room = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(Statfs.SIZE)
     assert libc.statfs(b"/proc", room) == 0

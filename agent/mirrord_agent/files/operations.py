@@ -11,6 +11,8 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from mirrord_agent import libc
 from mirrord_agent.files.root import Root, check_name, way_to
 from mirrord_agent.files.statuses import status_of, status_of_entry
@@ -75,23 +77,7 @@ def _time(value: Time | None) -> tuple[int, int]:
 
 def _get_filesystem(root: Root, request: ask.GetFilesystem) -> FilesystemTold:
     with root.found(request.path) as found:
-        told = libc.filesystem(found)
-    return FilesystemTold(
-        request.stream,
-        FilesystemStatus(
-            type=told.type,
-            bsize=told.bsize,
-            blocks=told.blocks,
-            bfree=told.bfree,
-            bavail=told.bavail,
-            files=told.files,
-            ffree=told.ffree,
-            namelen=told.namelen,
-            frsize=told.frsize,
-            flags=told.flags,
-            fsid=told.fsid,
-        ),
-    )
+        return FilesystemTold(request.stream, FilesystemStatus(**attrs.asdict(libc.filesystem(found))))
 
 
 def _check_access(root: Root, request: ask.CheckAccess) -> Done:

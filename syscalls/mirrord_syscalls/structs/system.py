@@ -12,7 +12,7 @@ from mirrord_syscalls.structs.layout import Buffer, require
 
 _open_how = struct.Struct("<QQQ")
 _signalfd_siginfo = struct.Struct("<IiiII20xi84x")
-_statfs = struct.Struct("<7qQ3q32x")
+_statfs = struct.Struct("<qq6Q3q32x")
 
 _UTSNAME_FIELD_BYTES = 65
 
