@@ -57,8 +57,10 @@ class Pipes:
         try:
             handle = await self.files.open(path, os.O_WRONLY | os.O_NONBLOCK)
             descriptor = _opened_to_read(fifo)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
+        except BaseException as error:
+            if not isinstance(error, OSError) or error.errno != errno.ENXIO:
+                if handle is not None:
+                    handle.close()
                 os.unlink(fifo)
                 raise
         self.nursery.start_soon(self._drain, path, fifo, handle, descriptor)

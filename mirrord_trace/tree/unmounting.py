@@ -35,7 +35,9 @@ from typing import Final
 MOUNTPOINT: Final = "tree"
 """The one directory of a workspace on which we mount something."""
 
-_OUR_TYPE: Final = b"fuse.mirrord-trace"
+SUBTYPE: Final = "mirrord-trace"
+"""What we call our file system."""
+_OUR_TYPE: Final = b"fuse." + SUBTYPE.encode()
 """As mountinfo shows the file system that we serve."""
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 _MNT_FORCE: Final = 1

@@ -185,6 +185,7 @@ def ordinary_users_rights(directory: Path) -> list[str]:
 def silent_agent(run: Run, marked: Marked, *, asking: list[int]) -> Iterator[None]:
     """The agent answers nothing while a thread of one of these processes waits for a file."""
     agents = [pid for pid in marked.pids() if b"\0-m\0mirrord_agent\0" in cmdline_of(pid)]
+    assert agents, "none of the processes is the agent"
     try:
         if not holds_within(TIMEOUT_S, lambda: is_caught(run, agents, asking)):
             run.kill("supervisor")

@@ -192,15 +192,16 @@ class FileService:
     def _opened(self, under_way: _UnderWay, file: OpenedFile | None) -> None:
         request = under_way.request
         assert isinstance(request, ask.OpenFile)
-        if file is None:
+        if not under_way.wanted:
+            if file is not None:
+                self._release(file)
+            self._forget(under_way)
+        elif file is None:
             wait = partial(streams.open_with_reader, self._workers, self._root, request)
             self._in_task(under_way, wait, self._opened)
-        elif under_way.wanted:
+        else:
             self._held[request.stream] = file
             self._answer(under_way, handles.opened_frame(request, file))
-        else:
-            self._release(file)
-            self._forget(under_way)
 
     def _list(self, under_way: _UnderWay, request: ask.ListDirectory) -> None:
         if not self._is_full(under_way):

@@ -110,10 +110,16 @@ class Workers:
             self._jobs.put(None)
 
     def _work(self) -> None:
-        self._take_rights()
+        refusal: BaseException | None = None
+        try:
+            self._take_rights()
+        except BaseException as error:
+            refusal = error  # whoever asks is told
         while (job := self._jobs.get()) is not None:
             outcome: object = NOT_RUN
-            if not job.cancelled:
+            if refusal is not None:
+                outcome = refusal
+            elif not job.cancelled:
                 try:
                     outcome = job.run()
                 except BaseException as error:

@@ -20,7 +20,6 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 import attrs
 import pyfuse3
@@ -41,9 +40,8 @@ from mirrord_trace.tree.fuse.requests import serve_requests
 from mirrord_trace.tree.fuse.serving import Serving
 from mirrord_trace.tree.fuse.tree import FuseTree
 from mirrord_trace.tree.pipes import Pipes
-from mirrord_trace.tree.unmounting import MOUNTPOINT, detach
+from mirrord_trace.tree.unmounting import MOUNTPOINT, SUBTYPE, detach
 
-NAME: Final = "mirrord-trace"
 _TASKS = 8
 """Requests that are taken before another is answered without starting a task for them; many more may be under way."""
 _TASKS_AT_MOST = 1024
@@ -143,7 +141,7 @@ async def _until_it_ends() -> str:
 
 
 def _mount(operations: Operations, mountpoint: Path, *, read_only: bool) -> None:
-    options = {f"fsname={NAME}", f"subtype={NAME}", "nosuid", "nodev"}
+    options = {f"fsname={SUBTYPE}", f"subtype={SUBTYPE}", "nosuid", "nodev"}
     if os.geteuid() == 0:
         options.add("allow_other")
     if read_only:

@@ -38,6 +38,19 @@ async def test_what_fails_raises_where_it_was_asked_for() -> None:
 
 
 @in_trio
+async def test_a_thread_without_the_rights_tells_whoever_asks() -> None:
+    def refuse() -> None:
+        raise PermissionError("not for us")
+
+    workers = Workers("test", 1, refuse)
+    with trio.fail_after(10):
+        for _ in range(2):
+            with pytest.raises(PermissionError, match="not for us"):
+                await workers.run(lambda: 1, nothing, print)
+    workers.stop()
+
+
+@in_trio
 async def test_threads_that_hang_are_bounded_and_what_waits_can_be_cancelled() -> None:
     workers = Workers("test", 2, nothing)
     go_on = threading.Event()

@@ -306,7 +306,11 @@ def test_several_at_once(workspace: Path) -> None:
     for _ in range(3):
         helper = os.fork()
         if helper == 0:
-            os._exit(0 if unmounting.remove(workspace) else 1)
+            status = 1
+            try:
+                status = 0 if unmounting.remove(workspace) else 1
+            finally:
+                os._exit(status)
         helpers.append(helper)
     assert [os.waitpid(helper, 0)[1] for helper in helpers] == [0, 0, 0]
     assert not workspace.exists()
