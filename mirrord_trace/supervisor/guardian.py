@@ -234,7 +234,7 @@ def _guard(
         if listener >= 0:
             socket.send_fds(theirs, [_message.pack(_STARTED, child)], [listener])
             if os.getppid() == supervisor:  # it may have ended before it was asked for the signal
-                _watch(theirs, child)
+                _watch(theirs, child, supervisor)
         else:
             theirs.send(_message.pack(_NOT_STARTED, -listener))
     finally:
@@ -265,7 +265,7 @@ def _close_all_but(*kept: int) -> None:
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
-def _watch(theirs: socket.socket, child: int) -> None:
+def _watch(theirs: socket.socket, child: int, supervisor: int) -> None:
     """Tells of the child until nothing of the tree is left or the supervisor ends or wants the end."""
     with signals.signal_descriptor({signal.SIGCHLD, _ORPHANED}) as arriving:
         poll = select.poll()
@@ -275,7 +275,8 @@ def _watch(theirs: socket.socket, child: int) -> None:
             ready = [descriptor for descriptor, _ in poll.poll()]
             if theirs.fileno() in ready:
                 return
-            if SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE)).signo == _ORPHANED:
+            info = SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE))
+            if info.signo == _ORPHANED and info.pid == supervisor:  # anybody may signal his parent
                 return
 
 

@@ -159,7 +159,7 @@ class FileHandlers:
         decision, may_keep = self._decide(call, named, use)
         match decision.place:
             case Place.NOT_FOUND:
-                return Fail(errno.ENOENT)
+                return Fail(errno.ENOENT) if _sees_our_root(call.tid) else PASS
             case Place.LOCAL:
                 return self._here(call, named, decision, use, may_keep=may_keep)
             case Place.REMOTE:
@@ -238,7 +238,7 @@ class FileHandlers:
         if decision.path in PRESENTED and not use.writes and _sees_our_root(call.tid):
             stand_in = self.presented.get(decision.path)
             return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
-        if self._must_be_led(named, decision):
+        if self._must_be_led(named, decision) and (named.in_tree or _sees_our_root(call.tid)):
             return UsePath(named.with_ending(decision.path), may_wait=True)
         if may_keep and decision.path not in PRESENTED and not is_link_of_proc(decision.path):
             self._local.add(named.raw, named.whole[: -len(named.raw) - 1] if named.is_relative else None)
@@ -298,8 +298,10 @@ class FileHandlers:
         decision = self.policy.decide(named.whole, writes=False)
         is_remote = named.names_tree or decision.place is Place.REMOTE
         is_here = not is_remote or (not named.in_tree and _exists(call.tid, decision.path))
-        if self.tree is None or is_here or not _sees_our_root(call.tid):
-            self._note_program(decision.path)
+        if not _sees_our_root(call.tid):
+            return PASS
+        if self.tree is None or is_here:
+            self._note_program(link_of_proc(call.tid, decision.path) or decision.path)
             return PASS
         path = self._path_there(named, decision)
         return self._execute_script(self.tree, named, path, follow=not leaves_links(call))
@@ -373,6 +375,8 @@ class FileHandlers:
             found.append((named, decision))
         if all(decision.place is Place.LOCAL for _, decision in found):
             if not any(self._must_be_led(named, decision) for named, decision in found):
+                return PASS
+            if not _sees_our_root(call.tid):
                 return PASS
             return UsePaths(tuple(named.with_ending(decision.path) for named, decision in found))
         tree = self.tree

@@ -119,3 +119,10 @@ def test_what_loses_its_parent_is_still_the_trees(left: str) -> None:
         assert running.wait() == 4
         assert any("running, ended with it" in line for line in running.said)
         assert "driver: left: []" in running.said
+
+
+def test_a_program_may_signal_its_parent() -> None:
+    """Only the supervisor's own end is the end of the tree; servers signal their parents when they are ready."""
+    with driver("pass_all", "sh", "-c", "kill -USR1 $PPID; sleep 0.3; echo pid $$ >&2") as running:
+        running.until("pid ")
+        assert running.wait() == 0

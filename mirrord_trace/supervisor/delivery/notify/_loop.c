@@ -61,6 +61,8 @@ struct known *mirrord_known_new(uint32_t most_keys, uint32_t bytes)
 
 void mirrord_known_free(struct known *known)
 {
+    if (!known)
+        return;
     free(known->slots);
     free(known->arena);
     free(known);

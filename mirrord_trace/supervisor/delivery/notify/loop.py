@@ -33,8 +33,8 @@ from mirrord_trace.supervisor.delivery.notify.memory import BRIEF, MemoryAccess,
 
 _NUMBER = 3
 _ARGUMENTS = 6
-_ARENA_BYTES = LOCAL_PATHS * LOCAL_PATH_BYTES // 8
-"""Most paths are short."""
+_ARENA_BYTES = LOCAL_PATHS * LOCAL_PATH_BYTES
+"""Room for all that `LocalPaths` keeps; what is never written takes no memory."""
 
 Receive = Callable[[], tuple[int, ...] | None]
 """Waits for a call that may concern somebody: the fields of `notification.NOTIFICATION`.

@@ -7,6 +7,7 @@ A task that a debugger traces has no place for us. Then the call fails, and the 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -53,4 +54,4 @@ def lower_by_task(call: NotifiedCall, paths: Sequence[bytes]) -> Reply:
         return ANSWERED
     names = ", ".join(map(os.fsdecode, paths))
     call.warn(f"{call.name} of {names} failed, for nobody can do it for a process: {why_not_traced(call.tid)}")
-    return Result(-(error.errno or 0))
+    return Result(-(error.errno or errno.EIO))
