@@ -3,8 +3,17 @@ from pathlib import Path
 import pytest
 from ptrace.binding import linux_struct
 
-from mirrord_syscalls.abi import AARCH64, ABIS, X86_64, Abi, ArgumentKind, native_abi
-from mirrord_syscalls.abi.arguments import ARGUMENTS
+from mirrord_syscalls.abi import (
+    AARCH64,
+    ABIS,
+    ARGUMENTS,
+    X86_64,
+    Abi,
+    ArgumentKind,
+    PathArgument,
+    native_abi,
+    path_arguments,
+)
 from tests.mirrord_syscalls.compiler import check_in_c, system_call_numbers
 
 every_abi = pytest.mark.parametrize("abi", ABIS.values(), ids=ABIS)
@@ -51,6 +60,30 @@ def test_arguments_belong_together(call: str) -> None:
             assert following is ArgumentKind.PATH
         if kind is ArgumentKind.SOCKADDR:
             assert following in (ArgumentKind.LENGTH, ArgumentKind.LENGTH_POINTER)
+
+
+@pytest.mark.parametrize(
+    ("call", "places"),
+    [
+        ("fstat", []),
+        ("open", [(0, None)]),
+        ("openat", [(1, 0)]),
+        ("execveat", [(1, 0)]),
+        ("rename", [(0, None), (1, None)]),
+        ("renameat2", [(1, 0), (3, 2)]),
+        ("symlink", [(1, None)]),  # what a link says is no path of the caller's
+        ("symlinkat", [(2, 1)]),
+        ("inotify_add_watch", [(1, None)]),  # the descriptor before it is no directory
+        ("fanotify_mark", [(4, 3)]),
+    ],
+)
+def test_where_paths_are(call: str, places: list[tuple[int, int | None]]) -> None:
+    assert path_arguments(call) == tuple(PathArgument(index, directory) for index, directory in places)
+
+
+def test_paths_of_a_call_without_known_arguments() -> None:
+    with pytest.raises(KeyError):
+        path_arguments("madvise")
 
 
 def test_registers_of_this_machine_are_in_python_ptrace() -> None:

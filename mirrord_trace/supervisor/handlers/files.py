@@ -23,6 +23,7 @@ from typing import Final
 
 import attrs
 
+from mirrord_syscalls.abi import PathArgument
 from mirrord_syscalls.structs import Statfs
 from mirrord_syscalls.subscription import Rule
 from mirrord_trace.policy.files import Decision, FilesPolicy, Place, normalised
@@ -48,7 +49,6 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     NAMES_READING,
     PATHS,
     READING_LINKS,
-    PathArgument,
     Use,
     follows_link,
     is_confined,

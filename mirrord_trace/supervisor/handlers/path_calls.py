@@ -1,8 +1,8 @@
 """What the calls that name files do with them: which arguments are paths, and whether a call only reads.
 
-Where the paths are follows from the calls' arguments (`mirrord_syscalls.abi.ARGUMENTS`); what is done there is said
-here, for every call that is intercepted. Calls that only root may make in a mount namespace of its own (mount, chroot,
-open_tree, …) are not: they concern this machine.
+Where the paths are, `mirrord_syscalls.abi.path_arguments` tells; what is done there is said here, for every call that
+is intercepted. Calls that only root may make in a mount namespace of its own (mount, chroot, open_tree, …) are not:
+they concern this machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind
+from mirrord_syscalls.abi import PathArgument, path_arguments
 from mirrord_syscalls.structs import OpenHow
 from mirrord_syscalls.subscription import AnyBit, Equals, Rule
 from mirrord_trace.supervisor.delivery.base import Call
@@ -25,8 +25,6 @@ _AT_SYMLINK_FOLLOW: Final = 0x400
 _AT_EMPTY_PATH: Final = 0x1000
 _NEGATIVE: Final = 0x8000_0000
 """The sign of a C int: AT_FDCWD is negative, and no descriptor is."""
-_EMPTY_PATH: Final = {"newfstatat": 3, "statx": 2}
-"""Which argument has AT_EMPTY_PATH, of the calls that mostly come with it."""
 _RESOLVE_BENEATH: Final = 0x08  # linux/openat2.h
 _RESOLVE_IN_ROOT: Final = 0x10
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -59,33 +57,16 @@ _FLAGS: Final = {
     "file_getattr": 4,
     "execveat": 4,
 }
-"""Which argument says whether links are followed."""
+"""Which argument says whether links are followed, and whether an empty path means the descriptor itself."""
+_MOSTLY_ON_DESCRIPTORS: Final = ("newfstatat", "statx")
 _OPENING: Final[Mapping[str, int | None]] = {"open": 1, "openat": 2, "openat2": None, "creat": None}
 """Which argument has the flags, where one has."""
 EXECUTING: Final = ("execve", "execveat")
 
 
-@attrs.frozen
-class PathArgument:
-    """Where a path is among a call's arguments, and where the descriptor that it is relative to."""
-
-    index: int
-    directory: int | None
-    """None: it is relative to the working directory."""
-
-
-def _paths_of(name: str) -> tuple[PathArgument, ...]:
-    kinds = ARGUMENTS[name]
-    return tuple(
-        PathArgument(index, index - 1 if index and kinds[index - 1] is ArgumentKind.DIRFD else None)
-        for index, kind in enumerate(kinds)
-        if kind is ArgumentKind.PATH
-    )
-
-
 PATHS: Final[Mapping[str, tuple[PathArgument, ...]]] = MappingProxyType(
     {
-        name: _paths_of(name)
+        name: path_arguments(name)
         for name in (
             *_EXAMINING,
             "lstat",
@@ -114,10 +95,9 @@ def rules_of(name: str) -> tuple[Rule, ...]:
     The C library's fstat(3) is newfstatat with AT_EMPTY_PATH, and so frequent that it must cost nothing. Who gives a
     path nevertheless, and a descriptor that it may be relative to, is not seen.
     """
-    index = _EMPTY_PATH.get(name)
-    if index is None:
+    if name not in _MOSTLY_ON_DESCRIPTORS:
         return (Rule(name),)
-    return (Rule(name, (Equals(index, 0, _AT_EMPTY_PATH),)), Rule(name, (AnyBit(0, _NEGATIVE),)))
+    return (Rule(name, (Equals(_FLAGS[name], 0, _AT_EMPTY_PATH),)), Rule(name, (AnyBit(0, _NEGATIVE),)))
 
 
 @attrs.frozen

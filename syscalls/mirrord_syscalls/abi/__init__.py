@@ -9,11 +9,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mirrord_syscalls.abi.aarch64 import AARCH64
-from mirrord_syscalls.abi.arguments import ARGUMENTS, ArgumentKind
+from mirrord_syscalls.abi.arguments import ARGUMENTS, ArgumentKind, PathArgument, path_arguments
 from mirrord_syscalls.abi.model import Abi
 from mirrord_syscalls.abi.x86_64 import X86_64
 
-__all__ = ["AARCH64", "ABIS", "ARGUMENTS", "X86_64", "Abi", "ArgumentKind", "native_abi"]
+__all__ = [
+    "AARCH64",
+    "ABIS",
+    "ARGUMENTS",
+    "X86_64",
+    "Abi",
+    "ArgumentKind",
+    "PathArgument",
+    "native_abi",
+    "path_arguments",
+]
 
 ABIS: Mapping[str, Abi] = MappingProxyType({abi.name: abi for abi in (X86_64, AARCH64)})
 """Every architecture we have a table for, by the name that uname(2) gives its machine."""

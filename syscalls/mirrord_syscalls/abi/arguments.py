@@ -6,7 +6,10 @@ that name a file, act on a socket or a descriptor, tell the host's name, or star
 
 import enum
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
+
+import attrs
 
 
 class ArgumentKind(enum.Enum):
@@ -160,3 +163,23 @@ def _parse(table: str) -> dict[str, tuple[ArgumentKind, ...]]:
 
 ARGUMENTS: Mapping[str, tuple[ArgumentKind, ...]] = MappingProxyType(_parse(_TABLE))
 """The arguments of each call, by its name, for all architectures together."""
+
+
+@attrs.frozen
+class PathArgument:
+    """Where a path is among a call's arguments, and where the descriptor that it is relative to."""
+
+    index: int
+    directory: int | None
+    """None: it is relative to the working directory."""
+
+
+@cache
+def path_arguments(name: str) -> tuple[PathArgument, ...]:
+    """The paths among a call's arguments, in order. Raises KeyError for a call that is not in `ARGUMENTS`."""
+    kinds = ARGUMENTS[name]
+    return tuple(
+        PathArgument(index, index - 1 if index and kinds[index - 1] is ArgumentKind.DIRFD else None)
+        for index, kind in enumerate(kinds)
+        if kind is ArgumentKind.PATH
+    )

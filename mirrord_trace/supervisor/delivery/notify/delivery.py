@@ -23,7 +23,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mirrord_syscalls.abi import ARGUMENTS, Abi, ArgumentKind
+from mirrord_syscalls.abi import Abi, path_arguments
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace.borrow import borrow_descriptor
@@ -121,10 +121,8 @@ class NotifyDelivery:
         tests: dict[int, PathTest] = {}
         for name, concerns in self.handlers.concerns.items():
             if name in numbers:
-                kinds = ARGUMENTS[name]
-                index = kinds.index(ArgumentKind.PATH)
-                is_relative = index > 0 and kinds[index - 1] is ArgumentKind.DIRFD
-                tests[numbers[name]] = PathTest(index, concerns, index - 1 if is_relative else None)
+                (path,) = path_arguments(name)
+                tests[numbers[name]] = PathTest(path.index, concerns, path.directory)
         return tests
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import attrs
 
-from mirrord_syscalls.abi import Abi, ArgumentKind
+from mirrord_syscalls.abi import Abi, ArgumentKind, path_arguments
 from mirrord_syscalls.sockaddr import SocketAddress, decode_sockaddr, encode_sockaddr
 from mirrord_syscalls.structs import Mmsghdr, Msghdr
 from mirrord_trace.supervisor.delivery.base import (
@@ -73,11 +73,10 @@ def plan(call: Call, verdict: UseAddress | UseAddresses | UsePath | UsePaths, sl
 
 def _plan_paths(call: Call, paths: tuple[bytes, ...], slot: int) -> Plan:
     """One path behind the other. A slot has room for two; the kernel finds one too long of which it sees no end."""
-    places = (index for index, kind in enumerate(call.abi.arguments[call.name]) if kind is ArgumentKind.PATH)
     data = b""
     changes = []
-    for index, path in zip(places, paths, strict=True):
-        changes.append((index, slot + len(data)))
+    for place, path in zip(path_arguments(call.name), paths, strict=True):
+        changes.append((place.index, slot + len(data)))
         data += (path + b"\0")[:PATH_MAX]
     return Plan(data, tuple(changes), lambda result: result)
 

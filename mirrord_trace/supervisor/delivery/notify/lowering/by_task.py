@@ -12,8 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from mirrord_syscalls.abi import path_arguments
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD
-from mirrord_trace.supervisor.delivery.notify.lowering.frame import places_of
 from mirrord_trace.supervisor.delivery.notify.replies import ANSWERED, NotifiedCall, Reply, Result
 from mirrord_trace.supervisor.delivery.notify.surgery import make_in_task, why_not_traced
 
@@ -27,10 +27,10 @@ def make_by_task(call: NotifiedCall, paths: Sequence[bytes], *, keep_directories
     """
     arguments = list(call.arguments)
     placed = {}
-    for (place, directory), path in zip(places_of(call.abi, call.name), paths, strict=True):
-        placed[place] = path
-        if directory is not None and not keep_directories:
-            arguments[directory] = AT_FDCWD & 0xFFFF_FFFF_FFFF_FFFF
+    for place, path in zip(path_arguments(call.name), paths, strict=True):
+        placed[place.index] = path
+        if place.directory is not None and not keep_directories:
+            arguments[place.directory] = AT_FDCWD & 0xFFFF_FFFF_FFFF_FFFF
     try:
         make_in_task(
             call.tid,

@@ -15,13 +15,12 @@ import ctypes
 import errno
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
 import attrs
 
-from mirrord_syscalls.abi import Abi, ArgumentKind
+from mirrord_syscalls.abi import path_arguments
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, MemoryFault
 from mirrord_trace.supervisor.delivery.notify.held import Status
 from mirrord_trace.supervisor.delivery.notify.lowering.credentials import rights_of
@@ -55,10 +54,10 @@ class Frame:
     def of(cls, call: NotifiedCall, paths: Sequence[bytes]) -> Self:
         """With these paths, all absolute, one for each path argument in order."""
         frame = cls(call, list(call.arguments))
-        for (place, directory), path in zip(places_of(call.abi, call.name), paths, strict=True):
-            frame.put(place, path + b"\0")
-            if directory is not None:
-                frame.arguments[directory] = AT_FDCWD
+        for place, path in zip(path_arguments(call.name), paths, strict=True):
+            frame.put(place.index, path + b"\0")
+            if place.directory is not None:
+                frame.arguments[place.directory] = AT_FDCWD
         return frame
 
     def __enter__(self) -> Self:
@@ -170,14 +169,3 @@ def _looks_at_signals(tid: int) -> bool:
         return False
     pending = status.pending | (status.shared_pending if status.tid == status.process else 0)
     return bool(pending & ~status.blocked & ~status.ignored)
-
-
-@cache
-def places_of(abi: Abi, name: str) -> tuple[tuple[int, int | None], ...]:
-    """Where a call has its paths, and where the descriptors of the directories that these are relative to."""
-    kinds = abi.arguments[name]
-    return tuple(
-        (index, index - 1 if index and kinds[index - 1] is ArgumentKind.DIRFD else None)
-        for index, kind in enumerate(kinds)
-        if kind is ArgumentKind.PATH
-    )

@@ -10,10 +10,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from mirrord_syscalls.abi import path_arguments
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, TaskGone, UsePath, UsePaths
 from mirrord_trace.supervisor.delivery.notify.lowering.by_task import TASKS_OWN_CALLS, lower_by_task
 from mirrord_trace.supervisor.delivery.notify.lowering.credentials import mode_for
-from mirrord_trace.supervisor.delivery.notify.lowering.frame import Frame, places_of
+from mirrord_trace.supervisor.delivery.notify.lowering.frame import Frame
 from mirrord_trace.supervisor.delivery.notify.lowering.layouts import lay_out
 from mirrord_trace.supervisor.delivery.notify.lowering.opens import OPENING_CALLS, make_open, may_make_or_wait
 from mirrord_trace.supervisor.delivery.notify.replies import Deferred, NotifiedCall, Reply, Result
@@ -67,9 +68,9 @@ def _make(call: NotifiedCall, paths: tuple[bytes, ...]) -> Reply:
 
 def _ask_for_access(call: NotifiedCall, path: bytes) -> Reply:
     """The question is about the real user unless AT_EACCESS says otherwise; about the task's, not about ours."""
-    ((place, _),) = places_of(call.abi, call.name)
-    mode = call.arguments[place + 1]
-    flags = call.arguments[place + 2] if call.name == "faccessat2" else 0
+    (place,) = path_arguments(call.name)
+    mode = call.arguments[place.index + 1]
+    flags = call.arguments[place.index + 2] if call.name == "faccessat2" else 0
     with Frame(call, [AT_FDCWD, 0, mode, flags | _AT_EACCESS, 0, 0]) as frame:
         frame.put(1, path + b"\0")
         return Result(frame.make("faccessat2", real=not flags & _AT_EACCESS))
