@@ -31,7 +31,7 @@ ASKED = ctypes.create_string_buffer(b"/nowhere/at/all")
 ASKED_AT = ctypes.addressof(ASKED)
 NO_ADDRESS = 1 << 63
 AT_EACCESS, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS = 0x200, 0x100, 0x7FF
-RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x04, 0x08, 0x10
+RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x04, 0x08
 
 
 class OwnMemory:
@@ -167,22 +167,6 @@ def test_openat2(stand_in: StandIn) -> None:
 )
 def test_openat2_refuses(stand_in: StandIn, structure: ctypes.Array[ctypes.c_char], size: int, expected: int) -> None:
     assert stand_in.call("openat2", AT_FDCWD, ASKED_AT, ctypes.addressof(structure), size) == Result(-expected)
-
-
-def test_openat2_in_a_root(stand_in: StandIn) -> None:
-    structure = how(os.O_RDONLY, RESOLVE_IN_ROOT)
-    for root, expected in [(stand_in.path.parent, -errno.ENOENT), (Path("/"), None)]:
-        descriptor = os.open(root, os.O_PATH)
-        try:
-            reply = stand_in.call("openat2", descriptor, ASKED_AT, ctypes.addressof(structure), 24)
-        finally:
-            os.close(descriptor)
-        if expected is not None:
-            assert reply == Result(expected)
-        else:
-            assert isinstance(reply, Descriptor)
-            assert read_and_close(reply.number) == CONTENT
-    assert stand_in.call("openat2", 9999, ASKED_AT, ctypes.addressof(structure), 24) == Result(-errno.EBADF)
 
 
 def test_an_open_how_that_is_not_there(stand_in: StandIn) -> None:

@@ -20,16 +20,16 @@ from mirrord_trace.supervisor.delivery.notify.surgery import make_in_task, why_n
 TASKS_OWN_CALLS: Final = frozenset(("chdir", "execve", "execveat"))
 
 
-def make_by_task(call: NotifiedCall, paths: Sequence[bytes], *, keep_directories: bool = False) -> OSError | None:
+def make_by_task(call: NotifiedCall, paths: Sequence[bytes]) -> OSError | None:
     """The task makes its call with these paths, and has its result then; or why it cannot. Raises TaskGone.
 
-    They are absolute, so the directories of the call do not count, unless they are kept.
+    They are absolute, so the directories of the call do not count.
     """
     arguments = list(call.arguments)
     placed = {}
     for place, path in zip(path_arguments(call.name), paths, strict=True):
         placed[place.index] = path
-        if place.directory is not None and not keep_directories:
+        if place.directory is not None:
             arguments[place.directory] = AT_FDCWD & 0xFFFF_FFFF_FFFF_FFFF
     try:
         make_in_task(

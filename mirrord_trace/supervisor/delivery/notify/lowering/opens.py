@@ -21,7 +21,6 @@ from mirrord_trace.supervisor.delivery.notify.lowering.credentials import mode_f
 from mirrord_trace.supervisor.delivery.notify.lowering.frame import Frame
 from mirrord_trace.supervisor.delivery.notify.replies import ANSWERED, Descriptor, NotifiedCall, Reply, Result
 
-_RESOLVE_IN_ROOT: Final = 0x10  # linux/openat2.h
 _FLAGS_ARGUMENT: Final = {"open": 1, "openat": 2}
 _CREAT_FLAGS: Final = os.O_CREAT | os.O_WRONLY | os.O_TRUNC  # creat(2)
 _MAKES_FILE: Final = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
@@ -36,7 +35,10 @@ def may_make_or_wait(call: NotifiedCall) -> bool:
 
 
 def make_open(call: NotifiedCall, path: bytes) -> Reply:
-    """Opens this path. Raises OSError, MemoryFault, MemoryHidden, TaskGone."""
+    """Opens this path; an openat2 that must stay below its directory is never given one.
+
+    Raises OSError, MemoryFault, MemoryHidden, TaskGone.
+    """
     if call.name == "openat2":
         return _open_how(call, path)
     index = _FLAGS_ARGUMENT.get(call.name)
@@ -79,25 +81,12 @@ def _open_how(call: NotifiedCall, path: bytes) -> Reply:
     # What lies beyond the part that we know is for the kernel to refuse, if it does not know it either.
     raw = call.memory.read(call.arguments[2], size)
     how, rest = OpenHow.decode(raw[: OpenHow.SIZE]), raw[OpenHow.SIZE :]
-    is_in_root = bool(how.resolve & _RESOLVE_IN_ROOT)
     is_location = bool(how.flags & os.O_PATH)
-    if is_location and make_by_task(call, (path,), keep_directories=is_in_root) is None:
+    if is_location and make_by_task(call, (path,)) is None:
         return ANSWERED
     flags = how.flags | os.O_CLOEXEC | (0 if is_location else os.O_NOCTTY)
     mode = mode_for(call.tid, how.mode) if how.flags & _MAKES_FILE else how.mode
     with Frame.of(call, (path,)) as frame:
         frame.put(2, OpenHow(flags, mode, how.resolve).encode() + rest)
-        if is_in_root:  # the one way of resolving in which an absolute path begins at the directory
-            frame.arguments[0] = _directory(frame)
         opened = frame.make("openat2")
         return _readable(frame, opened, how.flags) if is_location else _given(opened, how.flags)
-
-
-def _directory(frame: Frame) -> int:
-    """The directory that the path is relative to; -1 where the task has none there. Raises OSError."""
-    descriptor = frame.call.integer(0)
-    where = "cwd" if descriptor == AT_FDCWD else f"fd/{descriptor}"
-    try:
-        return frame.hold(os.open(f"/proc/{frame.call.tid}/{where}", os.O_PATH | os.O_CLOEXEC))
-    except FileNotFoundError:
-        return -1
