@@ -65,8 +65,8 @@ async def open_tree(
             try:
                 tree = await opened.enter_async_context(_fuse_tree(files, directory, writable, may_write, tell))
                 tell.explain("the target's files: mounted with FUSE")
-            except* Failure as group:
-                lacks = (_as_lack(group),)
+            except Failure as failure:
+                lacks = (Lack(failure.message, _WHO_FORBIDS),)
         if tree is None:
             if wanted == "fuse" or may_write:
                 raise _failure(lacks, may_write=may_write)
@@ -105,14 +105,6 @@ async def _copy_tree(files: RemoteFiles, directory: Path, tell: Reporter) -> Asy
                 "set TMPDIR to a directory of yours with more room" if error.errno == errno.ENOSPC else None,
             ) from error
         yield tree
-
-
-def _as_lack(group: BaseExceptionGroup[Failure]) -> Lack:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    assert isinstance(first, Failure)
-    return Lack(first.message, _WHO_FORBIDS)
 
 
 def _failure(lacks: Sequence[Lack], *, may_write: bool) -> Failure:

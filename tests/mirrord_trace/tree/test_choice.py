@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-import mirrord_trace.tree.fuse.mount  # noqa: F401 (not everybody who runs tests may read it later)
+import mirrord_trace.tree.fuse.mount  # now: not everybody who runs tests may read it later
 from mirrord_trace.errors import Failure, UsageFailure
 from mirrord_trace.tree import fuse_here
 from mirrord_trace.tree.base import Need
@@ -115,6 +115,17 @@ def test_copies_where_mounting_fails_although_nothing_is_missing(
     kind, told = used(pod, "auto")
     assert kind == "CopyTree"
     assert told.notes[0].startswith("no FUSE here (cannot mount the target's files at ")
+
+
+@where_users_may_mount
+def test_copies_where_the_kernel_does_not_ask_for_what_was_mounted(
+    pod: ScratchPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking(monkeypatch)
+    monkeypatch.setattr(mirrord_trace.tree.fuse.mount, "_READY_WITHIN_S", 0)
+    kind, told = used(pod, "auto")
+    assert kind == "CopyTree"
+    assert told.notes[0].startswith("no FUSE here (the kernel does not ask for the target's files after ")
 
 
 def test_copies_where_the_library_cannot_be_loaded(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
