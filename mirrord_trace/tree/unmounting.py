@@ -23,14 +23,15 @@ import ctypes
 import errno
 import itertools
 import os
-import re
 import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
+
+from mirrord_trace.tree.mounts import Mount, mounts_here
 
 MOUNTPOINT: Final = "tree"
 """The one directory of a workspace on which we mount something."""
@@ -77,7 +78,7 @@ def detach(mountpoint: Path) -> bool:
     It is for the end of a run: if our file system is there, whatever waits for an answer gets ECONNABORTED. Without the
     right to unmount it runs fusermount3, which takes some milliseconds.
     """
-    return _is_detached(mountpoint, _our_connections(_mounts()))
+    return _is_detached(mountpoint, _our_connections(mounts_here()))
 
 
 def remove(directory: Path) -> bool:
@@ -88,7 +89,7 @@ def remove(directory: Path) -> bool:
     """
     deadline, pause_s = time.monotonic() + _PATIENCE_S, _FIRST_PAUSE_S
     while True:
-        mounts = _mounts()
+        mounts = mounts_here()
         connections = _our_connections(mounts)
         below = _mountpoints_below(directory, mounts)
         mounts_left = [mountpoint for mountpoint in below if not _is_detached(mountpoint, connections)]
@@ -160,22 +161,16 @@ def _mount_id(descriptor: int) -> int:
         return next(int(line.split()[1]) for line in facts if line.startswith("mnt_id:"))
 
 
-def _mounts() -> list[list[bytes]]:
-    """All mounts by their fields: proc_pid_mountinfo(5)."""
-    return [line.split() for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
-
-
-def _our_connections(mounts: list[list[bytes]]) -> dict[int, str]:
+def _our_connections(mounts: Iterable[Mount]) -> dict[int, str]:
     """By the ids of mounts of our own file system, their connections' names in fusectl: the device's minor number."""
-    ours = (fields for fields in mounts if fields[fields.index(b"-") + 1] == _OUR_TYPE)
-    return {int(fields[0]): os.fsdecode(fields[2].split(b":")[1]) for fields in ours}
+    return {mount.id: mount.device.partition(":")[2] for mount in mounts if mount.type == _OUR_TYPE}
 
 
-def _mountpoints_below(directory: Path, mounts: list[list[bytes]]) -> list[Path]:
+def _mountpoints_below(directory: Path, mounts: Iterable[Mount]) -> list[Path]:
     """Where something is mounted below a directory, the deepest first."""
     prefix = os.path.realpath(os.fsencode(directory)) + b"/"
-    paths = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4]) for fields in mounts)
-    return [Path(os.fsdecode(path)) for path in sorted(set(paths), reverse=True) if path.startswith(prefix)]
+    paths = {mount.path for mount in mounts if mount.path.startswith(prefix)}
+    return [Path(os.fsdecode(path)) for path in sorted(paths, reverse=True)]
 
 
 def _empty(directory: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,6 +38,7 @@ from mirrord_trace.tree.fuse.operations import Operations
 from mirrord_trace.tree.fuse.requests import serve_requests
 from mirrord_trace.tree.fuse.serving import Serving
 from mirrord_trace.tree.fuse.tree import FuseTree
+from mirrord_trace.tree.mounts import mounts_here
 from mirrord_trace.tree.pipes import Pipes
 from mirrord_trace.tree.unmounting import MOUNTPOINT, SUBTYPE, detach
 
@@ -183,9 +183,7 @@ async def _until_ready(operations: Operations) -> None:
 
 def _read_further_ahead(root: bytes) -> None:
     """Has the kernel read more at a time, where we may ask for that; else it stays at 128 KiB."""
-    shown = re.sub(rb"[\\ \t\n]", lambda found: b"\\%03o" % found[0][0], root)  # proc_pid_mountinfo(5)
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields = line.split()
-        if fields[4] == shown:
+    for mount in mounts_here():
+        if mount.path == root:
             with contextlib.suppress(OSError):
-                Path(f"/sys/class/bdi/{fields[2].decode()}/read_ahead_kb").write_text(str(_READ_AHEAD_KIB))
+                Path(f"/sys/class/bdi/{mount.device}/read_ahead_kb").write_text(str(_READ_AHEAD_KIB))

@@ -83,6 +83,17 @@ def test_several_mounts_on_top_of_each_other(workspace: Path, precious: Path) ->
     assert is_whole(precious)
 
 
+@in_private_mounts
+def test_a_strange_name_of_somebody_elses_mount(tmp_path: Path, workspace: Path, precious: Path) -> None:
+    strange = tmp_path / "first\rsecond\x0bthird"
+    strange.mkdir()
+    bind(precious, strange)
+    bind(precious, workspace / "tree")
+    assert unmounting.detach(workspace / "tree")
+    assert unmounting.remove(workspace)
+    assert unmounting.is_mountpoint(strange)
+
+
 def served_by_nobody(mount: Callable[[Path], int], workspace: Path, is_dead: bool) -> None:
     device = mount(workspace / "tree")
     if is_dead:
