@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from mirrord_agent.wire.file_records import FilesystemStatus
+
 #: Namespace kinds for `setns` (sched.h).
 CLONE_NEWNET = 0x40000000
 CLONE_NEWUTS = 0x04000000
@@ -44,6 +46,10 @@ _STATX_MODE_OFFSET = 28
 _CAPABILITY_VERSION_3 = 0x20080522
 #: struct statfs of the 64-bit architectures, and its length with the reserve at its end.
 _STATFS = struct.Struct("=qqQQQQQQqqq")
+_STATFS_FIELDS = (
+    *("type", "bsize", "blocks", "bfree", "bavail", "files", "ffree"),
+    *("fsid", "namelen", "frsize", "flags"),
+)
 _STATFS_BYTES = 120
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -112,29 +118,12 @@ def set_times(file: int | bytes, times: Sequence[int]) -> None:
         _raise_errno()
 
 
-@attrs.frozen
-class Filesystem:
-    """What fstatfs(2) tells."""
-
-    type: int
-    bsize: int
-    blocks: int
-    bfree: int
-    bavail: int
-    files: int
-    ffree: int
-    fsid: int
-    namelen: int
-    frsize: int
-    flags: int
-
-
-def filesystem(descriptor: int) -> Filesystem:
+def filesystem(descriptor: int) -> FilesystemStatus:
     """fstatfs(2). Raises OSError."""
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, buffer) != 0:
         _raise_errno()
-    return Filesystem(*_STATFS.unpack_from(buffer))
+    return FilesystemStatus(**dict(zip(_STATFS_FIELDS, _STATFS.unpack_from(buffer), strict=True)))
 
 
 # Credentials of the calling thread alone (credentials(7)).

@@ -11,14 +11,12 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 from mirrord_agent import libc
 from mirrord_agent.files.root import Root, check_name, way_to
 from mirrord_agent.files.statuses import status_of, status_of_entry
 from mirrord_agent.wire import file_frames as ask
 from mirrord_agent.wire.file_frames import FileData, FilesystemTold, FileTold, PathRequest
-from mirrord_agent.wire.file_records import Change, FilesystemStatus, Now, Time
+from mirrord_agent.wire.file_records import Change, Now, Time
 from mirrord_agent.wire.frames import Done
 
 _Answer = FileData | FilesystemTold | FileTold | Done
@@ -77,7 +75,7 @@ def _time(value: Time | None) -> tuple[int, int]:
 
 def _get_filesystem(root: Root, request: ask.GetFilesystem) -> FilesystemTold:
     with root.found(request.path) as found:
-        return FilesystemTold(request.stream, FilesystemStatus(**attrs.asdict(libc.filesystem(found))))
+        return FilesystemTold(request.stream, libc.filesystem(found))
 
 
 def _check_access(root: Root, request: ask.CheckAccess) -> Done:

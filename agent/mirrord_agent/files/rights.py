@@ -35,7 +35,9 @@ class Rights:
     """Its effective set, as bits."""
 
     def take(self) -> None:
-        """Gives the calling thread these rights as far as it can have them. Raises PermissionError if ids are denied.
+        """Gives the calling thread these rights as far as it can have them.
+
+        Raises PermissionError if ids are denied, and OSError if groups have no number here (EINVAL).
 
         Groups may not be had in a user namespace whose maker was nobody (`deny` in its /proc/PID/setgroups). The target
         has the groups of who made it there, and so has the agent as a rule; if not, `lacking` tells.
@@ -84,20 +86,27 @@ def check_rights(target: Target) -> None:
         raise TargetUnusable(
             GoodbyeKind.TARGET_GONE, f"process {target.pid} ended while the agent started ({error.strerror})"
         ) from error
-    failures: list[PermissionError] = []
+    failures: list[Exception] = []
 
     def attempt() -> None:
         try:
             rights.take()
-        except PermissionError as error:
+        except Exception as error:
             failures.append(error)
 
     thread = threading.Thread(target=attempt)
     thread.start()
     thread.join()
-    if failures:
-        raise TargetUnusable(
-            GoodbyeKind.PERMISSION,
-            f"files cannot be reached with the rights of process {target.pid} (uid {rights.uid}, gid {rights.gid}): "
-            + why_denied(Capability.SETUID, Capability.SETGID, otherwise="or the same uid and gid"),
-        ) from failures[0]
+    if not failures:
+        return
+    (failure,) = failures
+    if isinstance(failure, PermissionError):
+        why = why_denied(Capability.SETUID, Capability.SETGID, otherwise="or the same uid and gid")
+    elif isinstance(failure, OSError):
+        why = failure.strerror or str(failure)
+    else:
+        raise failure
+    raise TargetUnusable(
+        GoodbyeKind.PERMISSION,
+        f"files cannot be reached with the rights of process {target.pid} (uid {rights.uid}, gid {rights.gid}): {why}",
+    ) from failure

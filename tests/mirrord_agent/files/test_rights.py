@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import pytest
 
 from mirrord_agent import libc
 from mirrord_agent.capabilities import Capability
-from mirrord_agent.files.rights import Rights, rights_of
-from mirrord_agent.target import Target
+from mirrord_agent.files.rights import Rights, check_rights, rights_of
+from mirrord_agent.target import Target, TargetUnusable
 from mirrord_trace.remote_files import Change, RemoteFiles
 from mirrord_trace.session import AgentRefused
 from tests.mirrord_agent.real import ALL_CAPABILITIES, process_with, session_with
@@ -204,6 +204,23 @@ async def test_an_agent_that_may_not_have_the_ids_says_so() -> None:
             async with session_with(pid, prefix):
                 pytest.fail("the block must not begin")
         assert "files cannot be reached" in refused.value.message
+
+
+def test_rights_that_cannot_be_had_for_another_reason_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups without a number in the target's user namespace, for one."""
+
+    def refuse(groups: Sequence[int]) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(libc, "set_thread_groups", refuse)
+    with process_with("1000 1001 7 5") as pid:
+        target = Target.open(pid)
+        with pytest.raises(TargetUnusable) as refused:
+            check_rights(target)
+        target.close()
+    assert refused.value.goodbye.message == (
+        f"files cannot be reached with the rights of process {pid} (uid 1000, gid 1001): Invalid argument"
+    )
 
 
 def test_a_thread_takes_rights_and_the_others_keep_theirs() -> None:
