@@ -40,9 +40,8 @@ class _Lowlevel:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
-        if os.get_blocking(descriptor):
-            os.set_blocking(descriptor, False)
-            self._poll.register(descriptor, select.POLLIN)
+        os.set_blocking(descriptor, False)
+        self._poll.register(descriptor, select.POLLIN)
         await trio.lowlevel.wait_readable(descriptor)
         while not self._poll.poll(0):
             await trio.lowlevel.wait_readable(descriptor)
