@@ -23,7 +23,7 @@ from mirrord_trace.remote_files import RemoteFiles, RemoteHandle
 
 _PIECE_BYTES = 64 << 10
 _OPENED_WITHIN_S = 5.0
-"""How long the task may take from when it is told of the FIFO until it opens it to read."""
+"""How long the task may take from when it is told of the FIFO until it opens it. It may be killed before."""
 _LAST_BYTES_WITHIN_S = 5.0
 """How long what was written may take to reach the pod when all ends."""
 _FIRST_PAUSE_S = 0.0005
@@ -98,13 +98,14 @@ class Pipes:
 
     async def _drain(self, path: bytes, fifo: Path, handle: RemoteHandle | None, descriptor: int | None) -> None:
         """Until the task has closed its end, or the pod's readers are gone: then the task gets SIGPIPE."""
+        opened_by = trio.current_time() + _OPENED_WITHIN_S
         try:
             with contextlib.suppress(OSError):
                 if handle is None:
                     handle = await self.files.open(path, os.O_WRONLY)
                 if descriptor is None:
                     descriptor = _opened_to_read(fifo)
-                await _pass_on_all(descriptor, handle)
+                await _pass_on_all(descriptor, handle, fifo, opened_by)
         finally:
             os.unlink(fifo)
             if descriptor is not None:
@@ -113,8 +114,13 @@ class Pipes:
                 handle.close()
 
 
-async def _pass_on_all(descriptor: int, handle: RemoteHandle) -> None:
+async def _pass_on_all(descriptor: int, handle: RemoteHandle, fifo: Path, opened_by: float) -> None:
+    """Until the writers of our FIFO are gone, or it turns out at `opened_by` that there never was one."""
     try:
+        with trio.move_on_at(opened_by):
+            await trio.lowlevel.wait_readable(descriptor)
+        # The kernel says that there is no writer only when there was one. Who waits in his open counts as one.
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         while True:
             await trio.lowlevel.wait_readable(descriptor)
             if not await _pass_on(descriptor, handle):

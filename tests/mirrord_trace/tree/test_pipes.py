@@ -2,11 +2,17 @@
 
 import os
 import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
+from mirrord_trace.tree import pipes
 from mirrord_trace.tree.base import Need
 from tests.mirrord_agent.support import in_trio
 from tests.mirrord_trace.tree.mounted import Mounted, mounted, on_mount
@@ -93,6 +99,74 @@ async def test_a_fifo_of_the_pods_that_has_a_reader_opens_at_once(mount: Mounted
     finally:
         if reader >= 0:
             os.close(reader)
+
+
+OPENER = "import sys; place = sys.stdin.readline().strip(); print(flush=True); open(place, 'wb').close()"
+"""It is told a path, and opens it to write."""
+
+
+@contextmanager
+def killed_opener() -> Iterator[Callable[[str, bool], None]]:
+    """A task that is killed after it was told of a FIFO: before it has opened it, or while it waits in its open."""
+    command = [sys.executable, "-c", OPENER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def tell_and_kill(place: str, while_it_waits: bool) -> None:
+            if while_it_waits:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(place + "\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "\n"
+                while Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+                    os.sched_yield()
+            process.kill()
+            process.wait()
+
+        yield tell_and_kill
+
+
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was told of a FIFO has opened it by now, or never will."""
+    monkeypatch.setattr(pipes, "_OPENED_WITHIN_S", 0.0)
+
+
+@pytest.mark.usefixtures("no_patience")
+@on_mount(["scratch"])
+async def test_the_pods_fifo_is_not_kept_open_for_a_task_that_never_opens_it(mount: Mounted) -> None:
+    os.mkfifo(mount.pod / "fifo")
+    reader = os.open(mount.pod / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with killed_opener() as tell_and_kill:
+        tell_and_kill(await open_outlet(mount), False)
+        await mount.files.until_handles_are(0)
+    assert os.read(reader, 100) == b""
+    os.close(reader)
+
+
+@pytest.mark.usefixtures("no_patience")
+@on_mount(["scratch"])
+async def test_the_pods_fifo_is_not_kept_open_for_a_task_that_was_killed_in_its_open(mount: Mounted) -> None:
+    os.mkfifo(mount.pod / "fifo")
+    with killed_opener() as tell_and_kill:
+        await mount.do(tell_and_kill, await open_outlet(mount), True)
+        assert await mount.do((mount.pod / "fifo").read_text) == ""
+        await mount.files.until_handles_are(0)
+
+
+@pytest.mark.usefixtures("no_patience")
+@on_mount(["scratch"])
+async def test_who_has_opened_a_fifo_may_write_when_he_likes(mount: Mounted) -> None:
+    os.mkfifo(mount.pod / "fifo")
+    reader = os.open(mount.pod / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(await open_outlet(mount), os.O_WRONLY)
+    await wait_all_tasks_blocked()  # nobody waits for the open any more
+    os.write(writer, b"late")
+    await trio.lowlevel.wait_readable(reader)
+    assert os.read(reader, 100) == b"late"
+    os.close(writer)
+    await mount.files.until_handles_are(0)
+    os.close(reader)
 
 
 @in_trio
