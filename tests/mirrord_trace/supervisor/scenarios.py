@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Address
 from typing import Any
@@ -198,6 +200,50 @@ def bug_at_exit(_: trio.Nursery) -> list[Interest]:
     return [on("connect", lambda call: UseAddress(here(), fail))]
 
 
+class _Unusable(bytes):
+    """A path with which no call can be made: whoever has called `then` trips over it."""
+
+    then: Callable[[], object]
+
+    def __add__(self, other: object) -> bytes:
+        self.then()
+        raise ZeroDivisionError("a bug in a worker")
+
+
+def _unusable(call: Call, then: Callable[[], object]) -> Verdict:
+    path = _Unusable(b"/nowhere")
+    path.then = then
+    return UsePath(path, may_wait=True) if call.memory.read_string(call.arguments[1]).endswith(b"/presented") else PASS
+
+
+def bug_in_worker(_: trio.Nursery) -> list[Interest]:
+    return [on("openat", lambda call: _unusable(call, lambda: None))]
+
+
+def bug_too_late(nursery: trio.Nursery) -> list[Interest]:
+    """The worker fails when its task, the delivery and what belongs to that are gone."""
+    is_over = threading.Event()
+
+    async def end() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            is_over.set()
+            with trio.CancelScope(shield=True):
+                for worker in [thread for thread in threading.enumerate() if thread.name == "path call"]:
+                    await trio.to_thread.run_sync(worker.join)
+
+    def fail(call: Call) -> Verdict:
+        def see_the_end() -> None:
+            os.kill(call.tid, signal.SIGKILL)
+            is_over.wait()
+
+        return _unusable(call, see_the_end)
+
+    nursery.start_soon(end)
+    return [on("openat", fail)]
+
+
 def borrow(_: trio.Nursery) -> list[Interest]:
     """fsync(2) of a socket says the port that it is bound to, as seen by us; in the coroutine with fdatasync(2)."""
 
@@ -232,6 +278,8 @@ SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
         bug,
         bug_later,
         bug_at_exit,
+        bug_in_worker,
+        bug_too_late,
         borrow,
     )
 }

@@ -50,7 +50,7 @@ from mirrord_trace.supervisor.delivery.base import (
     verdict_for_hidden,
 )
 from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS, complaint_about_execution
-from mirrord_trace.supervisor.delivery.notify.held import Held
+from mirrord_trace.supervisor.delivery.notify.held import Held, interruption
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
@@ -217,6 +217,11 @@ class NotifyDelivery:
             self._looked_after = True
             self._nursery.start_soon(self._look_after_held)
 
+    def _fail(self, error: BaseException) -> None:
+        """What failed in a worker ends everything. After the end nobody waits for its answer."""
+        if not self._is_over:
+            self._nursery.start_soon(_raise, error)
+
     async def _find_answer(self, held: Held) -> None:
         try:
             with held.scope:
@@ -308,7 +313,7 @@ class NotifyDelivery:
                 self._reply(call, identity, reply)
 
     def _start_holding(self, held: Held) -> None:
-        held.call.is_interrupted = held.is_interrupted
+        held.call.is_interrupted = interruption(held.call.tid)
         self._tell(self._hold, held)
 
     def _executes(self, call: Call) -> Verdict | Coroutine[Any, Any, Verdict]:
@@ -350,7 +355,7 @@ class NotifyDelivery:
             case Descriptor(number, close_on_exec):
                 self._listener.give(identity, number, close_on_exec=close_on_exec)
             case Deferred():
-                call.is_interrupted = Held(identity, call, None, None).is_interrupted
+                call.is_interrupted = interruption(call.tid)
                 try:
                     self._workers.submit(partial(self._reply_later, call, identity, reply), call.is_over)
                 except OSError as error:
@@ -367,7 +372,7 @@ class NotifyDelivery:
         self._reply(call, identity, reply)
 
     def _worker_failed(self, error: BaseException) -> None:
-        self._tell(self._nursery.start_soon, _raise, error)
+        self._tell(self._fail, error)
 
     def _verdict_for(self, call: NotifiedCall, error: Exception, *, is_held: bool) -> Verdict:
         """What `Handler` says of exceptions. A call that was held has had its arguments read: a fault is a fault."""
@@ -408,7 +413,7 @@ class NotifyDelivery:
 
 
 async def _raise(error: BaseException) -> None:
-    """What failed in a thread of ours ends everything."""
+    """Ends everything, as a task of a nursery."""
     raise error
 
 

@@ -9,7 +9,7 @@ thread has taken part; and a debugger that attaches waits likewise, with nothing
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import attrs
@@ -30,7 +30,6 @@ class Held:
     lower: Coroutine[Any, Any, Reply] | None
     """What carries the verdict out, when that takes time."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _tracer: int | None = None
 
     def drop(self) -> None:
         """It will not be answered."""
@@ -38,15 +37,25 @@ class Held:
             if coroutine is not None:
                 coroutine.close()
 
-    def is_interrupted(self) -> bool:
-        """Whether natively the call would end now."""
-        task = Status.of(self.call.tid)
+
+def interruption(tid: int) -> Callable[[], bool]:
+    """What tells, now and later, whether natively a task's call would end now.
+
+    A tracer counts if it has come since that was first asked.
+    """
+    first_tracer: int | None = None
+
+    def is_interrupted() -> bool:
+        nonlocal first_tracer
+        task = Status.of(tid)
         if task is None:
             return False
-        if self._tracer is None:
-            self._tracer = task.tracer
+        if first_tracer is None:
+            first_tracer = task.tracer
         leader = None if task.process == task.tid else Status.of(task.process)
-        return task.tracer not in (0, self._tracer) or acts_on_signal(task, leader)
+        return task.tracer not in (0, first_tracer) or acts_on_signal(task, leader)
+
+    return is_interrupted
 
 
 def acts_on_signal(task: Status, leader: Status | None) -> bool:

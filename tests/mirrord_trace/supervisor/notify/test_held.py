@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import subprocess
 
 import attrs
 import pytest
 
-from mirrord_trace.supervisor.delivery.notify.held import Status, acts_on_signal
+from mirrord_trace.supervisor.delivery.notify.held import Status, acts_on_signal, interruption
 
+PTRACE_SEIZE = 0x4206  # linux/ptrace.h
 USR1 = 1 << (signal.SIGUSR1 - 1)
 STOP = 1 << (signal.SIGSTOP - 1)
 QUIET = Status(tid=11, process=10, state="S", tracer=0, pending=0, shared_pending=0, blocked=0, ignored=0)
@@ -67,3 +70,17 @@ def test_a_task_that_is_gone_has_no_status() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     assert Status.of(pid) is None
+
+
+def test_a_tracer_interrupts_if_it_comes_later() -> None:
+    with subprocess.Popen(["sleep", "infinity"]) as process:
+        try:
+            asked_before = interruption(process.pid)
+            assert not asked_before()
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.ptrace(PTRACE_SEIZE, process.pid, None, None) == 0, os.strerror(ctypes.get_errno())
+            assert asked_before()
+            assert not interruption(process.pid)()
+        finally:
+            process.kill()
+    assert not asked_before(), "it is gone"
