@@ -168,8 +168,18 @@ class RemoteFiles:
         read in the same round trip; one whose size says nothing, as in /proc, counts as too long.
         """
         make = partial(ask.Look, path=_checked(path), follow=follow, content_limit=content_limit)
-        answer = await self.request(make, ask.Looked)
-        return self._unpack(_looked, answer)
+        return await self.answered_look(self.requests.start(make))
+
+    def ask_ahead(self, path: bytes, *, follow: bool, content_limit: int = 0) -> Request | None:
+        """Asks what `look` asks, from any thread, for `answered_look`. None where it can't be asked just now."""
+        if len(path) > MAX_PATH:
+            return None
+        make = partial(ask.Look, path=path, follow=follow, content_limit=content_limit)
+        return self.requests.start_from_any_thread(make)
+
+    async def answered_look(self, request: Request) -> Looked:
+        """The answer of `ask_ahead`."""
+        return self._unpack(_looked, await self.requests.finish(request, ask.Looked))
 
     async def open(self, path: bytes, flags: int, mode: int = 0) -> RemoteHandle:
         """Opens a file.

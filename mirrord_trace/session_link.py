@@ -1,7 +1,9 @@
 """Frames over the agent's socket: what waits to be written, and who waits to add to it.
 
-The client's counterpart of `mirrord_agent.link`, with one difference: here the other side may go while many still use
-the session, so the link remembers that it is lost, and tells everyone who asks.
+The client's counterpart of `mirrord_agent.link`, with two differences. Here the other side may go while many still use
+the session, so the link remembers that it is lost, and tells everyone who asks. And a request may be sent by another
+thread than Trio's, which saves waking that first (`ask_from_any_thread`): who changes what waits to be written holds
+the link's lock.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -44,6 +48,9 @@ class SessionLink:
         _enlarge_send_buffer(stream.socket)
         self._waited = True
         """Whether the last read gave other tasks their turn."""
+        self._token = trio.lowlevel.current_trio_token()
+        self.lock = threading.RLock()
+        """Held while something is added to what is to be written, or is written; never for long."""
         self._outbox = Outbox()
         self._writer = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
@@ -53,25 +60,43 @@ class SessionLink:
     def put(self, frame: Frame) -> None:
         """Sends a frame ahead of all data."""
         if self.loss_reason is None:
-            self._outbox.put(frame)
+            with self.lock:
+                self._outbox.put(frame)
             self._writer.unpark()
 
     def ask(self, frame: Frame) -> None:
         """Sends a frame ahead of all data, and at once if nothing is waiting: somebody waits for its answer."""
         self.check()
-        idle = self._outbox.empty
-        self._outbox.put(frame)
-        self._start_writing(idle)
+        with self.lock:
+            idle = self._outbox.empty
+            self._outbox.put(frame)
+            self._start_writing(idle)
+
+    def ask_from_any_thread(self, make: Callable[[], Frame]) -> bool:
+        """Sends what `make` gives at once, as `ask` does; False if that cannot be: then `make` was not called."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if self.loss_reason is not None or not self._outbox.empty:
+                return False
+            self._outbox.put(make())
+            if not self._write_some():
+                self._token.run_sync_soon(self._writer.unpark)
+            return True
+        finally:
+            self.lock.release()
 
     def put_ordered(self, frame: StreamFrame) -> None:
         """Sends a frame behind those of its stream. Senders of data see to it that there is room."""
         if self.loss_reason is None:
-            self._outbox.put_ordered(frame)
+            with self.lock:
+                self._outbox.put_ordered(frame)
             self._writer.unpark()
 
     def discard(self, stream: int) -> None:
         """Forgets the frames of a stream that are not yet being written."""
-        self._outbox.discard(stream)
+        with self.lock:
+            self._outbox.discard(stream)
         self._let_senders_go()
 
     @property
@@ -83,16 +108,20 @@ class SessionLink:
         """As `put_ordered`, and at once if nothing is waiting."""
         if self.loss_reason is not None:
             return
-        idle = self._outbox.empty
-        self._outbox.put_ordered(frame)
-        self._start_writing(idle)
+        with self.lock:
+            idle = self._outbox.empty
+            self._outbox.put_ordered(frame)
+            self._start_writing(idle)
 
     def _start_writing(self, idle: bool) -> None:
-        if idle:
-            with suppress(OSError):  # whether full or broken, the writer sees to it
-                self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
-        if not self._outbox.empty:
+        if not (idle and self._write_some()):
             self._writer.unpark()
+
+    def _write_some(self) -> bool:
+        """Whether that was all."""
+        with suppress(OSError):  # whether full or broken, the writer sees to it
+            self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
+        return self._outbox.empty
 
     async def room(self) -> None:
         """Waits until data may be added, or the session is lost."""
@@ -102,13 +131,13 @@ class SessionLink:
     async def write(self) -> None:
         """Writes what is put, until the socket breaks. Why it did, the reader learns, after the agent's last words."""
         while True:
-            buffers = self._outbox.buffers()
-            if not buffers:
+            if self._is_all_written:
                 self._flushed.unpark_all()
                 await self._writer.park()
                 continue
             try:
-                self._outbox.sent(os.writev(self._descriptor, buffers))
+                with self.lock:
+                    self._outbox.sent(os.writev(self._descriptor, self._outbox.buffers()))
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._descriptor)
             except OSError:
@@ -132,12 +161,18 @@ class SessionLink:
 
     async def flush(self) -> None:
         """Waits until everything put so far is handed to the kernel, or the session is lost."""
-        while not self._outbox.empty and self.loss_reason is None:
+        while not self._is_all_written and self.loss_reason is None:
             await self._flushed.park()
+
+    @property
+    def _is_all_written(self) -> bool:
+        with self.lock:  # what another thread is writing just now nobody is woken for
+            return self._outbox.empty
 
     def lose(self, reason: str) -> None:
         """Nothing can be sent any more; wakes everyone who waits."""
-        self.loss_reason = reason
+        with self.lock:
+            self.loss_reason = reason
         self._senders.unpark_all()
         self._flushed.unpark_all()
 

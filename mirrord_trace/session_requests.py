@@ -57,11 +57,29 @@ class Requests:
     def start(self, make: Callable[[int], Frame], limit_bytes: int = 0) -> Request:
         """Sends a request; `make` gives its frame for a stream. Raises SessionLost."""
         self._link.check()
-        frame = make(self._next_stream)
-        request = self._under_way[self._next_stream] = Request(self._next_stream, limit_bytes)
-        self._next_stream += 2
-        self._link.ask(frame)
+        with self._link.lock:
+            request, frame = self._begin(make, limit_bytes)
+            self._link.ask(frame)
         return request
+
+    def start_from_any_thread(self, make: Callable[[int], Frame]) -> Request | None:
+        """Sends a request now, or not at all: then somebody else is sending, or much waits to be sent."""
+        begun: list[Request] = []
+
+        def begin() -> Frame:
+            request, frame = self._begin(make, 0)
+            begun.append(request)
+            return frame
+
+        return begun[0] if self._link.ask_from_any_thread(begin) else None
+
+    def _begin(self, make: Callable[[int], Frame], limit_bytes: int) -> tuple[Request, Frame]:
+        """A request and its frame, which must be sent in the order of their numbers."""
+        stream = self._next_stream
+        frame = make(stream)
+        request = self._under_way[stream] = Request(stream, limit_bytes)
+        self._next_stream += 2
+        return request, frame
 
     async def finish(self, request: Request, expected: type[_Answer]) -> _Answer:
         """Waits for a request's answer, which must be of the expected class. Abandons it when cancelled.
@@ -69,7 +87,8 @@ class Requests:
         Raises OSError with the pod's errno, SessionLost.
         """
         try:
-            await request.answered.wait()
+            if not request.answered.is_set():
+                await request.answered.wait()
         except BaseException:
             self.abandon(request)
             raise

@@ -14,6 +14,10 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
+import attrs
+
+from mirrord_trace.session_requests import Request
+
 LIFETIME_S = 1.0
 """How long what is known of a path counts, seconds: its attributes, where it leads, or that it is absent."""
 
@@ -35,6 +39,17 @@ class Need(enum.Enum):
     """To open it for writing only: as CHANGE, but the pod's reader gets what is written to a FIFO."""
 
 
+@attrs.frozen
+class Asked:
+    """A walk that the agent was asked for ahead of `Tree.ensure`."""
+
+    request: Request
+    since_s: float
+    """When, by the clock of what is known."""
+    content_limit: int
+    """Content of so many bytes comes along."""
+
+
 class Tree(Protocol):
     """The pod's files as a local directory tree."""
 
@@ -52,11 +67,18 @@ class Tree(Protocol):
         `path` is absolute in the pod.
         """
 
-    async def ensure(self, path: bytes, need: Need) -> bytes:
+    def ask(self, path: bytes, need: Need) -> Asked | None:
+        """Asks the pod for what `ensure` is about to wait for, and saves waking Trio's thread first.
+
+        From any thread, and never waits. None where there is nothing to ask, or it cannot be asked just now.
+        """
+
+    async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """Brings what the kernel will ask for, and answers with the path on which the call is to be made.
 
         That is `root + path`, unless the path has "..", or leads to a FIFO that is to be opened: then it is a local one
-        that is connected with the pod's. `path` is absolute in the pod. In Trio's thread. Raises OSError with the pod's
+        that is connected with the pod's. `path` is absolute in the pod; `asked` is what `ask` gave for it just now. In
+        Trio's thread. Raises OSError with the pod's
         errno where the kernel could not find it out by itself, SessionLost among them.
         """
 

@@ -16,6 +16,7 @@ from mirrord_agent.wire import encode, file_frames, frames, handshake
 from mirrord_agent.wire.frames import Frame
 from mirrord_trace.remote_files import MAX_PIECE, Entry, RemoteFiles, RemoteHandle, Status
 from mirrord_trace.session import SessionLost, open_session
+from mirrord_trace.session_requests import Request
 from tests.mirrord_agent.support import SECRET, FrameClient, in_trio, session_with_agent, stream_pair
 
 RDONLY = os.O_RDONLY
@@ -90,6 +91,48 @@ async def test_a_look_tells_each_step_and_brings_the_content(path: bytes) -> Non
         looked = await files.look(path + b"/nothing", follow=True, content_limit=6)
         assert looked.result.errno == errno.ENOENT
         assert looked.result.path == path + b"/nothing"
+
+
+@in_trio
+async def test_other_threads_ask_while_trio_asks_and_each_gets_its_own_answer(path: bytes) -> None:
+    count = 500
+    for number in range(count):
+        write(path + b"/%d" % number, b"%d" % number)
+
+    async with remote_files() as files, trio.open_nursery() as nursery:
+
+        async def check(number: int, request: Request | None) -> None:
+            name = path + b"/%d" % number
+            looked = files.answered_look(request) if request else files.look(name, follow=True, content_limit=9)
+            assert (await looked).content == b"%d" % number
+
+        def ask_all() -> list[Request | None]:
+            return [files.ask_ahead(path + b"/%d" % n, follow=True, content_limit=9) for n in range(count)]
+
+        async def ask_in_thread() -> None:
+            for number, request in enumerate(await trio.to_thread.run_sync(ask_all)):
+                nursery.start_soon(check, number, request)
+
+        first = await trio.to_thread.run_sync(lambda: files.ask_ahead(path + b"/7", follow=True, content_limit=9))
+        assert first is not None
+        await check(7, first)
+        nursery.start_soon(ask_in_thread)
+        nursery.start_soon(ask_in_thread)
+        for number in range(count):
+            await check(number, None)
+
+
+@in_trio
+async def test_what_was_asked_ahead_ends_with_the_session(path: bytes) -> None:
+    async with stream_pair() as (ours, theirs):
+        await theirs.send_all(b"".join(encode(handshake.Accepted(()).welcome(frames.Facts("", "", 1, 0)))))
+        async with open_session(ours, SECRET) as session:
+            request = await trio.to_thread.run_sync(lambda: session.files.ask_ahead(path, follow=True))
+            assert request is not None
+            await theirs.aclose()
+            with pytest.raises(SessionLost):
+                await session.files.answered_look(request)
+            assert session.files.ask_ahead(path, follow=True) is None
 
 
 @in_trio

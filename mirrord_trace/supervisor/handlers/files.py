@@ -17,9 +17,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -58,7 +58,7 @@ from mirrord_trace.supervisor.handlers.path_calls import (
 )
 from mirrord_trace.supervisor.handlers.proc_links import is_link_of_proc, link_of_proc
 from mirrord_trace.supervisor.surroundings import programs_executed_with
-from mirrord_trace.tree.base import Need, Tree
+from mirrord_trace.tree.base import Asked, Need, Tree
 
 _ENDINGS: Final = PathEndings(LAST_COMPONENTS)
 _WRITTEN_AT_MOST: Final = 65_536
@@ -431,9 +431,13 @@ def _on_tree(place: bytes, *, may_wait: bool = True) -> UsePath:
     return UsePath(place, may_wait=may_wait, is_guarded=True)
 
 
-async def _when_ready(tree: Tree, path: bytes, need: Need, verdict: Verdict) -> Verdict:
+def _when_ready(tree: Tree, path: bytes, need: Need, verdict: Verdict) -> Coroutine[Any, Any, Verdict]:
+    return _answered(tree, path, need, verdict, tree.ask(path, need))
+
+
+async def _answered(tree: Tree, path: bytes, need: Need, verdict: Verdict, asked: Asked | None) -> Verdict:
     try:
-        place = await tree.ensure(path, need)
+        place = await tree.ensure(path, need, asked)
     except OSError as error:
         return Fail(error.errno or errno.EIO)
     return verdict if place == tree.root + path else _on_tree(place)

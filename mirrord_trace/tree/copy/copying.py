@@ -25,7 +25,7 @@ from mirrord_trace.nurseries import serving_nursery
 from mirrord_trace.remote_files import MAX_PATH, Looked, RemoteFiles, Status
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree import containment
-from mirrord_trace.tree.base import LIFETIME_S, Need
+from mirrord_trace.tree.base import LIFETIME_S, Asked, Need
 from mirrord_trace.tree.copy.aliases import Aliases
 from mirrord_trace.tree.copy.fetching import Fetching
 from mirrord_trace.tree.copy.replica import Replica
@@ -96,7 +96,10 @@ class CopyTree:
         place, until_s = self._places[need].get(path, _NOWHERE)
         return self._clock() < until_s and place == self.root + path
 
-    async def ensure(self, path: bytes, need: Need) -> bytes:
+    def ask(self, path: bytes, need: Need) -> None:
+        """See `Tree.ask`: what is brought is made here, so Trio's thread has to be woken in any case."""
+
+    async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """See `Tree.ensure`. Also raises what this machine has against a copy: ENOSPC, say."""
         if self._is_abandoned:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)

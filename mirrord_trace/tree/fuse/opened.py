@@ -204,10 +204,12 @@ class OpenFiles:
             if not self._new:
                 self._opened = trio.Event()
                 await self._opened.wait()
-            since_s, file = self._new.popleft()
-            await trio.sleep_until(since_s + _PATIENCE_S)
-            if file.handle is None and file in self._by_inode.get(file.inode, ()):
-                nursery.start_soon(_hold, file)
+            await trio.sleep(_PATIENCE_S)
+            due_s = trio.current_time() - _PATIENCE_S
+            while self._new and self._new[0][0] <= due_s:
+                _, file = self._new.popleft()
+                if file.handle is None and file in self._by_inode.get(file.inode, ()):
+                    nursery.start_soon(_hold, file)
 
 
 async def _hold(file: OpenFile) -> None:

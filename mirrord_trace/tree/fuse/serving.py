@@ -16,6 +16,7 @@ import pyfuse3
 import trio
 
 from mirrord_trace.remote_files import Looked, RemoteFiles, Status
+from mirrord_trace.tree.base import Asked
 from mirrord_trace.tree.fuse.siblings import Siblings
 from mirrord_trace.tree.inodes import Inode, Inodes
 from mirrord_trace.tree.known import Fact, Known
@@ -74,12 +75,26 @@ class Serving:
         default=attrs.Factory(lambda self: Siblings(self.files, self.known, self.nursery), takes_self=True)
     )
 
-    async def look(self, path: bytes, *, follow: bool = False, content_limit: int = 0) -> tuple[Looked, Fact]:
+    def ask_ahead(self, path: bytes, *, follow: bool, content_limit: int) -> Asked | None:
+        """Asks for what `look` waits for, from any thread; None where that is not to be, or not just now."""
+        if self.is_ours(path):
+            return None
+        since_s = self.known.clock()
+        request = self.files.ask_ahead(path or b"/", follow=follow, content_limit=content_limit)
+        return None if request is None else Asked(request, since_s, content_limit)
+
+    async def look(
+        self, path: bytes, *, follow: bool = False, content_limit: int = 0, asked: Asked | None = None
+    ) -> tuple[Looked, Fact]:
         """Walks along a path (b"" for the root) at the agent and takes in what is there; the fact is where it ended."""
         self.check_not_ours(path)
         path = path or b"/"
-        since_s = self.known.clock()
-        looked = await self.files.look(path, follow=follow, content_limit=content_limit)
+        if asked is None:
+            since_s = self.known.clock()
+            looked = await self.files.look(path, follow=follow, content_limit=content_limit)
+        else:
+            since_s = asked.since_s
+            looked = await self.files.answered_look(asked.request)
         return looked, self.known.learn(path, looked, follow=follow, since_s=since_s)
 
     async def look_at(self, path: bytes, *, content_limit: int = 0) -> Fact:
@@ -128,8 +143,12 @@ class Serving:
 
         Whoever walked in there would walk for ever, and each step would keep one more of the agent's workers waiting.
         """
-        if path.startswith(self.root) and (path == self.root or path[len(self.root) :].startswith(b"/")):
+        if self.is_ours(path):
             raise failure(errno.ENOENT)
+
+    def is_ours(self, path: bytes) -> bool:
+        """Whether a path of the pod is that of the mount, or below it."""
+        return path.startswith(self.root) and (path == self.root or path[len(self.root) :].startswith(b"/"))
 
     def is_at(self, inode: Inode, status: Status) -> bool:
         """Whether a status that was found at an inode's path is of the inode."""

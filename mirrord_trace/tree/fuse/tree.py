@@ -15,7 +15,7 @@ import attrs
 
 from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
-from mirrord_trace.tree.base import Need
+from mirrord_trace.tree.base import Asked, Need
 from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving
 from mirrord_trace.tree.known import Fact, is_settled, version_of
 from mirrord_trace.tree.pipes import Pipes
@@ -58,13 +58,22 @@ class FuseTree:
             return fact.content is not None or not self._may_come_along(fact)
         return not self._is_pipe_of_the_pod(fact)
 
-    async def ensure(self, path: bytes, need: Need) -> bytes:
+    def ask(self, path: bytes, need: Need) -> Asked | None:
+        """See `Tree`."""
+        if containment.climbs(path):
+            return None
+        bare = path.rstrip(b"/")
+        return self.serving.ask_ahead(
+            bare, follow=_follows(path, bare, need), content_limit=self._content_limit(path, bare, need)
+        )
+
+    async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """See `Tree`."""
         if containment.climbs(path):
             path = await containment.without_climbs(self.serving.files, path)
-        if not self.is_ready(path, need):
+        if asked is not None or not self.is_ready(path, need):
             try:
-                await self._bring(path, need)
+                await self._bring(path, need, asked)
             except SessionLost:
                 return self.root + path  # the kernel will be told, by us
         if need in _OPENING:
@@ -90,9 +99,20 @@ class FuseTree:
             self._is_mapped = True
             self.on_mapped()
 
-    async def _bring(self, path: bytes, need: Need) -> None:
-        limit_bytes = 0
+    async def _bring(self, path: bytes, need: Need, asked: Asked | None) -> None:
         bare = path.rstrip(b"/")
+        limit_bytes = self._content_limit(path, bare, need) if asked is None else asked.content_limit
+        looked, fact = await self.serving.look(
+            bare, follow=_follows(path, bare, need), content_limit=limit_bytes, asked=asked
+        )
+        if need is not Need.CONTENT:
+            self._guesses_left -= looked.content is not None
+            if fact.status is not None:
+                self.serving.siblings.found(looked.result.path)
+
+    def _content_limit(self, path: bytes, bare: bytes, need: Need) -> int:
+        """How long content may be that is to come along."""
+        limit_bytes = 0
         if need is Need.CONTENT:
             fact = self.serving.known.followed(bare)
             if fact is not None and fact.content is None and fact.status is not None and _is_small(fact.status.size):
@@ -100,15 +120,7 @@ class FuseTree:
             limit_bytes = SMALL_FILE_BYTES
         elif need in (Need.ATTRIBUTES, Need.TARGET) and self._guesses_left and not path.startswith(_LIVE):
             limit_bytes = _GUESSED_FILE_BYTES
-        if limit_bytes and self._has_pages(bare):
-            limit_bytes = 0
-        looked, fact = await self.serving.look(
-            bare, follow=need is not Need.ATTRIBUTES or bare != path, content_limit=limit_bytes
-        )
-        if need is not Need.CONTENT:
-            self._guesses_left -= looked.content is not None
-            if fact.status is not None:
-                self.serving.siblings.found(looked.result.path)
+        return 0 if limit_bytes and self._has_pages(bare) else limit_bytes
 
     def content_was_used(self) -> None:
         """A file was opened whose content had come along."""
@@ -131,6 +143,11 @@ class FuseTree:
         if status is None or fact.content_errno or not _is_small(status.size):
             return False
         return self.serving.inodes.pages_of(status) != version_of(status) or not is_settled(status)
+
+
+def _follows(path: bytes, bare: bytes, need: Need) -> bool:
+    """Whether a link at the end is to be followed; `bare` is the path without the slash that wants a directory."""
+    return need is not Need.ATTRIBUTES or bare != path
 
 
 def _is_small(size: int) -> bool:

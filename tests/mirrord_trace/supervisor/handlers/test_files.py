@@ -34,7 +34,7 @@ from mirrord_trace.supervisor.delivery.base import (
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.supervisor.handlers.path_calls import PATHS
-from mirrord_trace.tree.base import Need
+from mirrord_trace.tree.base import Asked, Need
 from tests.mirrord_trace.support import Page, call_of
 
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -60,7 +60,10 @@ class ScriptedTree:
     def is_ready(self, path: bytes, need: Need) -> bool:
         return self.ready
 
-    async def ensure(self, path: bytes, need: Need) -> bytes:
+    def ask(self, path: bytes, need: Need) -> None:
+        return None
+
+    async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         self.ensured.append((path, need))
         if path in self.refusals:
             raise OSError(self.refusals[path], "scripted")
