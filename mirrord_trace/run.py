@@ -73,7 +73,7 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
     inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     make_delivery = choice.choose(configuration.delivery, abi, reporter.explain)
-    with workspace() as directory, signals.signal_descriptor() as arriving:
+    with workspace(reporter.warning) as directory, signals.signal_descriptor() as arriving:
 
         async def main() -> int:
             supervision = Supervision(reporter)

@@ -10,7 +10,8 @@ So a guardian also asks for a signal when the main thread, which has forked it, 
 It is there before the directory is, and lives in a session of its own, so that the terminal's signals do not reach it.
 There are two, because either may be killed as well; the second acts once the first is gone. If all three are killed,
 nobody is left to clean up but the next run: a workspace is locked (flock(2)) while its supervisor lives, so one that is
-not locked is a dead one's.
+not locked is a dead one's. A child of the first guardian's looks for these, the sweeper: nobody waits for it, and it is
+killed when the guardian ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import select
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -39,6 +41,8 @@ _PREFIX: Final = "mirrord-trace-"
 _NAME: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{12}}")
 _MODE: Final = 0o711
 """Any user may search it, none list it. A workspace has this mode from when it is locked."""
+_MOST_TOLD: Final = 4096
+"""So many bytes of what went wrong are told."""
 _PR_SET_PDEATHSIG: Final = 1
 _ORPHANED: Final = signal.SIGUSR1
 """Sent to a guardian when the supervisor's main thread has ended."""
@@ -46,20 +50,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def workspace() -> Iterator[Path]:
+def workspace(tell: Callable[[str], None]) -> Iterator[Path]:
     """A fresh directory that any user may search but not list. Gone at the end, whatever the end is.
 
     Something may be mounted in it, which is unmounted first. Its path is free of links. Call it in the main thread,
-    before another is started. Raises Failure when it cannot be made.
+    before another is started. `tell` hears at the end, in words for the user, of what went wrong without harm to the
+    run. Raises Failure when the directory cannot be made.
     """
     directory = Path(os.path.realpath(tempfile.gettempdir())) / f"{_PREFIX}{secrets.token_hex(6)}"
     waiting, held = os.pipe()
     first_waiting, first_held = os.pipe()
+    heard, telling = os.pipe()
     guardians = [
-        _start_guardian(directory, waiting, keeps=first_held),
-        _start_guardian(directory, waiting, waits_for=first_waiting),
+        _start_guardian(directory, telling, waiting, keeps=first_held),
+        _start_guardian(directory, telling, waiting, waits_for=first_waiting),
     ]
-    for descriptor in (waiting, first_waiting, first_held):
+    for descriptor in (telling, waiting, first_waiting, first_held):
         os.close(descriptor)
     try:
         lock = _make(directory, guardians)
@@ -73,6 +79,10 @@ def workspace() -> Iterator[Path]:
         for guardian in guardians:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(guardian, 0)
+        for line in _read_now(heard).splitlines():
+            tell(line)
+        if os.path.lexists(directory):
+            tell(f"{directory} cannot be removed: see what is mounted below it, unmount that and remove it")
 
 
 def _make(directory: Path, guardians: list[int]) -> int:
@@ -90,33 +100,84 @@ def _make(directory: Path, guardians: list[int]) -> int:
     return lock
 
 
-def _start_guardian(directory: Path, waiting: int, *, keeps: int | None = None, waits_for: int | None = None) -> int:
+def _start_guardian(
+    directory: Path, telling: int, waiting: int, *, keeps: int | None = None, waits_for: int | None = None
+) -> int:
     """The process id of one that removes the directory when the supervisor has ended, and `waits_for` has, if any.
 
-    The one that `keeps` a descriptor is the first; it also looks for what dead runs left.
+    The one that `keeps` a descriptor is the first; it has somebody look for what dead runs left.
     """
     supervisor = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def guard(telling: int, waiting: int, other: int) -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, _ORPHANED, 0, 0, 0)
-        os.setsid()
-        os.chdir("/")
-        pipes = [pipe for pipe in (waiting, keeps, waits_for) if pipe is not None]
-        waiting, *others = _moved_up(pipes)
-        _close_all_but([waiting, *others])
         if keeps is not None:
-            with contextlib.suppress(OSError):
-                _remove_dead_ones(directory.parent)
+            _start_sweeper(directory.parent, telling)
         if os.getppid() == supervisor:  # it may have ended before it was asked for the signal
             _wait_for_end(supervisor, waiting)
         if waits_for is not None:
-            _wait_for_close(others[0])
+            _wait_for_close(other)
         unmounting.remove(directory)
+
+    other = keeps if waits_for is None else waits_for
+    assert other is not None, "one of the two is there"
+    words = f"a guardian of {directory} failed; if mirrord-trace had been killed, that might have stayed"
+    return _start(guard, words, telling, waiting, other)
+
+
+def _start_sweeper(parent: Path, telling: int) -> None:
+    """Starts who looks for what dead runs left. It may take as long as it likes, and does not outlive its starter."""
+    guardian = os.getpid()
+
+    def sweep(telling: int) -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == guardian:
+            _remove_dead_ones(parent)
+
+    words = f"the look for what killed runs left in {parent} failed"
+    try:
+        _start(sweep, words, telling)
+    except OSError as error:
+        _tell(telling, words, error)
+
+
+def _start(duty: Callable[..., None], words: str, telling: int, *pipes: int) -> int:
+    """The process id of a child in a session of its own that does its duty, with these descriptors and no others.
+
+    The duty gets them as arguments. What it raises is told, after `words`.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        os.setsid()
+        os.chdir("/")
+        telling, *kept = _moved_up([telling, *pipes])
+        _close_all_but([telling, *kept])
+        try:
+            duty(telling, *kept)
+            code = 0
+        except Exception as error:
+            _tell(telling, words, error)
     finally:
-        os._exit(0)
+        os._exit(code)
+
+
+def _tell(telling: int, words: str, error: Exception) -> None:
+    """To the supervisor, if that is still there."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    with contextlib.suppress(OSError):
+        os.write(telling, f"{words}: {error!r} ({where})\n".encode(errors="replace"))
+
+
+def _read_now(pipe: int) -> str:
+    """What is in a pipe; closes it."""
+    os.set_blocking(pipe, False)
+    with os.fdopen(pipe, "rb", buffering=0) as reader:
+        return (reader.read(_MOST_TOLD) or b"").decode(errors="replace")
 
 
 def _wait_for_end(supervisor: int, waiting: int) -> None:
@@ -157,9 +218,12 @@ def _close_all_but(kept: list[int]) -> None:
 
 def _remove_dead_ones(parent: Path) -> None:
     """Removes workspaces of ours whose supervisor is dead, and its guardians with it."""
-    for entry in os.scandir(parent):
-        if not _NAME.fullmatch(entry.name):
-            continue
+    try:
+        found_here = [entry for entry in os.scandir(parent) if _NAME.fullmatch(entry.name)]
+    except OSError:  # a directory that not everybody may list
+        return
+    secrets.SystemRandom().shuffle(found_here)  # none that takes long comes first in every run
+    for entry in found_here:
         with contextlib.suppress(OSError):  # others look for the same, and it may be somebody else's
             found = entry.stat(follow_symlinks=False)
             if found.st_uid == os.geteuid() and found.st_mode == stat.S_IFDIR | _MODE:

@@ -101,7 +101,7 @@ def main() -> int:
     wanted: Delivery = "ptrace" if delivery == "ptrace" else "notify"
     inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with workspace() as directory, signals.signal_descriptor() as arriving:
+    with workspace(lambda text: say(f"warning: {text}")) as directory, signals.signal_descriptor() as arriving:
         say(f"workspace {directory}")
         try:
             make_delivery = choice.choose(wanted, native_abi(), lambda text: say(f"explain: {text}"))

@@ -18,8 +18,10 @@ import attrs
 import pytest
 
 from mirrord_trace.errors import Failure
+from mirrord_trace.supervisor import workspace as module
 from mirrord_trace.supervisor.descent import children_of
 from mirrord_trace.supervisor.workspace import workspace
+from mirrord_trace.tree import unmounting
 from mirrord_trace.tree.unmounting import MOUNTPOINT
 from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, wait_until_gone
 from tests.mirrord_trace.tree.private_mounts import IS_ROOT, in_private_mounts, where_users_may_mount
@@ -201,11 +203,108 @@ def test_what_three_dead_ones_leave_is_removed_by_the_next_run(tmp_path: Path, p
         assert running.directory.is_dir()
         assert mounts_below(tmp_path) != []
         with holder(tmp_path, "nothing") as later:
+            later.reach("mounted")
+            while running.directory.exists():  # a child of its guardian sees to it
+                os.sched_yield()
+            later.go_on()
             later.reach("gone")
             later.wait_until_all_are_gone()
         assert list(tmp_path.iterdir()) == [alive.directory]
         assert mounts_below(tmp_path) == []
         assert (precious / "file").read_text() == "keep me"
+
+
+@pytest.fixture
+def tmpdir_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+SWEEPER_HANGS = """if 1:
+    import os, pathlib, signal, sys
+    from mirrord_trace.supervisor import workspace
+    pid = pathlib.Path(sys.argv[1])
+    def hang(parent):
+        pid.with_suffix(".new").write_text(str(os.getpid()))
+        pid.with_suffix(".new").rename(pid)
+        signal.pause()
+    workspace._remove_dead_ones = hang
+    with workspace.workspace(print) as directory:
+        while not pid.exists():
+            os.sched_yield()
+        print(directory, flush=True)
+        if len(sys.argv) > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    print(directory.exists())
+"""
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_nobody_waits_for_who_looks_after_dead_runs(tmp_path: Path, is_killed: bool) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SWEEPER_HANGS, tmp_path / "pid", *["killed"] * is_killed],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    directory, *after = ended.stdout.splitlines()
+    assert after == [] if is_killed else ["False"]
+    wait_until_gone(int((tmp_path / "pid").read_text()))
+    assert not Path(directory).exists()
+
+
+def wait_for_zombie(pid: int) -> None:
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
+        os.sched_yield()
+
+
+def test_a_fault_of_who_looks_after_dead_runs_is_told(tmpdir_is_ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(parent: Path) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(module, "_remove_dead_ones", fail)
+    told: list[str] = []
+    before = children_of(os.getpid())
+    with workspace(told.append) as directory:
+        first = min(set(children_of(os.getpid())) - set(before))
+        while not (sweepers := children_of(first)):
+            os.sched_yield()
+        wait_for_zombie(*sweepers)
+    (line,) = told
+    assert line.startswith(
+        f"the look for what killed runs left in {tmpdir_is_ours} failed: RuntimeError('out of order')"
+    )
+    assert not directory.exists()
+
+
+def test_a_fault_of_a_guardian_is_told(tmpdir_is_ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor, remove = os.getpid(), unmounting.remove
+
+    def fail(directory: Path) -> bool:
+        if os.getpid() == supervisor:
+            return remove(directory)
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(unmounting, "remove", fail)
+    told: list[str] = []
+    with workspace(told.append) as directory:
+        pass
+    assert len(told) == 2
+    for line in told:
+        assert line.startswith(f"a guardian of {directory} failed; ")
+        assert "RuntimeError('out of order') (test_workspace.py, line " in line
+    assert not directory.exists()
+
+
+def test_a_directory_that_stays_is_told(tmpdir_is_ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unmounting, "remove", lambda directory: False)
+    told: list[str] = []
+    with workspace(told.append) as directory:
+        pass
+    assert told == [f"{directory} cannot be removed: see what is mounted below it, unmount that and remove it"]
+    directory.rmdir()
 
 
 def test_what_else_lies_there_is_nobodys_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +313,7 @@ def test_what_else_lies_there_is_nobodys_business(tmp_path: Path, monkeypatch: p
     for name in others:
         (tmp_path / name).mkdir(0o700)
     (tmp_path / "mirrord-trace-ba9876543210").symlink_to(tmp_path / "x")
-    with workspace():
+    with workspace(pytest.fail):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "mirrord-trace-ba9876543210"])
 
@@ -224,7 +323,7 @@ def test_directory_is_for_everybody_to_search_and_nobody_to_list(
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "link"))
-    with workspace() as directory:
+    with workspace(pytest.fail) as directory:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o711
         assert directory.parent == tmp_path
     assert not directory.exists()
@@ -233,7 +332,7 @@ def test_directory_is_for_everybody_to_search_and_nobody_to_list(
 def test_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     children = children_of(os.getpid())
-    with pytest.raises(Failure, match=r"cannot make .*absent") as raised, workspace():
+    with pytest.raises(Failure, match=r"cannot make .*absent") as raised, workspace(pytest.fail):
         pass
     assert raised.value.advice == "set TMPDIR to a directory of yours"
     assert children_of(os.getpid()) == children
@@ -243,7 +342,7 @@ def test_guardians_keep_no_pipe_open_that_somebody_waits_for(tmp_path: Path) -> 
     script = """if 1:
         import os, sys
         from mirrord_trace.supervisor.workspace import workspace
-        with workspace():
+        with workspace(print):
             os.close(1)
             os.close(2)
             sys.stdin.read()
@@ -269,7 +368,7 @@ def test_standard_descriptors_that_are_closed(tmp_path: Path) -> None:
         os.closerange(0, 3)
         from mirrord_trace.supervisor.descent import children_of
         from mirrord_trace.supervisor.workspace import workspace
-        with workspace() as directory:
+        with workspace(print) as directory:
             assert directory.exists()
             pathlib.Path(sys.argv[1]).write_text(" ".join(map(str, children_of(os.getpid()))))
             os.kill(os.getpid(), signal.SIGKILL)

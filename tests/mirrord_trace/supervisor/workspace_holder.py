@@ -20,10 +20,14 @@ def say(text: str) -> None:
     sys.stdin.readline()
 
 
+def tell(text: str) -> None:
+    sys.exit(f"nothing may go wrong, but: {text}")
+
+
 def main() -> None:
     kind, *source = sys.argv[1:]
     say("starts")
-    with workspace() as directory:
+    with workspace(tell) as directory:
         say(f"workspace {directory}")
         mountpoint = directory / MOUNTPOINT
         mountpoint.mkdir()
