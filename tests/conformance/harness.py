@@ -220,14 +220,21 @@ class World:
         stdin: bytes = b"",
         cwd: str | None = None,
         timeout_s: float = 60,
+        exit_status: int = 0,
     ) -> Outcome:
-        """The program's outcome in this world, which is the native one, or a failure that shows the difference."""
+        """The program's outcome in this world, which is the native one, or a failure that shows the difference.
+
+        Natively it must end with `exit_status`: programs that fail alike everywhere would show nothing.
+        """
         native = self.native(program, stdin=stdin, cwd=cwd, timeout_s=timeout_s)
+        argv = list(map(str, program))
+        assert native.exit_status == exit_status, (
+            f"{' '.join(argv)} in the pod: exit status {native.exit_status}\n"
+            f"{native.stdout[-2000:]}\nstandard error:\n{native.stderr[-2000:]}"
+        )
         if not self.traced:
             return native
-        argv = list(map(str, program))
-        command = tool_command(self.outside, self.pod, self.name, argv, options)
-        traced = run_outside(command, stdin=stdin, cwd=cwd, timeout_s=timeout_s)
+        traced = run_outside(self.command(argv, options), stdin=stdin, cwd=cwd, timeout_s=timeout_s)
         if (traced.stdout, traced.exit_status) != (native.stdout, native.exit_status):
             before = [*native.lines, f"(exit status {native.exit_status})"]
             after = [*traced.lines, f"(exit status {traced.exit_status})"]
@@ -236,4 +243,13 @@ class World:
             )
             text = "\n".join(difference)
             raise AssertionError(f"{' '.join(argv)}\n{text}\nstandard error:\n{traced.stderr[-4000:]}")
+        self.check_what_is_left()
         return traced
+
+    def command(self, program: Sequence[str | Path], options: Sequence[str] = ()) -> list[str]:
+        """How a program is started in this world, for cases that talk with it."""
+        assert self.traced
+        return tool_command(self.outside, self.pod, self.name, list(map(str, program)), options)
+
+    def check_what_is_left(self) -> None:
+        """Fails when a run under the tool has left something. For processes every run looks by itself."""

@@ -46,6 +46,7 @@ def shell(world: FileWorld, script: str, *options: str) -> list[str]:
 def test_what_may_only_be_read_is_not_changed(traced: FileWorld) -> None:
     before = in_pod(traced.pod, *tree_command("snapshot", DATA))
     done = run_outside(traced.command([*build.python_program("file_refused"), DATA]))
+    assert done.exit_status == 0, done.stderr
     told = dict(line.split(": ") for line in done.stdout.splitlines() if ": " in line)
     # Opening for writing and making are this machine's, where there is no such directory.
     here = {"write", "read and write", "truncate on open", "create", "create exclusively", "mkdir", "mknod", "symlink"}
@@ -144,7 +145,7 @@ def test_the_rights_are_those_of_the_targets_process(
     command = tool_command(outside, pod_with_files, delivery, [*program, directory], ["--fs-mode", "write"])
     command[command.index(f"pid/{pod_with_files.pid}")] = f"pid/{ordinary(pod_with_files)}"
     done = run_outside(command)
-    assert done.stdout.splitlines() == expected.splitlines(), done.stderr
+    assert (done.exit_status, done.stdout.splitlines()) == (0, expected.splitlines()), done.stderr
     assert in_pod(pod_with_files, *tree_command("snapshot", directory)) == remains
 
 

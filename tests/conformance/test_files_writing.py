@@ -35,11 +35,17 @@ def test_what_a_program_does_is_what_inotify_tells_it(changing: ChangingWorld) -
 
 
 def test_tools_editors_databases_and_git(changing: ChangingWorld) -> None:
-    changing.change(build.shell_program("file_editing"), f"{CHANGES}/editing")
+    outcome = changing.change(build.shell_program("file_editing"), f"{CHANGES}/editing")
+    failed = [line for line in outcome.lines if line.startswith("-> ") and line != "-> 0"]
+    # What is there already, what is not there, and what is full.
+    assert failed == ["-> 1"] * 7
+    assert {"500|250500", "ok", "29 files changed, 1 insertion(+)"} <= set(map(str.strip, outcome.lines))
 
 
 def test_go_writes(changing: ChangingWorld) -> None:
-    changing.change([build.go_program("filechanges")], f"{CHANGES}/go")
+    outcome = changing.change([build.go_program("filechanges")], f"{CHANGES}/go")
+    assert {"98890 true <nil>", "log 1440 160", "copied 5243003 <nil>", "exclusive true true"} <= set(outcome.lines)
+    assert outcome.lines.count("RemoveAll OK") == 2
 
 
 def test_python_writes(changing: ChangingWorld) -> None:
@@ -48,10 +54,12 @@ def test_python_writes(changing: ChangingWorld) -> None:
 
 
 def test_node_writes(changing: ChangingWorld) -> None:
-    changing.change(build.node_program("filechanges"), f"{CHANGES}/node")
+    outcome = changing.change(build.node_program("filechanges"), f"{CHANGES}/node")
+    assert {"copyFile OK", "rename over OK", "208890 true 600", "200 2000", "rm OK"} <= set(outcome.lines)
 
 
 def test_a_pattern_lets_write_where_the_mode_does_not(changing: ChangingWorld) -> None:
     options = ["--fs-mode", "read", "--fs-read-write", f"^{CHANGES}/pattern(/|$)"]
     script = 'cd "$0" && echo one > file && sed -i s/one/two/ file && mkdir directory && mv file directory && ls -R'
-    changing.change(["/bin/sh", "-c", script], f"{CHANGES}/pattern", options=options)
+    outcome = changing.change(["/bin/sh", "-c", script], f"{CHANGES}/pattern", options=options)
+    assert outcome.lines == [".:", "directory", "", "./directory:", "file"]

@@ -36,8 +36,7 @@ def test_every_way_to_make_a_process(world: World, library: str) -> None:
 
 @BOTH_LIBRARIES
 def test_a_thread_that_is_not_the_leader_executes(world: World, library: str) -> None:
-    outcome = world.run([build.c_program("thread_exec", library), NEAR, str(places.ECHO)])
-    assert outcome.exit_status == 7
+    outcome = world.run([build.c_program("thread_exec", library), NEAR, str(places.ECHO)], exit_status=7)
     assert sum(line == "echo: echoed" for line in outcome.lines) == 6
     assert sum(line.startswith("inherited: inet ") and line.endswith(", echoed") for line in outcome.lines) == 5
 
@@ -53,8 +52,7 @@ def test_signals_stop_continue_and_interrupt(world: World, library: str) -> None
 
 
 def test_go_starts_processes_and_gets_signals(world: World) -> None:
-    outcome = world.run([build.go_program("execs"), f"{FAR}:{places.ECHO}"])
-    assert outcome.exit_status == 17
+    outcome = world.run([build.go_program("execs"), f"{FAR}:{places.ECHO}"], exit_status=17)
     assert "child 19 OK: exit 19" in outcome.lines
     assert outcome.lines[-2:] == ["signal: user defined signal 1", "signal: terminated"]
 
@@ -65,8 +63,7 @@ def test_a_tree_of_shell_python_and_go(world: World) -> None:
         f"http://shop:{places.HTTP}/",
         f"http://far:{places.HTTP}/who",
     ]
-    outcome = world.run([*build.shell_program("tree"), *build.python_program("branch"), "--", *leaf])
-    assert outcome.exit_status == 6
+    outcome = world.run([*build.shell_program("tree"), *build.python_program("branch"), "--", *leaf], exit_status=6)
     assert outcome.lines[0] == "shell: host name conformance-0, file conformance-0, POD_NAME conformance-0"
     assert f"  http://far:{places.HTTP}/who: 200 OK, OK you are 198.18.1.1" in outcome.lines
     assert '  POD_NAME: "" false' in outcome.lines
@@ -75,10 +72,9 @@ def test_a_tree_of_shell_python_and_go(world: World) -> None:
 
 def test_a_shells_own_sockets(world: World) -> None:
     ports = [str(places.ECHO), str(places.CLOSED)]
-    outcome = world.run([*build.shell_program("sockets"), FAR, *ports, "shop", str(places.HTTP)])
+    outcome = world.run([*build.shell_program("sockets"), FAR, *ports, "shop", str(places.HTTP)], exit_status=12)
     assert outcome.value("echo in a subshell") == "from a subshell"
     assert outcome.value("http") == "hello from conformance-0: you asked shop for /shell"
-    assert outcome.exit_status == 12
 
 
 def test_pythons_clients(world: World) -> None:
@@ -91,10 +87,9 @@ def test_pythons_clients(world: World) -> None:
 
 def test_nodes_clients(world: World) -> None:
     ports = [str(places.ECHO), str(places.CLOSED), str(places.UDP_ECHO)]
-    outcome = world.run([*build.node_program("clients"), "shop", str(places.HTTP), FAR, *ports])
+    outcome = world.run([*build.node_program("clients"), "shop", str(places.HTTP), FAR, *ports], exit_status=8)
     assert outcome.value("net, closed port") == "ECONNREFUSED"
     assert outcome.value("resolve4, many") == "100"
-    assert outcome.exit_status == 8
 
 
 @pytest.mark.parametrize(
@@ -110,4 +105,9 @@ def test_nodes_clients(world: World) -> None:
     ],
 )
 def test_the_exit_status_is_the_processs_own(world: World, script: str, status: int) -> None:
-    assert world.run(["/bin/sh", "-c", script]).exit_status == status
+    world.run(["/bin/sh", "-c", script], exit_status=status)
+
+
+def test_what_fails_everywhere_fails_its_test(world: World) -> None:
+    with pytest.raises(AssertionError, match="exit status 3"):
+        world.run(["/bin/sh", "-c", "exit 3"])
