@@ -65,7 +65,7 @@ def _join_user(target: Target) -> None:
     try:
         groups = rights_of(target).groups
     except OSError as error:
-        raise _gone(target, error) from error
+        raise target.gone(error) from error
     with suppress(PermissionError):
         os.setgroups(sorted(groups))
     _join(target, _USER)
@@ -77,7 +77,7 @@ def _is_ours(target: Target, kind: _Kind) -> bool:
     except PermissionError as error:
         raise _not_permitted(target, kind) from error
     except OSError as error:
-        raise _gone(target, error) from error
+        raise target.gone(error) from error
     return os.path.samestat(theirs, os.stat(f"/proc/self/ns/{kind.file}"))
 
 
@@ -87,17 +87,11 @@ def _join(target: Target, kind: _Kind) -> None:
     except PermissionError:
         raise
     except OSError as error:
-        raise _gone(target, error) from error
+        raise target.gone(error) from error
     try:
         libc.setns(descriptor, kind.flag)
     finally:
         os.close(descriptor)
-
-
-def _gone(target: Target, error: OSError) -> TargetUnusable:
-    return TargetUnusable(
-        GoodbyeKind.TARGET_GONE, f"process {target.pid} ended while the agent started ({error.strerror})"
-    )
 
 
 def _not_permitted(target: Target, kind: _Kind) -> TargetUnusable:

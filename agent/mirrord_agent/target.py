@@ -103,9 +103,13 @@ class Target:
                 ),
             ) from error
         except OSError as error:
-            raise TargetUnusable(
-                GoodbyeKind.TARGET_GONE, f"process {self.pid} ended while the agent started ({error.strerror})"
-            ) from error
+            raise self.gone(error) from error
+
+    def gone(self, error: OSError) -> TargetUnusable:
+        """That the process ended while the agent started, which an error of the kernel's shows."""
+        return TargetUnusable(
+            GoodbyeKind.TARGET_GONE, f"process {self.pid} ended while the agent started ({error.strerror})"
+        )
 
     def _owner(self) -> str:
         try:

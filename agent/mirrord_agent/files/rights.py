@@ -83,9 +83,7 @@ def check_rights(target: Target) -> None:
     try:
         rights = rights_of(target)
     except OSError as error:
-        raise TargetUnusable(
-            GoodbyeKind.TARGET_GONE, f"process {target.pid} ended while the agent started ({error.strerror})"
-        ) from error
+        raise target.gone(error) from error
     failures: list[Exception] = []
 
     def attempt() -> None:
