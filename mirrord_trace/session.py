@@ -208,6 +208,11 @@ class Session:
             self._link.put(Goodbye(GoodbyeKind.SHUTDOWN, "the client is done"))
             await self.lost.wait()
 
+    def end(self) -> None:
+        """Nothing is sent any more, by any thread: the stream is about to be closed."""
+        if self.loss_reason is None:
+            self._link.lose("the session is over")
+
     def _on_data(self, frame: frames.Data) -> None:
         stream = self._streams.get(frame.stream)
         if stream is not None:
@@ -279,10 +284,13 @@ async def open_session(stream: trio.SocketStream, secret: bytes) -> AsyncIterato
         decoder = Decoder()
         welcomed, received = await _shake_hands(stream, decoder, secret)
         session = Session(stream, decoder, welcomed)
-        async with serving_nursery() as nursery:
-            session.keep(received, nursery)
-            yield session
-            await session.farewell()
+        try:
+            async with serving_nursery() as nursery:
+                session.keep(received, nursery)
+                yield session
+                await session.farewell()
+        finally:
+            session.end()
 
 
 async def _shake_hands(

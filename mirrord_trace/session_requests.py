@@ -59,7 +59,7 @@ class Requests:
         self._link.check()
         with self._link.lock:
             request, frame = self._begin(make, limit_bytes)
-            self._link.ask(frame)
+            self._link.put_at_once(frame)
         return request
 
     def start_from_any_thread(self, make: Callable[[int], Frame]) -> Request | None:
@@ -71,7 +71,7 @@ class Requests:
             begun.append(request)
             return frame
 
-        return begun[0] if self._link.ask_from_any_thread(begin) else None
+        return begun[0] if self._link.send_from_any_thread(begin) else None
 
     def _begin(self, make: Callable[[int], Frame], limit_bytes: int) -> tuple[Request, Frame]:
         """A request and its frame, which must be sent in the order of their numbers."""

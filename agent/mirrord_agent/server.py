@@ -72,6 +72,7 @@ async def serve(
         finally:
             with trio.move_on_after(GOODBYE_TIMEOUT_S, shield=True):
                 await link.say_goodbye(ending)
+            link.end()
     return ending
 
 
@@ -244,7 +245,7 @@ class _Session:
     def _fail(self, stream: int, error: OSError, what: str) -> None:
         number = error.errno or errno.EIO
         reason = error.strerror or os.strerror(number)
-        self._link.answer(Failed(stream, number, f"{what}: {reason}"[:MAX_TEXT]))
+        self._link.put_at_once(Failed(stream, number, f"{what}: {reason}"[:MAX_TEXT]))
 
     async def _connect(self, request: frames.Connect, scope: trio.CancelScope) -> None:
         connected = None
@@ -265,7 +266,7 @@ class _Session:
         local, peer = outgoing.endpoints(connected, request.remote)
         self._connections[request.stream] = connection
         try:
-            self._link.answer(frames.Connected(request.stream, local, peer))
+            self._link.put_at_once(frames.Connected(request.stream, local, peer))
             await connection.run()
         finally:
             del self._connections[request.stream]
@@ -282,7 +283,7 @@ class _Session:
         flow = DatagramFlow(self._link, request.stream, opened, connected=request.peer is not None)
         self._flows[request.stream] = flow
         try:
-            self._link.answer(datagrams.opened_frame(request, opened))
+            self._link.put_at_once(datagrams.opened_frame(request, opened))
             await flow.run()
         finally:
             del self._flows[request.stream]

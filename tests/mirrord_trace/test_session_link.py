@@ -24,10 +24,10 @@ async def test_nobody_is_left_waiting_by_others_that_have_nothing_to_send() -> N
 async def test_another_thread_sends_at_once_if_nothing_waits() -> None:
     async with stream_pair() as (ours, theirs):
         link = SessionLink(ours)
-        assert await trio.to_thread.run_sync(link.ask_from_any_thread, lambda: Ping(7))
+        assert await trio.to_thread.run_sync(link.send_from_any_thread, lambda: Ping(7))
         assert Decoder().feed(await theirs.receive_some(1 << 16)) == [Ping(7)]
         link.put(Ping(8))
-        assert not await trio.to_thread.run_sync(link.ask_from_any_thread, _never_asked)
+        assert not await trio.to_thread.run_sync(link.send_from_any_thread, _never_asked)
 
 
 @in_trio
@@ -35,9 +35,9 @@ async def test_another_thread_sends_nothing_while_somebody_sends_or_when_the_age
     async with stream_pair() as (ours, _):
         link = SessionLink(ours)
         with link.lock:
-            assert not await trio.to_thread.run_sync(link.ask_from_any_thread, _never_asked)
+            assert not await trio.to_thread.run_sync(link.send_from_any_thread, _never_asked)
         link.lose("for the test")
-        assert not await trio.to_thread.run_sync(link.ask_from_any_thread, _never_asked)
+        assert not await trio.to_thread.run_sync(link.send_from_any_thread, _never_asked)
 
 
 @in_trio
@@ -47,7 +47,7 @@ async def test_what_another_thread_could_not_write_at_once_the_writer_writes() -
         nursery.start_soon(link.write)
         await trio.testing.wait_all_tasks_blocked()
         filled = _fill(ours.socket.fileno())
-        assert await trio.to_thread.run_sync(link.ask_from_any_thread, lambda: Ping(9))
+        assert await trio.to_thread.run_sync(link.send_from_any_thread, lambda: Ping(9))
         received = b""
         while len(received) <= filled:
             received += await theirs.receive_some(1 << 16)

@@ -173,8 +173,21 @@ class FileService:
         self._submit(under_way, partial(operations.perform, self._root, request), self._answer)
 
     def _look(self, under_way: _UnderWay, request: ask.Look) -> None:
-        look = partial(walking.look, self._root, self._uid, request)
-        self._submit(under_way, look, self._answer_data, room=min(request.content_limit, walking.MAX_CONTENT))
+        look = partial(self._look_and_answer, under_way, request)
+        self._submit(under_way, look, self._looked, room=min(request.content_limit, walking.MAX_CONTENT))
+
+    def _look_and_answer(self, under_way: _UnderWay, request: ask.Look) -> ask.Looked | None:
+        """In a worker. None: it is answered already, from there, for a program waits for each of these."""
+        looked = walking.look(self._root, self._uid, request)
+        if under_way.wanted and self._link.send_from_any_thread(lambda: looked):
+            return None
+        return looked
+
+    def _looked(self, under_way: _UnderWay, looked: ask.Looked | None) -> None:
+        if looked is None:
+            self._forget(under_way)
+        else:
+            self._answer_data(under_way, looked)
 
     def _open(self, under_way: _UnderWay, request: ask.OpenFile) -> None:
         if not self._is_full(under_way):
@@ -372,7 +385,7 @@ class FileService:
     def _answer(self, under_way: _UnderWay, answer: Frame) -> None:
         self._forget(under_way)
         if under_way.wanted:
-            self._link.answer(answer)
+            self._link.put_at_once(answer)
 
     def _answer_ordered(self, under_way: _UnderWay, answer: StreamFrame) -> None:
         self._forget(under_way)
