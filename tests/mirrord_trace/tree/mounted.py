@@ -25,6 +25,7 @@ from mirrord_trace.session import open_session
 from mirrord_trace.targets.pid import agent_for
 from mirrord_trace.tree.fuse.mount import open_fuse_tree
 from mirrord_trace.tree.fuse.tree import FuseTree
+from mirrord_trace.tree.unmounting import MOUNTPOINT
 from tests.mirrord_trace.tree.scratch_files import ScratchFiles
 
 T = TypeVar("T")
@@ -101,16 +102,25 @@ def connections() -> dict[bytes, int]:
 
 
 @contextmanager
-def ended_if_it_hangs(root: Path) -> Iterator[None]:
-    """Takes the mount away when this process ends or hangs: another process does, for who hangs may have our lock."""
-    number = connections()[os.fsencode(root)]
+def ended_if_it_hangs(mountpoint: Path) -> Iterator[None]:
+    """Takes a mount away when this process ends or hangs: another process does, for who hangs may have our lock.
+
+    The block mounts and unmounts. However it ends, it fails if the mount is there then, or had to be taken away.
+    """
     control = "/sys/fs/fuse/connections"
-    abort = f"mount -t fusectl none {control} && echo 1 > {control}/{number}/abort"
-    script = f"read -t {_ENDED_AFTER_S} -r done || {{ unshare -m sh -c '{abort}'; umount -l $0; exit 1; }}"
-    with subprocess.Popen(["setsid", "bash", "-c", script, root], stdin=subprocess.PIPE) as watcher:
-        yield
-        watcher.communicate(b"done\n")
-    assert watcher.returncode == 0, "it hung"
+    mounted_there = "awk -v at=$0 '$5 == at {print $3}' /proc/self/mountinfo"
+    abort = f"mount -t fusectl none {control}; echo 1 > {control}/${{device#*:}}/abort"
+    each = f"do export device; unshare -m sh -c '{abort}'; umount -l $0; done 2> /dev/null"
+    take_away = f"for device in $({mounted_there}); {each}"
+    script = f"read -t {_ENDED_AFTER_S} -r done || {{ {take_away}; exit 1; }}"
+    with subprocess.Popen(["setsid", "bash", "-c", script, mountpoint], stdin=subprocess.PIPE) as watcher:
+        try:
+            yield
+        finally:
+            is_left = os.fsencode(mountpoint) in connections()
+            watcher.communicate(b"" if is_left else b"done\n")
+            assert not is_left, "it is still mounted"
+            assert watcher.returncode == 0, "it hung"
 
 
 @contextmanager
@@ -155,11 +165,9 @@ async def mounted(
     scratch, told = None if with_agent else ScratchFiles(pod), Told()
     async with AsyncExitStack() as opened:
         files = cast(RemoteFiles, scratch or await opened.enter_async_context(agent_in(pod, told)))
+        opened.enter_context(ended_if_it_hangs(work / MOUNTPOINT))
         async with open_fuse_tree(files, work, writable=writable, may_write=may_write, tell=told) as tree:
-            root = Path(os.fsdecode(tree.root))
-            with ended_if_it_hangs(root):
-                yield Mounted(tree, scratch, pod, root, told)
-    assert os.fsencode(work / "tree") not in connections()
+            yield Mounted(tree, scratch, pod, Path(os.fsdecode(tree.root)), told)
     assert scratch is None or scratch.open_handles == 0, "handles are open at the agent"
 
 
