@@ -24,13 +24,17 @@ from mirrord_trace.supervisor.workspace import workspace
 from mirrord_trace.tree import unmounting
 from mirrord_trace.tree.unmounting import MOUNTPOINT
 from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, wait_until_gone
-from tests.mirrord_trace.tree.private_mounts import IS_ROOT, in_private_mounts, where_users_may_mount
+from tests.mirrord_trace.tree.private_mounts import (
+    IS_ROOT,
+    in_private_mounts,
+    let_everybody_reach,
+    mounts_below,
+    where_users_may_mount,
+)
 
 ORDINARY_USER = [word for word in UNPRIVILEGED if not word.startswith("--bounding-set")]
 """One who may run setuid programs, in surroundings that let these have their rights."""
 
-STAGES = ["starts", "workspace", "mounted", "leaves"]
-"""As the holder says them; the last is on its way out, at whatever point."""
 ORDERS = [
     ["supervisor"],
     ["first", "supervisor"],
@@ -40,6 +44,8 @@ ORDERS = [
     ["first", "second"],
 ]
 """Who is killed, one after the other. Who is left of the three cleans up."""
+STAGES = {"starts": ORDERS[:1], "workspace": ORDERS, "mounted": ORDERS, "leaves": ORDERS}
+"""As the holder says them, and who can be killed: before it starts it has no guardians. The last is on its way out."""
 
 
 @attrs.define
@@ -49,8 +55,15 @@ class Holder:
     process: subprocess.Popen[bytes]
     directory: Path | None = None
     guardians: list[int] = attrs.field(factory=list)
+    is_over: bool = False
+    """Guardians may be gone: they are from when the supervisor leaves, or is killed."""
 
     def reach(self, stage: str) -> None:
+        if stage == "leaves":
+            self.reach("mounted")
+            self.is_over = True
+            self.go_on()
+            return
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         while True:
@@ -70,11 +83,14 @@ class Holder:
         self.process.stdin.flush()
 
     def kill(self, who: str) -> None:
+        """Fails if there is nobody to kill."""
         if who == "supervisor":
+            assert self.process.poll() is None
+            self.is_over = True
             self.process.kill()
             self.process.wait(TIMEOUT_S)
-        elif self.guardians:
-            with contextlib.suppress(ProcessLookupError):
+        else:
+            with contextlib.suppress(*([ProcessLookupError] if self.is_over else [])):
                 os.kill(self.guardians[0 if who == "first" else 1], signal.SIGKILL)
 
     def wait_until_all_are_gone(self) -> None:
@@ -101,12 +117,6 @@ def holder(tmp_path: Path, *arguments: str, rights: list[str] | None = None) -> 
             process.kill()
 
 
-def mounts_below(directory: Path) -> list[str]:
-    """Only these: on this machine others may mount and unmount meanwhile."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point.startswith(f"{directory}/")]
-
-
 @pytest.fixture
 def precious(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("precious")
@@ -114,14 +124,18 @@ def precious(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "order"),
+    [
+        pytest.param(stage, order, id=f"{stage}-{' '.join(order)}")
+        for stage, orders in STAGES.items()
+        for order in orders
+    ],
+)
 @in_private_mounts
 def test_kill_9_at_any_stage(tmp_path: Path, precious: Path, stage: str, order: list[str]) -> None:
     with holder(tmp_path, "bind", str(precious)) as running:
-        running.reach("mounted" if stage == "leaves" else stage)
-        if stage == "leaves":
-            running.go_on()
+        running.reach(stage)
         for who in order:
             running.kill(who)
         running.wait_until_all_are_gone()
@@ -152,8 +166,9 @@ def test_kill_9_of_a_server(tmp_path: Path, order: list[str]) -> None:
 @where_users_may_mount
 def test_kill_9_of_an_ordinary_users_server(tmp_path: Path, order: list[str]) -> None:
     """He needs fusermount3 to be rid of the mount."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o777)
+    tmp_path.chmod(0o777)
+    if IS_ROOT:
+        let_everybody_reach([tmp_path])
     kill_server(tmp_path, "fusermount3", ORDINARY_USER if IS_ROOT else [], order)
 
 

@@ -106,6 +106,12 @@ def checked(what: str, result: int) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
+def mounts_below(directory: Path) -> list[str]:
+    """Where something is mounted. Only there: on this machine others may mount and unmount meanwhile."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{directory}/")]
+
+
 def bind(source: Path, target: Path) -> None:
     checked("mount --bind", _libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND, None))
 
