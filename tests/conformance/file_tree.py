@@ -1,8 +1,9 @@
 """What a pod of the file tests has in /srv, made from within; and what is there after a program has changed it.
 
 `make`: the tree under /srv/data, what cannot be copied in /srv/exact, volumes on /srv/volume and /opt/volume, mounted
-as a kubelet would; says "ready" and stays. `reset DIRECTORY`: an empty directory in the place of whatever is there.
-`snapshot DIRECTORY`: all that is there, one line for each entry. Standard library only: it runs in the pod as a script.
+as a kubelet would; says "ready" and stays. `fill`: all of that but the volumes, where there is a kubelet.
+`reset DIRECTORY`: an empty directory in the place of whatever is there. `snapshot DIRECTORY`: all that is there, one
+line for each entry. Standard library only: it runs in the pod as a script.
 
 Everything is the same each time that it is made, and every modification time is set, so that programs may print them.
 """
@@ -256,15 +257,14 @@ def set_times() -> None:
         os.utime(ROOT / "times" / special, ns=(wanted, wanted))
 
 
-def make() -> None:
-    """All of it, once."""
+def fill() -> None:
+    """All of it but the volumes, once."""
     os.umask(0o022)
     make_plain()
     make_links()
     make_special()
     make_names()
     make_programs()
-    make_volumes()
     set_times()
     make_exact()
 
@@ -315,8 +315,11 @@ def snapshot(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "make":
-        make()
+    if sys.argv[1] == "fill":
+        fill()
+    elif sys.argv[1] == "make":
+        fill()
+        make_volumes()
         start_ordinary_process()
         os.write(1, b"ready\n")
         signal.pause()
