@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,15 @@ from tests.mirrord_trace.tree.private_mounts import (
     bind,
     fusectl,
     in_private_mounts,
+    let_everybody_reach,
     mount_fuse,
     mount_fuse_as_user,
+    mounts_below,
     take_request,
     where_users_may_mount,
 )
+
+_ROUNDS = 5
 
 
 @pytest.fixture
@@ -45,9 +49,9 @@ def is_whole(precious: Path) -> bool:
 
 def hand_over(tmp_path: Path, *directories: Path) -> None:
     """Lets an ordinary user reach the test's directory and own what is in it."""
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o711)
+    tmp_path.chmod(0o755)
     if IS_ROOT:
+        let_everybody_reach([tmp_path])
         for path in (tmp_path, *directories, *(inner for directory in directories for inner in directory.iterdir())):
             os.chown(path, USER, USER)
 
@@ -237,28 +241,54 @@ def test_what_cannot_be_unmounted_is_not_reached(
     assert is_whole(precious)
 
 
+@contextmanager
+def binding(source: Path, targets: Sequence[Path]) -> Iterator[None]:
+    """Another process mounts something again and again, from before the block begins, so many times."""
+    begun, begins = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(TIMEOUT_S)
+            bind(source, targets[0])
+            os.write(begins, b".")
+            for target in [*targets] * _ROUNDS:
+                with suppress(OSError):
+                    bind(source, target)
+        finally:
+            os._exit(1)
+    try:
+        os.close(begins)
+        assert os.read(begun, 1) == b"."
+        yield
+    finally:
+        os.close(begun)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 @in_private_mounts
-def test_mounts_that_come_and_go_meanwhile(workspace: Path, precious: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process mounts something again and again while the directory is emptied."""
+def test_mounts_that_come_and_go_meanwhile(workspace: Path, precious: Path) -> None:
+    """While the directory is emptied."""
+    targets = [workspace / "tree"]
     for number in range(200):
         (workspace / f"copy/{number}/in").mkdir(parents=True)
         (workspace / f"copy/{number}/file").touch()
-    pid = os.fork()
-    if pid == 0:
-        while True:
-            for number in range(200):
-                for target in (workspace / "tree", workspace / f"copy/{number}", workspace / f"copy/{number}/in"):
-                    try:
-                        bind(precious, target)
-                    except OSError:
-                        continue
-    try:
-        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        targets += [workspace / f"copy/{number}", workspace / f"copy/{number}/in"]
+    with binding(precious, targets):
         unmounting.remove(workspace)
-    finally:
-        os.waitpid(pid, 0)
     assert unmounting.remove(workspace)
     assert is_whole(precious)
+    assert mounts_below(workspace.parent) == []
+
+
+def make_denied(workspace: Path) -> None:
+    """Directories that their owner may not list, enter or change."""
+    for mode in (0o000, 0o111, 0o444, 0o555):
+        inner = workspace / "copy" / f"{mode:o}" / "in"
+        inner.mkdir(parents=True)
+        (inner / "file").touch()
+        inner.chmod(mode)
+        inner.parent.chmod(mode)
 
 
 def test_everything_is_removed(workspace: Path, precious: Path) -> None:
@@ -268,12 +298,7 @@ def test_everything_is_removed(workspace: Path, precious: Path) -> None:
     os.mkfifo(workspace / "copy" / "fifo")
     (workspace / os.fsdecode(b"\xff\n\xfe")).mkdir()
     (workspace / ("x" * 255)).touch()
-    for mode in (0o000, 0o111, 0o444, 0o555):
-        inner = workspace / "copy" / f"{mode:o}" / "in"
-        inner.mkdir(parents=True)
-        (inner / "file").touch()
-        inner.chmod(mode)
-        inner.parent.chmod(mode)
+    make_denied(workspace)
     assert unmounting.remove(workspace)
     assert not workspace.exists()
     assert is_whole(precious)
@@ -285,12 +310,7 @@ def test_an_ordinary_user_removes_what_his_own_modes_deny(tmp_path: Path) -> Non
     hand_over(tmp_path)
     become_user()
     workspace = tmp_path / "workspace"
-    for mode in (0o000, 0o111, 0o444, 0o555):
-        inner = workspace / "copy" / f"{mode:o}" / "in"
-        inner.mkdir(parents=True)
-        (inner / "file").touch()
-        inner.chmod(mode)
-        inner.parent.chmod(mode)
+    make_denied(workspace)
     assert unmounting.remove(workspace)
     assert not workspace.exists()
 
