@@ -59,6 +59,7 @@ def is_third_party(name: str) -> bool:
         ("mirrord_syscalls", ["mirrord_syscalls"], ["attrs"]),
         ("mirrord_agent", ["mirrord_agent"], ["attrs", "msgpack", "trio"]),
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
+        ("mirrord_agent.frame_socket", ["mirrord_agent.wire"], ["trio"]),
         ("mirrord_trace.policy", ["mirrord_trace.policy", "mirrord_syscalls"], ["attrs"]),
         (
             "mirrord_trace.config",
@@ -126,13 +127,14 @@ def test_package_does_not_import(package: str, forbidden: list[str]) -> None:
     assert not found
 
 
-def test_of_the_agent_only_the_wire_is_shared() -> None:
+def test_of_the_agent_only_what_is_the_same_at_both_ends_is_shared() -> None:
+    shared = ("mirrord_agent.wire", "mirrord_agent.frame_socket")
     found = {
         f"{module} imports {name}"
         for module, names in imports().items()
         if is_below(module, "mirrord_trace")
         for name in names
-        if is_below(name, "mirrord_agent") and not is_below(name, "mirrord_agent.wire")
+        if is_below(name, "mirrord_agent") and not is_below(name, *shared)
     }
     assert not found
 
