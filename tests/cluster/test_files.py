@@ -12,6 +12,7 @@ from tests.cluster.file_pods import (
     CONTAINERS,
     NAMESPACE,
     POD,
+    PYTHON,
     FilesPod,
     Way,
     assert_same,
@@ -230,6 +231,29 @@ def test_the_rights_are_those_of_the_container(pod: FilesPod, way: Way, containe
     """The agent has the capabilities that containers have: to do what the target may, and for no more."""
     outcome = compare_changes(pod, way, container, c_program(pod, "file_rights", DATA), f"{CHANGES}/rights", RIGHTS)
     assert line in outcome.stdout
+
+
+CAPABLE = """
+import os, struct, sys
+os.chdir(sys.argv[1])
+with open("program", "w"): pass
+# Revision 2, effective; CAP_NET_RAW (linux/capability.h, vfs_cap_data).
+value = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+try:
+    os.setxattr("program", "security.capability", value)
+except PermissionError as error:
+    print(error)
+else:
+    print(os.getxattr("program", "security.capability") == value)
+"""
+
+
+@pytest.mark.parametrize(
+    ("container", "told"), [("root", "True"), ("bare", "[Errno 1] Operation not permitted: 'program'")]
+)
+def test_capabilities_of_files_are_set_where_the_container_may(pod: FilesPod, container: str, told: str) -> None:
+    outcome = compare_changes(pod, NOTIFY, container, [*PYTHON, "-c", CAPABLE], f"{CHANGES}/capable")
+    assert outcome.lines == [told]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
