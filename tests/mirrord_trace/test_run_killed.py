@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.mirrord_trace.tree.private_mounts import (
     USER,
     fusectl,
     let_everybody_reach,
+    mounts_below,
     where_users_may_mount,
 )
 
@@ -129,10 +131,6 @@ def comm_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
-def mounts_below(directory: Path) -> list[str]:
-    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {directory}/" in line]
-
-
 def wait_for_mount(directory: Path) -> None:
     """The kernel tells of changes of a mount table (proc_pid_mounts(5))."""
     with open("/proc/self/mountinfo") as table:
@@ -220,12 +218,15 @@ def holds_within(time_s: float, condition: Callable[[], bool]) -> bool:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """For temporary directories of anybody's. Nothing is mounted there in the end, nor is any left."""
     made = tmp_path / "tmp"
     made.mkdir()
-    for parent in (made, tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o777)
-    return made
+    made.chmod(0o777)
+    yield made
+    for mountpoint in reversed(mounts_below(made)):
+        subprocess.run([*(["umount", "-l"] if IS_ROOT else ["fusermount3", "-uz"]), mountpoint], check=True)
+    shutil.rmtree(made)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from tests.mirrord_trace.tree.private_mounts import (
 )
 
 _ROUNDS = 5
+"""How often somebody mounts something at each place, while a directory is removed."""
 
 
 @pytest.fixture
