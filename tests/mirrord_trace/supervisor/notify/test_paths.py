@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from mirrord_trace.supervisor.delivery.base import AT_FDCWD, MemoryFault, TaskGo
 from mirrord_trace.supervisor.delivery.notify.lowering.credentials import Credentials
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lower_path
 from mirrord_trace.supervisor.delivery.notify.replies import Descriptor, NotifiedCall, Reply, Result
+from mirrord_trace.supervisor.delivery.ptrace import requests
+from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
 from tests.mirrord_trace.supervisor.notify.working import settled_in_worker
 
 ABI = native_abi()
@@ -146,6 +149,12 @@ def test_o_path_of_a_task_that_cannot_be_traced_gets_a_readable_descriptor(stand
     assert stand_in.call("openat", AT_FDCWD, ASKED_AT, os.O_PATH | os.O_DIRECTORY) == Result(-errno.ENOTDIR)
 
 
+def test_o_path_of_a_task_that_cannot_be_traced_waits_for_no_writer(stand_in: StandIn) -> None:
+    fifo = stand_in.path.with_name("fifo")
+    os.mkfifo(fifo)
+    os.close(StandIn(fifo).opened("openat", AT_FDCWD, ASKED_AT, os.O_PATH)[0])
+
+
 def test_openat2(stand_in: StandIn) -> None:
     plain = how(os.O_RDONLY | os.O_CLOEXEC, RESOLVE_NO_SYMLINKS, bytes(8))
     descriptor, close_on_exec = stand_in.opened("openat2", AT_FDCWD, ASKED_AT, ctypes.addressof(plain), len(plain))
@@ -263,7 +272,30 @@ def somebody_else(**options: Any) -> Iterator[int]:
         child.wait()
 
 
-@pytest.mark.parametrize(
+@contextmanager
+def debugged(tid: int) -> Iterator[None]:
+    """Another process traces the task."""
+    begun, begins = os.pipe()
+    debugger = os.fork()
+    if debugger == 0:
+        try:
+            signal.alarm(TIMEOUT_S)
+            requests.seize(tid, 0)
+            os.write(begins, b".")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(begins)
+    try:
+        assert os.read(begun, 1) == b"."
+        yield
+    finally:
+        os.close(begun)
+        os.kill(debugger, signal.SIGKILL)
+        os.waitpid(debugger, 0)
+
+
+SOMEBODYS_RIGHTS = pytest.mark.parametrize(
     ("mode", "groups", "expected"),
     [
         (0o644, [], 0),
@@ -273,6 +305,29 @@ def somebody_else(**options: Any) -> Iterator[int]:
         (0o604, [SOME_GROUP], errno.EACCES),  # the group's bits decide, where there is a group
     ],
 )
+
+
+@SOMEBODYS_RIGHTS
+def test_o_path_of_a_debuggers_task_needs_the_right_to_read(
+    stand_in: StandIn, mode: int, groups: list[int], expected: int
+) -> None:
+    os.chown(stand_in.path, 0, SOME_GROUP)
+    stand_in.path.chmod(mode)
+    plain = how(os.O_PATH)
+    with somebody_else(user=NOBODY, group=NOBODY, extra_groups=groups) as tid, debugged(tid):
+        theirs = StandIn(stand_in.path, tid)
+        for reply in (
+            theirs.call("openat", AT_FDCWD, ASKED_AT, os.O_PATH),
+            theirs.call("openat2", AT_FDCWD, ASKED_AT, ctypes.addressof(plain), len(plain)),
+        ):
+            if expected:
+                assert reply == Result(-expected)
+            else:
+                assert isinstance(reply, Descriptor)
+                assert read_and_close(reply.number) == CONTENT
+
+
+@SOMEBODYS_RIGHTS
 def test_files_are_read_with_the_tasks_rights(stand_in: StandIn, mode: int, groups: list[int], expected: int) -> None:
     os.chown(stand_in.path, 0, SOME_GROUP)
     stand_in.path.chmod(mode)

@@ -67,7 +67,8 @@ def _readable(frame: Frame, opened: int, flags: int) -> Reply:
     """The answer to an open with O_PATH that gave us a descriptor, or a negative errno."""
     if opened < 0:
         return Result(opened)
-    with Frame(frame.call, [AT_FDCWD, 0, os.O_RDONLY | os.O_CLOEXEC, 0, 0, 0]) as again:
+    flags_for_reading = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a location of a FIFO's waits for nobody
+    with Frame(frame.call, [AT_FDCWD, 0, flags_for_reading, 0, 0, 0]) as again:
         again.put(1, b"/proc/self/fd/%d\0" % frame.hold(opened))
         return _given(again.make("openat"), flags)
 
