@@ -27,8 +27,8 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PR_SET_DUMPABLE = 4
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
-USER = 1000
-"""Any ordinary user's number."""
+USER = 65534
+"""An ordinary user's number: nobody's, whom every system knows. fusermount3 mounts for nobody without a name."""
 FUSE_DEVICE = os.makedev(10, 229)
 OURS = "mirrord-trace"
 """The type and source of the file system that we serve."""
