@@ -13,6 +13,7 @@ import struct
 from typing import Final
 
 from mirrord_syscalls.abi import Abi
+from mirrord_trace.supervisor.looks import FileStatus, status_of_link
 
 _elf = struct.Struct("<4sB13xH")
 """The magic number, the class, and (behind the type) the machine: elf(5)."""
@@ -26,17 +27,20 @@ def complaint_about(tid: int, architecture: int, abi: Abi) -> str | None:
         path = os.readlink(f"/proc/{tid}/exe")
         if architecture != abi.audit_arch:
             return _foreign(path, abi)
-        return _about_privileges(tid, path, os.stat(f"/proc/{tid}/exe"))
+        return _about_privileges(tid, path, status_of_link(b"/proc/%d/exe" % tid))
     except OSError:
         return None
 
 
 def complaint_about_program(tid: int, program: bytes, shown: str, abi: Abi) -> str | None:
-    """A warning about the program that task `tid`, which nobody traces, is about to become; None when it is fine."""
+    """A warning about the program that task `tid`, which nobody traces, is about to become; None when it is fine.
+
+    Its file is looked at, which may wait for a file system.
+    """
     try:
         found = os.stat(program)
         if found.st_mode & (stat.S_ISUID | stat.S_ISGID) and _status(tid)[b"NoNewPrivs"].strip() == b"1":
-            return _about_privileges(tid, shown, found)
+            return _about_privileges(tid, shown, FileStatus.of(found))
         if not stat.S_ISREG(found.st_mode):
             return None
         with open(program, "rb", buffering=0) as file:
@@ -50,18 +54,27 @@ def complaint_about_program(tid: int, program: bytes, shown: str, abi: Abi) -> s
     return None if is_ours else _foreign(shown, abi)
 
 
+def is_ordinary(program: bytes) -> bool:
+    """Whether there is a program, and one that gives nobody other rights. It may wait for a file system."""
+    try:
+        mode = os.stat(program).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and not mode & (stat.S_ISUID | stat.S_ISGID)
+
+
 def _foreign(path: str, abi: Abi) -> str:
     return f"{path} is not a {abi.name} program: it cannot run here, its system calls fail with ENOSYS"
 
 
-def _about_privileges(tid: int, path: str, program: os.stat_result) -> str | None:
-    if not program.st_mode & (stat.S_ISUID | stat.S_ISGID):
+def _about_privileges(tid: int, path: str, program: FileStatus) -> str | None:
+    if not program.mode & (stat.S_ISUID | stat.S_ISGID):
         return None
     status = _status(tid)
     user, group = (int(status[name].split()[1]) for name in (b"Uid", b"Gid"))
-    if program.st_mode & stat.S_ISUID and program.st_uid != user:
+    if program.mode & stat.S_ISUID and program.user != user:
         return f"{path} is set-user-ID, but the command gets no new privileges: it runs as uid {user}"
-    if program.st_mode & stat.S_ISGID and program.st_gid != group:
+    if program.mode & stat.S_ISGID and program.group != group:
         return f"{path} is set-group-ID, but the command gets no new privileges: it runs as gid {group}"
     return None
 

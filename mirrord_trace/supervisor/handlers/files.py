@@ -17,8 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -57,44 +56,15 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     use_of,
 )
 from mirrord_trace.supervisor.handlers.proc_links import is_link_of_proc, link_of_proc
-from mirrord_trace.supervisor.surroundings import programs_executed_with
+from mirrord_trace.supervisor.handlers.programs import Programs
+from mirrord_trace.supervisor.handlers.whose import Doubt, Named, Whose
+from mirrord_trace.supervisor.looks import exists, is_there, looked, sees_our_root, status_of_link
 from mirrord_trace.tree.base import Asked, Need, Tree
 
 _ENDINGS: Final = PathEndings(LAST_COMPONENTS)
-_WRITTEN_AT_MOST: Final = 65_536
 _DELETED: Final = b" (deleted)"
 """What /proc says behind the path of what has been removed."""
-_PROGRAMS_AT_MOST: Final = 4096
 _ELF: Final = b"\x7fELF"
-
-
-@attrs.frozen
-class _Named:
-    """What a path of a call names."""
-
-    whole: bytes
-    """Absolute, as the process would write it: below the tree it has the target's name."""
-    raw: bytes
-    is_relative: bool
-    in_tree: bool
-    """Whether it is reached through the tree already: relative to a directory there, or by the tree's own name."""
-
-    @property
-    def names_tree(self) -> bool:
-        """Whether it is a path through the tree as this machine sees it."""
-        return self.in_tree and not self.is_relative
-
-    def with_ending(self, path: bytes) -> bytes:
-        """A normalised path with the slash, or slash and dot, that stand at the end: they mean a directory."""
-        for ending in (b"/", b"/."):
-            if self.whole.endswith(ending) and path != b"/":
-                return path + ending
-        return path
-
-    @property
-    def climbs(self) -> bool:
-        """Whether a component is `..`, so that links on the way matter."""
-        return b".." in self.whole.split(b"/")
 
 
 @attrs.define(eq=False)
@@ -108,10 +78,16 @@ class FileHandlers:
     files: RemoteFiles | None = None
     """The target's files, with the tree."""
     _local: LocalPaths = attrs.field(factory=LocalPaths)
-    _written: set[bytes] = attrs.field(factory=set)
-    """Where a call that writes was let go on here although the target's file would be read."""
-    _programs: set[bytes] = attrs.field(factory=set)
-    """What was executed, as the policy was told."""
+    _whose: Whose = attrs.field(init=False)
+    _programs: Programs = attrs.field(init=False)
+
+    @_whose.default
+    def _nothing_written(self) -> Whose:
+        return Whose(self.policy)
+
+    @_programs.default
+    def _none_yet(self) -> Programs:
+        return Programs(self.policy)
 
     def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
@@ -156,23 +132,42 @@ class FileHandlers:
             return PASS if self.tree.is_ready(opened, use.need) else _when_ready(self.tree, opened, use.need, PASS)
         if named.names_tree:
             return self._there(call, named, Decision(Place.REMOTE, normalised(named.whole)), use)
-        decision, may_keep = self._decide(call, named, use)
+        decided, may_keep = self._whose.decide(named.whole, use)
+        decided = self._whose.settled(call.tid, decided)
+        if isinstance(decided, Doubt):
+            return self._when_seen(call, named, decided, use)
+        return self._answer(call, named, decided, use, may_keep=may_keep)
+
+    def _answer(self, call: Call, named: Named, decision: Decision, use: Use, *, may_keep: bool) -> Answer:
         match decision.place:
             case Place.NOT_FOUND:
-                return Fail(errno.ENOENT) if _sees_our_root(call.tid) else PASS
+                return Fail(errno.ENOENT) if sees_our_root(call.tid) else PASS
             case Place.LOCAL:
                 return self._here(call, named, decision, use, may_keep=may_keep)
             case Place.REMOTE:
                 return self._there(call, named, decision, use)
 
-    def working_directory(self, call: Call) -> Verdict:
+    async def _when_seen(self, call: Call, named: Named, doubt: Doubt, use: Use) -> Verdict:
+        decision = await self._whose.seen(call.tid, doubt)
+        answer = self._answer(call, named, decision, use, may_keep=False)
+        verdict = await answer if isinstance(answer, Coroutine) else answer
+        return attrs.evolve(verdict, may_wait=True) if isinstance(verdict, UsePath) else verdict
+
+    def working_directory(self, call: Call) -> Answer:
         """getcwd(2) inside the tree gives the target's name of the directory."""
         directory = call.directory(AT_FDCWD)
         shown = self._pod_path(directory)
         if shown is None:
             return PASS
-        if shown.endswith(_DELETED) and _is_removed(f"/proc/{call.tid}/cwd"):
+        return self._tell_unless_removed(call, shown) if shown.endswith(_DELETED) else self._tell_directory(call, shown)
+
+    async def _tell_unless_removed(self, call: Call, shown: bytes) -> Verdict:
+        if await looked(_is_removed, f"/proc/{call.tid}/cwd"):
             return Fail(errno.ENOENT)
+        return self._tell_directory(call, shown)
+
+    @staticmethod
+    def _tell_directory(call: Call, shown: bytes) -> Verdict:
         data = shown + b"\0"
         if call.arguments[1] < len(data):
             return Fail(errno.ERANGE)
@@ -180,7 +175,7 @@ class FileHandlers:
 
     # -- what a path names --------------------------------------------------------------------------------------------
 
-    def _named(self, call: Call, argument: PathArgument) -> _Named | None:
+    def _named(self, call: Call, argument: PathArgument) -> Named | None:
         """None for what is the kernel's.
 
         That is an empty path, which means the descriptor itself; one that is too long; and one that is relative to
@@ -191,60 +186,29 @@ class FileHandlers:
             return None
         if raw.startswith(b"/"):
             inside = self._pod_path(raw)
-            return _Named(raw if inside is None else inside, raw, False, inside is not None)
+            return Named(raw if inside is None else inside, raw, False, inside is not None)
         directory = call.directory(AT_FDCWD if argument.directory is None else call.integer(argument.directory))
         if directory is None or not directory.startswith(b"/"):
             return None
         inside = self._pod_path(directory)
-        return _Named(b"%s/%s" % (directory if inside is None else inside, raw), raw, True, inside is not None)
+        return Named(b"%s/%s" % (directory if inside is None else inside, raw), raw, True, inside is not None)
 
     def _pod_path(self, path: bytes | None) -> bytes | None:
         return None if self.tree is None or path is None else self.tree.pod_path(path)
 
-    def _decide(self, call: Call, named: _Named, use: Use) -> tuple[Decision, bool]:
-        """Whose it is for this use, and whether that is this machine's for every use of this path."""
-        decision = self.policy.decide(named.whole, writes=use.writes)
-        match decision.place:
-            case Place.REMOTE if self._was_written(call, decision.path):
-                return attrs.evolve(decision, place=Place.LOCAL), False
-            case Place.LOCAL:
-                other = self.policy.decide(named.whole, writes=not use.writes)
-                if other.place is Place.LOCAL:
-                    return decision, other.path == decision.path
-                if use.writes and other.place is Place.REMOTE:
-                    if not use.is_local_write and not _exists(call.tid, decision.path):
-                        return other, False
-                    self._remember_written(decision.path)
-        return decision, False
-
-    def _was_written(self, call: Call, path: bytes) -> bool:
-        if not self._written:
-            return False
-        part = path
-        while part not in self._written:
-            part = os.path.dirname(part)
-            if len(part) <= 1:
-                return False
-        return _exists(call.tid, path)
-
-    def _remember_written(self, path: bytes) -> None:
-        if len(self._written) >= _WRITTEN_AT_MOST:
-            self._written.clear()
-        self._written.add(path)
-
     # -- this machine's -----------------------------------------------------------------------------------------------
 
-    def _here(self, call: Call, named: _Named, decision: Decision, use: Use, *, may_keep: bool) -> Answer:
-        if decision.path in PRESENTED and not use.writes and _sees_our_root(call.tid):
+    def _here(self, call: Call, named: Named, decision: Decision, use: Use, *, may_keep: bool) -> Answer:
+        if decision.path in PRESENTED and not use.writes and sees_our_root(call.tid):
             stand_in = self.presented.get(decision.path)
             return Fail(errno.ENOENT) if stand_in is None else UsePath(stand_in)
-        if self._must_be_led(named, decision) and (named.in_tree or _sees_our_root(call.tid)):
+        if self._must_be_led(named, decision) and (named.in_tree or sees_our_root(call.tid)):
             return UsePath(named.with_ending(decision.path), may_wait=True)
         if may_keep and decision.path not in PRESENTED and not is_link_of_proc(decision.path):
             self._local.add(named.raw, named.whole[: -len(named.raw) - 1] if named.is_relative else None)
         return PASS
 
-    def _must_be_led(self, named: _Named, decision: Decision) -> bool:
+    def _must_be_led(self, named: Named, decision: Decision) -> bool:
         """Whether the kernel, left alone, would look elsewhere than where the text leads."""
         if decision.path != normalised(named.whole) or named.in_tree:
             return True
@@ -255,10 +219,10 @@ class FileHandlers:
 
     # -- the target's -------------------------------------------------------------------------------------------------
 
-    def _there(self, call: Call, named: _Named, decision: Decision, use: Use) -> Answer:
+    def _there(self, call: Call, named: Named, decision: Decision, use: Use) -> Answer:
         tree = self.tree
         assert tree is not None, "nothing is remote without a tree"
-        if not named.in_tree and not _sees_our_root(call.tid):
+        if not named.in_tree and not sees_our_root(call.tid):
             return PASS
         if decision.path in PRESENTED and not use.writes:
             stand_in = self.presented.get(decision.path)
@@ -273,8 +237,11 @@ class FileHandlers:
             return self._tell_file_system(call, path)
         is_led_there = named.in_tree and decision.path == normalised(named.whole) and not named.climbs
         if not named.climbs and tree.is_ready(path, use.need):
-            # What the tree knows already it tells without asking the target.
-            return PASS if is_led_there else _on_tree(tree.root + path, may_wait=not use.examines)
+            if is_led_there:
+                return PASS
+            # What the tree knows already it tells without asking the target; but the way there may be held up.
+            is_brief = use.examines and is_there(call.tid, tree.root + path) is not None
+            return _on_tree(tree.root + path, may_wait=not is_brief)
         return _when_ready(tree, path, use.need, PASS if is_led_there else _on_tree(tree.root + path))
 
     async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
@@ -287,36 +254,54 @@ class FileHandlers:
         return Return(0, ((call.arguments[1], Statfs(**attrs.asdict(told)).encode()),))
 
     @staticmethod
-    def _path_there(named: _Named, decision: Decision) -> bytes:
+    def _path_there(named: Named, decision: Decision) -> bytes:
         """The path to be looked up at the target; what follows a link's name and ".." only the target can tell."""
         if named.climbs and decision.path == normalised(named.whole):
             return named.whole
         return named.with_ending(decision.path)
 
-    def _execute(self, call: Call, named: _Named) -> Answer:
+    def _execute(self, call: Call, named: Named) -> Answer:
         """Programs are this machine's; a script that only the target has runs if its interpreter is here."""
+        if not sees_our_root(call.tid):
+            return PASS
         decision = self.policy.decide(named.whole, writes=False)
-        is_remote = named.names_tree or decision.place is Place.REMOTE
-        is_here = not is_remote or (not named.in_tree and _exists(call.tid, decision.path))
-        if not _sees_our_root(call.tid):
-            return PASS
-        if self.tree is None or is_here:
-            self._note_program(link_of_proc(call.tid, decision.path) or decision.path)
-            return PASS
-        path = self._path_there(named, decision)
-        return self._execute_script(self.tree, named, path, follow=not leaves_links(call))
+        if not named.names_tree and decision.place is not Place.REMOTE:
+            return self._execute_here(call, named, decision)
+        if named.in_tree:
+            return self._execute_script(call, named, decision)
+        match is_there(call.tid, named.whole):
+            case None:
+                return self._execute_when_seen(call, named, decision)
+            case True:
+                return self._execute_here(call, named, decision)
+            case False:
+                return self._execute_script(call, named, decision)
 
-    def _note_program(self, path: bytes) -> None:
-        if path not in self._programs:
-            if len(self._programs) >= _PROGRAMS_AT_MOST:
-                return
-            self._programs.add(path)
-            for program in programs_executed_with(path):
-                self.policy.add_program(program)
+    async def _execute_when_seen(self, call: Call, named: Named, decision: Decision) -> Verdict:
+        if await looked(exists, call.tid, named.whole):
+            answer = self._execute_here(call, named, decision)
+            return await answer if isinstance(answer, Coroutine) else answer
+        return await self._execute_script(call, named, decision)
 
-    async def _execute_script(self, tree: Tree, named: _Named, path: bytes, *, follow: bool) -> Verdict:
+    def _execute_here(self, call: Call, named: Named, decision: Decision) -> Answer:
+        """The policy is told of what the kernel executes; that does not go by `mapping`."""
+        program = link_of_proc(call.tid, normalised(named.whole)) or named.whole
+        verdict: Verdict = PASS
+        if named.in_tree:
+            program, verdict = decision.path, UsePath(named.with_ending(decision.path), may_wait=True)
+        if self._programs.are_complete_with(program) or is_there(call.tid, program) is False:
+            return verdict
+        return self._note_program(program, verdict)
+
+    async def _note_program(self, path: bytes, verdict: Verdict) -> Verdict:
+        await self._programs.note(path)
+        return verdict
+
+    async def _execute_script(self, call: Call, named: Named, decision: Decision) -> Verdict:
+        tree, path = self.tree, self._path_there(named, decision)
+        assert tree is not None, "nothing is remote without a tree"
         try:
-            real_path, status = await self._found(path, follow=follow)
+            real_path, status = await self._found(path, follow=not leaves_links(call))
             if stat.S_ISLNK(status.mode):
                 return Fail(errno.ELOOP)
             if not stat.S_ISREG(status.mode) or await self._is_program(real_path):
@@ -358,30 +343,38 @@ class FileHandlers:
 
     def _two(self, call: Call, paths: tuple[PathArgument, ...]) -> Answer:
         """rename, link: on one side, or EXDEV."""
-        found: list[tuple[_Named, Decision]] = []
+        found: list[tuple[Named, Decision | Doubt]] = []
         for position, argument in enumerate(paths):
             named = self._named(call, argument)
             if named is None:
                 return PASS
             if position == 0 and follows_link(call) and (target := self._link_of_proc(call, named)) is not None:
                 # How a file that is open gets a name: open(2), O_TMPFILE.
-                named = _Named(target, target, is_relative=False, in_tree=True)
-            if named.names_tree:
-                decision = Decision(Place.REMOTE, normalised(named.whole))
-            else:
-                decision, _ = self._decide(call, named, Use(True, position > 0, Need.CHANGE))
-            if decision.place is Place.NOT_FOUND:
-                return Fail(errno.ENOENT)
-            found.append((named, decision))
+                named = Named(target, target, is_relative=False, in_tree=True)
+            decided: Decision | Doubt = Decision(Place.REMOTE, normalised(named.whole))
+            if not named.names_tree:
+                decided, _ = self._whose.decide(named.whole, Use(True, position > 0, Need.CHANGE))
+            found.append((named, self._whose.settled(call.tid, decided)))
+        known = [(named, decided) for named, decided in found if isinstance(decided, Decision)]
+        return self._two_decided(call, known) if len(known) == len(found) else self._two_when_seen(call, found)
+
+    async def _two_when_seen(self, call: Call, found: Sequence[tuple[Named, Decision | Doubt]]) -> Verdict:
+        settled = [(named, await self._whose.seen(call.tid, decided)) for named, decided in found]
+        answer = self._two_decided(call, settled)
+        return await answer if isinstance(answer, Coroutine) else answer
+
+    def _two_decided(self, call: Call, found: Sequence[tuple[Named, Decision]]) -> Answer:
+        if any(decision.place is Place.NOT_FOUND for _, decision in found):
+            return Fail(errno.ENOENT)
         if all(decision.place is Place.LOCAL for _, decision in found):
             if not any(self._must_be_led(named, decision) for named, decision in found):
                 return PASS
-            if not _sees_our_root(call.tid):
+            if not sees_our_root(call.tid):
                 return PASS
             return UsePaths(tuple(named.with_ending(decision.path) for named, decision in found))
         tree = self.tree
         assert tree is not None, "nothing is remote without a tree"
-        if not _sees_our_root(call.tid):
+        if not sees_our_root(call.tid):
             return PASS
         (_, old), (_, new) = found
         may_change = tree.may_write and self.policy.decide(old.path, writes=True).place is Place.REMOTE
@@ -400,7 +393,7 @@ class FileHandlers:
             return PASS
         descriptor = call.integer(argument.directory)
         path = self._pod_path(call.directory(descriptor))
-        if path is None or not stat.S_ISLNK(os.stat(f"/proc/{call.tid}/fd/{descriptor}").st_mode):
+        if path is None or not stat.S_ISLNK(status_of_link(b"/proc/%d/fd/%d" % (call.tid, descriptor)).mode):
             return PASS
         return self._read_link(call, self.tree, path, must_be_walked=False)
 
@@ -422,7 +415,7 @@ class FileHandlers:
             return Fail(errno.EINVAL)
         return Return(len(target[:room]), ((call.arguments[index], target[:room]),))
 
-    def _link_of_proc(self, call: Call, named: _Named) -> bytes | None:
+    def _link_of_proc(self, call: Call, named: Named) -> bytes | None:
         """The target's name of what a link of /proc leads to, if that is in the tree."""
         return self._pod_path(link_of_proc(call.tid, normalised(named.whole)))
 
@@ -450,29 +443,9 @@ async def _when_both_ready(tree: Tree, paths: tuple[bytes, ...]) -> Verdict:
         return Fail(error.errno or errno.EIO)
 
 
-def _exists(tid: int, path: bytes) -> bool:
-    """Whether the task has something under this absolute path, be it a link that leads nowhere."""
-    return os.path.lexists(b"/proc/%d/root%s" % (tid, path))
-
-
 def _is_removed(link: str) -> bool:
     """Whether the directory that a link of /proc leads to has no name any more."""
     try:
         return os.stat(link).st_nlink == 0
     except OSError:
         return True
-
-
-def _sees_our_root(tid: int) -> bool:
-    """False after a chroot or pivot_root of the task: then these paths are not this machine's."""
-    try:
-        theirs = os.stat(f"/proc/{tid}/root")
-    except OSError:
-        return False
-    return (theirs.st_dev, theirs.st_ino) == _our_root()
-
-
-@cache
-def _our_root() -> tuple[int, int]:
-    ours = os.stat("/")
-    return ours.st_dev, ours.st_ino

@@ -35,9 +35,12 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_EXAMINING: Final = _words("stat newfstatat statx access faccessat faccessat2")
+_EXAMINING: Final = _words("stat newfstatat statx")
 _READING: Final = _words(
-    "statfs getxattr listxattr getxattrat listxattrat file_getattr inotify_add_watch fanotify_mark"
+    """
+    access faccessat faccessat2 statfs getxattr listxattr getxattrat listxattrat file_getattr inotify_add_watch
+    fanotify_mark
+    """
 )
 _READING_LINKS: Final = _words("readlink readlinkat lgetxattr llistxattr name_to_handle_at")
 _MAKING: Final = _words("mkdir mkdirat mknod mknodat symlink symlinkat")

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, cast
 
+import attrs
 import trio
 
 from mirrord_syscalls.abi import ARGUMENTS, ArgumentKind, native_abi
 from mirrord_syscalls.sockaddr import Inet4, SocketAddress, decode_sockaddr
 from mirrord_syscalls.structs import Mmsghdr
 from mirrord_syscalls.subscription import Equals, Rule
+from mirrord_trace.config.model import FilesConfiguration
+from mirrord_trace.policy.default_paths import Surroundings
+from mirrord_trace.policy.files import FilesPolicy
+from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.supervisor.delivery.base import (
     PASS,
     Call,
@@ -36,6 +43,8 @@ from mirrord_trace.supervisor.delivery.base import (
     Verdict,
 )
 from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall
+from mirrord_trace.supervisor.handlers.files import FileHandlers
+from mirrord_trace.tree.base import Asked, Need
 
 ELSEWHERE = Inet4(IPv4Address("198.18.0.1"), 80)
 """The address that programs name; PORT of loopback is what they get."""
@@ -265,6 +274,48 @@ def borrow(_: trio.Nursery) -> list[Interest]:
     return [on("fsync", look), on("fdatasync", look_later), on("connect", look_and_redirect)]
 
 
+@attrs.define(eq=False)
+class EmptyTree:
+    """A target that has nothing: the directory in $TREE."""
+
+    root: bytes = attrs.field(factory=lambda: os.environb[b"TREE"])
+    may_write: bool = False
+    on_mapped: Callable[[], None] = lambda: None
+
+    def is_ready(self, path: bytes, need: Need) -> bool:
+        return False
+
+    def ask(self, path: bytes, need: Need) -> None:
+        return None
+
+    async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
+        return self.root + path
+
+    async def read_link(self, path: bytes) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def pod_path(self, path: bytes) -> bytes | None:
+        return path[len(self.root) :] if path.startswith(self.root + b"/") else None
+
+    def abandon(self) -> None:
+        """Nothing waits."""
+
+
+def files(_: trio.Nursery) -> list[Interest]:
+    """What is in $MOUNT, but for "here", is read at the target, where nothing is, and written on this machine."""
+    configuration = FilesConfiguration(read_only=(re.compile(f"^{re.escape(os.environ['MOUNT'])}/(?!here)"),))
+    surroundings = Surroundings(
+        working_directory=os.getcwdb(),
+        home=b"/root",
+        executable=os.fsencode(sys.executable),
+        temporary=b"/tmp",
+        search_path=tuple(os.fsencode(path) for path in sys.path if path),
+    )
+    policy = FilesPolicy.of(configuration, surroundings, ())
+    handlers = FileHandlers(policy, {}, EmptyTree(), cast(RemoteFiles, None))
+    return list(handlers.interests(native_abi().numbers))
+
+
 SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -281,6 +332,7 @@ SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
         bug_in_worker,
         bug_too_late,
         borrow,
+        files,
     )
 }
 

@@ -49,7 +49,7 @@ from mirrord_trace.supervisor.delivery.base import (
     verdict_for,
     verdict_for_hidden,
 )
-from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS, complaint_about_execution
+from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS, Execution, Executions
 from mirrord_trace.supervisor.delivery.notify.held import Held, interruption
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
@@ -104,6 +104,7 @@ class NotifyDelivery:
     _told_hidden: bool = attrs.field(init=False, default=False)
     _told: set[str] = attrs.field(init=False, factory=set)
     _workers: Workers = attrs.field(init=False)
+    _executions: Executions = attrs.field(init=False)
     _access: MemoryAccess = attrs.field(init=False, factory=MemoryAccess)
     _under_surgery: set[int] = attrs.field(init=False, factory=set)
     """Tasks whose next calls are ours: see `surgery`."""
@@ -111,6 +112,10 @@ class NotifyDelivery:
     @_workers.default
     def _for_path_calls(self) -> Workers:
         return Workers(self._worker_failed)
+
+    @_executions.default
+    def _none_seen(self) -> Executions:
+        return Executions(self.abi)
 
     @_handlers.default
     def _all(self) -> dict[str, Handler]:
@@ -301,7 +306,7 @@ class NotifyDelivery:
             answer = self._handlers[name](call)
         except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
             answer = self._verdict_for(call, error, is_held=False)
-        if answer is PASS:
+        if answer is PASS and call.look_first is None:
             self._listener.let_go(identity)
         elif isinstance(answer, Coroutine):
             self._start_holding(Held(identity, call, answer, None))
@@ -317,9 +322,10 @@ class NotifyDelivery:
         self._tell(self._hold, held)
 
     def _executes(self, call: Call) -> Verdict | Coroutine[Any, Any, Verdict]:
-        complaint = complaint_about_execution(call, self.abi)
-        if complaint is not None:
-            self._tell(self._events.warn, complaint)
+        assert isinstance(call, NotifiedCall)
+        execution = self._executions.to_be_seen(call)
+        if execution is not None:
+            call.look_first = partial(self._complain, execution)
         handler = self.handlers.by_name.get(call.name)
         return PASS if handler is None else handler(call)
 
@@ -347,6 +353,8 @@ class NotifyDelivery:
             return self._reply_for(call, error)
 
     def _reply(self, call: NotifiedCall, identity: int, reply: Reply) -> None:
+        if call.look_first is not None and isinstance(reply, Continue | Deferred):
+            reply, call.look_first = Deferred(partial(_made_after, call.look_first, reply)), None
         match reply:
             case Continue():
                 self._listener.let_go(identity)
@@ -370,6 +378,11 @@ class NotifyDelivery:
         except (MemoryFault, MemoryHidden, TaskGone, OSError) as error:
             reply = self._reply_for(call, error)
         self._reply(call, identity, reply)
+
+    def _complain(self, execution: Execution) -> None:
+        complaint = self._executions.complaint_about(execution)
+        if complaint is not None:
+            self._tell(self._events.warn, complaint)
 
     def _worker_failed(self, error: BaseException) -> None:
         self._tell(self._fail, error)
@@ -410,6 +423,12 @@ class NotifyDelivery:
     def _tell(self, function: Callable[..., object], *arguments: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function, *arguments)
+
+
+def _made_after(look: Callable[[], None], reply: Continue | Deferred) -> Reply:
+    """In a worker."""
+    look()
+    return reply.make() if isinstance(reply, Deferred) else reply
 
 
 async def _raise(error: BaseException) -> None:

@@ -84,6 +84,8 @@ class NotifiedCall(Call):
     """Answers the notification so that the task comes to its next stop; for surgery, which then gives the result."""
     under_surgery: set[int] = attrs.field(factory=set)
     """Tasks whose next calls are ours: see `surgery`."""
+    look_first: Callable[[], None] | None = None
+    """What is to be done in a worker, for it may wait, before the call goes on or is made."""
     warn: Callable[[str], None] = _tell_nobody
     """Tells the user, once for each text. From any thread."""
 

@@ -31,6 +31,7 @@ from mirrord_trace.supervisor.delivery.base import (
     UsePaths,
     Verdict,
 )
+from mirrord_trace.supervisor.handlers import programs
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.supervisor.handlers.path_calls import PATHS
@@ -212,6 +213,11 @@ def at_tree(tree_root: bytes) -> Iterator[int]:
     os.chdir(before)
 
 
+def known_to_kernel(world: World, path: str) -> None:
+    """So that it finds the way by heart."""
+    os.close(os.open(os.path.join(os.fsdecode(world.tree.root), path), os.O_CREAT | os.O_WRONLY))
+
+
 READING = (
     *("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "chdir"),
     *("getxattr", "lgetxattr", "listxattr", "open", "openat", "openat2", "inotify_add_watch"),
@@ -221,7 +227,8 @@ READING = (
 @pytest.mark.parametrize("name", READING)
 def test_what_is_read_is_the_targets(world: Callable[..., World], name: str) -> None:
     there = world()
-    examines = name in ("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2")
+    known_to_kernel(there, "srv/data/x")
+    examines = name in ("stat", "lstat", "newfstatat", "statx")
     assert there.verdict(name, b"/srv/data/x") == UsePath(
         there.tree.root + b"/srv/data/x", may_wait=not examines, is_guarded=True
     )
@@ -379,7 +386,8 @@ def test_a_local_path_that_leads_through_the_target_is_led_past_it(world: Callab
 
 def test_a_slash_at_the_end_stays(world: Callable[..., World]) -> None:
     there = world()
-    assert there.verdict("stat", b"/srv//data/./x/") == UsePath(there.tree.root + b"/srv/data/x/", is_guarded=True)
+    expected = UsePath(there.tree.root + b"/srv/data/x/", may_wait=True, is_guarded=True)
+    assert there.verdict("open", b"/srv//data/./x/") == expected
 
 
 def test_the_working_directory_has_the_targets_name(world: Callable[..., World], at_tree: int) -> None:
@@ -487,8 +495,56 @@ def test_programs_are_local_and_scripts_need_a_local_interpreter(world: Callable
     assert there.verdict("execve", b"/srv/nothing") == Fail(errno.ENOENT)
     local = tmp_path / "tool"
     local.write_text("")
+    local.chmod(0o755)
     assert there.verdict("execve", os.fsencode(local)) is PASS
     assert there.verdict("open", os.fsencode(local)) is PASS  # a program reads itself
+
+
+def noting(there: World, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the policy is told of programs from now on."""
+    noted: list[bytes] = []
+    monkeypatch.setattr(FilesPolicy, "add_program", lambda self, path: noted.append(path))
+    return noted
+
+
+def test_a_program_is_noted_as_what_is_executed_whatever_mapping_says(
+    world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = world(read_only=(re.compile(re.escape(str(tmp_path))),), mapping=((re.compile("/from$"), "/to"),))
+    noted = noting(there, monkeypatch)
+    for name in ("from", "to"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    assert there.verdict("execve", os.fsencode(tmp_path / "from")) is PASS
+    assert noted == [os.fsencode(tmp_path / "from")]
+    (tmp_path / "from").unlink()
+    there.files.contents[os.fsencode(tmp_path / "to")] = b"#!/bin/sh\n"
+    script = UsePath(there.tree.root + os.fsencode(tmp_path / "to"), may_wait=True, is_guarded=True)
+    assert there.verdict("execve", os.fsencode(tmp_path / "from")) == script
+
+
+def test_what_a_search_did_not_find_is_no_program(
+    world: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "_AT_MOST", 2)
+    there = world()
+    noted = noting(there, monkeypatch)
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "data").write_text("")
+    for name in ("nothing", "directory", "data", "nothing/either"):
+        assert there.verdict("execve", os.fsencode(tmp_path / name)) is PASS
+    for name in ("first", "second", "third"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+        assert there.verdict("execve", os.fsencode(tmp_path / name)) is PASS
+    assert noted == [os.fsencode(tmp_path / name) for name in ("first", "second")]
+
+
+def test_a_program_beyond_the_tree_is_this_machines(world: Callable[..., World], at_tree: int) -> None:
+    there = world()
+    assert there.verdict("execve", b"../../usr/bin/env") == UsePath(b"/usr/bin/env", may_wait=True)
+    there.files.contents[b"/srv/run"] = b"#!/bin/sh\n"
+    assert there.verdict("execve", b"run") is PASS  # the tree's
 
 
 def test_an_error_on_the_way_is_the_calls(world: Callable[..., World]) -> None:
