@@ -12,8 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from tests.mirrord_trace.tree.private_mounts import (
     mounts_below,
     where_users_may_mount,
 )
+from tests.waiting import holds_within, threads_of
 
 ROOT = Path(__file__).parents[2]
 ORDERS = [
@@ -66,7 +66,6 @@ for number in range(8):
     threading.Thread(target=work, args=[f"{os.path.dirname(CONFIG)}/new-{{number}}"]).start()
 print("works", flush=True)
 """
-_LOOK_EVERY_S = 0.01
 _LOOK_FOR_S = 0.3
 
 
@@ -107,7 +106,7 @@ class Run:
 
     def is_asked(self, asking: list[int]) -> bool:
         """Whether a thread of these processes waits for an answer, and the supervisor has nothing to receive."""
-        threads = [thread for pid in asking for thread in Path(f"/proc/{pid}/task").glob("*")]
+        threads = [thread for pid in asking for thread in threads_of(pid)]
         is_waiting = any(wait_channel(thread) == "request_wait_answer" for thread in threads)
         return is_waiting and ") S " in Path(f"/proc/{self.process.pid}/stat").read_text()
 
@@ -206,15 +205,6 @@ def send(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def holds_within(time_s: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + time_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_LOOK_EVERY_S)
-    return True
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +13,9 @@ from tempfile import TemporaryDirectory
 import attrs
 import pytest
 
-from tests.mirrord_trace.supervisor.harness import HERE, ROOT, TIMEOUT_S, UNPRIVILEGED, driver, run
+from tests.mirrord_trace.supervisor.harness import HERE, ROOT, TIMEOUT_S, UNPRIVILEGED, Driver, delivery, driver, run
 from tests.mirrord_trace.supervisor.scenarios import MIRRORED
+from tests.waiting import holds_within, sleeps_in, threads_of
 
 pytestmark = pytest.mark.usefixtures("delivery")
 
@@ -93,7 +93,7 @@ def test_opens_that_wait(trees: Trees, what: str) -> None:
 def test_a_wait_ends_with_the_task(trees: Trees) -> None:
     with driver("mirror", *WAITING, "wait", os.fsdecode(MIRRORED), environment=trees.environment) as running:
         pid = int(running.until("pid "))
-        until_waiting(pid)
+        until_waiting(running, pid)
         os.kill(pid, signal.SIGKILL)
         assert running.wait() == 128 + signal.SIGKILL
 
@@ -101,7 +101,7 @@ def test_a_wait_ends_with_the_task(trees: Trees) -> None:
 def test_a_wait_goes_on_after_a_stop(trees: Trees) -> None:
     with driver("mirror", *WAITING, "wait", os.fsdecode(MIRRORED), environment=trees.environment) as running:
         pid = int(running.until("pid "))
-        until_waiting(pid)
+        until_waiting(running, pid)
         os.kill(pid, signal.SIGSTOP)
         running.until("driver: stopped by")
         os.kill(pid, signal.SIGCONT)
@@ -111,12 +111,7 @@ def test_a_wait_goes_on_after_a_stop(trees: Trees) -> None:
         assert running.stdout == "opened b'after all'\n"
 
 
-def until_waiting(pid: int) -> None:
-    """Until it sleeps, or is stopped before its call, twice in a row."""
-    deadline = time.monotonic() + TIMEOUT_S
-    seen = 0
-    while seen < 50:
-        assert time.monotonic() < deadline
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        seen = seen + 1 if state in "St" else 0
-        os.sched_yield()
+def until_waiting(running: Driver, pid: int) -> None:
+    """Until the FIFO's open waits: the task's own, or under notify that of a thread of the supervisor's."""
+    opener = running.process.pid if delivery() == "notify" else pid
+    assert holds_within(TIMEOUT_S, lambda: any(sleeps_in("openat", thread) for thread in threads_of(opener)))

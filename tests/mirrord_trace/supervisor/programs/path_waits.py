@@ -8,14 +8,16 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 from mirrord_syscalls.abi import native_abi
+from tests.waiting import holds_within, sleeps_in
 
 ROOT = os.fsencode(sys.argv[2])
 AT_FDCWD = -100
 MANY = 40
+LIMIT_S = 20
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -33,6 +35,13 @@ def say(*found: object) -> None:
 
 def make(name: str) -> None:
     os.mkfifo(ROOT + b"/" + name.encode())
+
+
+def write(name: str, text: bytes) -> None:
+    """Opens it to write, when there is a reader."""
+    descriptor = opened(name, os.O_WRONLY)
+    os.write(descriptor, text)
+    os.close(descriptor)
 
 
 def in_thread(function: Callable[[], None]) -> threading.Thread:
@@ -54,21 +63,44 @@ def many() -> None:
     for name in names:
         make(name)
     readers = [in_thread(lambda name=name: read(name)) for name in names]  # type: ignore[misc]
+    threads = [Path(f"/proc/self/task/{reader.native_id}") for reader in readers]
+    assert holds_within(LIMIT_S, lambda: all(sleeps_in("openat", thread) for thread in threads)), "not all wait"
     for name in names:
-        descriptor = opened(name, os.O_WRONLY)
-        os.write(descriptor, name.encode())
-        os.close(descriptor)
+        write(name, name.encode())
     for reader in readers:
         reader.join()
     say(sorted(got) == sorted(name.encode() for name in names))
+
+
+def signal_it_once_it_waits() -> threading.Thread:
+    """Has SIGALRM sent to this process when its main thread waits for an open."""
+
+    def send() -> None:
+        until_main_thread_waits()
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    return in_thread(send)
+
+
+def until_main_thread_waits() -> None:
+    """In an open, with no signal that is still to be seen to."""
+    thread = Path(f"/proc/self/task/{threading.main_thread().native_id}")
+    assert holds_within(LIMIT_S, lambda: not pending(thread) and sleeps_in("openat", thread)), "nobody waits"
+
+
+def pending(thread: Path) -> bool:
+    """Whether there are signals for a thread, or for all of its process."""
+    fields = dict(line.split(":\t") for line in (thread / "status").read_text().splitlines())
+    return any(int(fields[name], 16) for name in ("SigPnd", "ShdPnd"))
 
 
 def interrupt() -> None:
     """A signal with a handler ends the wait."""
     make("fifo")
     signal.signal(signal.SIGALRM, lambda *_: say("handled"))
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    sender = signal_it_once_it_waits()
     result = opened("fifo", os.O_RDONLY)
+    sender.join()
     say("opened", errno.errorcode.get(-result, result))
 
 
@@ -80,11 +112,9 @@ def restart() -> None:
     signal.siginterrupt(signal.SIGALRM, False)
 
     def write_later() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
         handled.wait()
-        descriptor = opened("fifo", os.O_WRONLY)
-        os.write(descriptor, b"written")
-        os.close(descriptor)
+        until_main_thread_waits()
+        write("fifo", b"written")
 
     # Python runs the handler only when the call has returned, so a thread tells that the signal came.
     reading, writing = os.pipe()
@@ -95,26 +125,27 @@ def restart() -> None:
         os.read(reading, 1)
         handled.set()
 
-    writer, watcher = in_thread(write_later), in_thread(watch)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    others = [in_thread(write_later), in_thread(watch), signal_it_once_it_waits()]
     descriptor = opened("fifo", os.O_RDONLY)
     say("opened", descriptor >= 0 and os.read(descriptor, 100))
-    writer.join()
-    watcher.join()
+    for other in others:
+        other.join()
 
 
 def ignored() -> None:
     """A signal that nobody acts on does not."""
     make("fifo")
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    sender = signal_it_once_it_waits()
 
-    def write() -> None:
-        time.sleep(0.3)
-        os.close(opened("fifo", os.O_WRONLY))
+    def write_later() -> None:
+        sender.join()
+        until_main_thread_waits()
+        write("fifo", b"written")
 
-    writer = in_thread(write)
-    say("opened", opened("fifo", os.O_RDONLY) >= 0)
+    writer = in_thread(write_later)
+    descriptor = opened("fifo", os.O_RDONLY)
+    say("opened", descriptor >= 0 and os.read(descriptor, 100))
     writer.join()
 
 
