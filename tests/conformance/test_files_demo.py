@@ -109,11 +109,12 @@ def demo(delivery: str, tree: str, *options: str) -> Iterator[Demo]:
 
 @pytest.mark.parametrize(("delivery", "tree"), [("notify", "fuse"), ("ptrace", "fuse"), ("notify", "copy")])
 def test_programs_read_what_the_pod_has(delivery: str, tree: str) -> None:
+    go = build.go_program("files")
     with demo(delivery, tree) as pod:
         assert "offer = tea, 4.20 EUR" in pod.assert_same("cat", CONFIG)
         assert pod.assert_same("grep", "-r", "offer", SHOP)[0] == f"{CONFIG}:offer = tea, 4.20 EUR"
         assert CONFIG in pod.assert_same("find", SHOP)
-        assert "copied 5243003 OK" in pod.assert_same(build.go_program("files"), DATA)
+        assert "copied 5243003 OK" in pod.assert_same(go, DATA)
         assert "copyfile True" in pod.assert_same(*build.python_program("file_reading"), DATA)
 
 
