@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pytest
 
 from mirrord_trace.tree import fuse_here
 from mirrord_trace.tree.fuse_here import Facts, facts, lacks_of
-from tests.mirrord_trace.tree.private_mounts import IS_ROOT, become_user, where_users_may_mount
+from tests.mirrord_trace.tree.private_mounts import (
+    IS_ROOT,
+    become_user,
+    let_everybody_reach,
+    where_users_may_mount,
+)
 
 ROOT = Facts(
     has_library=True,
@@ -83,6 +89,7 @@ def test_facts_of_this_machine() -> None:
 @where_users_may_mount
 def test_facts_of_an_ordinary_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if IS_ROOT:
+        let_everybody_reach(Path(place) for place in sys.path if place)
         become_user()
     found = facts()
     assert (found.may_mount, found.is_root, found.device_errno, found.device_mode) == (False, False, 0, 0o666)
