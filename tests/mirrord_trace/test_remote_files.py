@@ -4,6 +4,7 @@ import errno
 import os
 import pty
 import resource
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -178,6 +179,20 @@ async def test_times_that_no_number_of_nanoseconds_tells(path: bytes) -> None:
             assert looked.result.status is not None
             assert looked.result.status.mtime_ns == min(found, (1 << 63) - 1)
             assert (await entries(files, path))[b"file"] == looked.result.status
+
+
+@in_trio
+async def test_times_long_before_and_after_all_that_the_wire_tells(path: bytes) -> None:
+    # A tmpfs keeps all 64 bits of seconds; what is on disk here may not.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        file = os.fsencode(folder) + b"/file"
+        write(file, b"x")
+        async with remote_files() as files:
+            for seconds, told_ns in ((-(1 << 40), -1 << 63), (1 << 40, (1 << 63) - 1)):
+                os.utime(file, (seconds, seconds))
+                assert os.stat(file).st_mtime == seconds
+                status = (await entries(files, os.fsencode(folder)))[b"file"]
+                assert (status.atime_ns, status.mtime_ns) == (told_ns, told_ns)
 
 
 # Reading.

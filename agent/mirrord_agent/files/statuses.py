@@ -16,8 +16,13 @@ def has_attributes(path: bytes, *, follow: bool = False) -> bool:
         return True
 
 
-#: Nanoseconds that the wire can tell: until the year 2262. Some filesystems go on until 2446 and longer.
+#: Nanoseconds that the wire can tell: from the year 1677 to 2262. Some filesystems know times long before and after.
+_FIRST_NS = -1 << 63
 _LAST_NS = (1 << 63) - 1
+
+
+def _told(time_ns: int) -> int:
+    return max(_FIRST_NS, min(time_ns, _LAST_NS))
 
 
 def status_from(found: os.stat_result, attributes: bool) -> Status:
@@ -32,9 +37,9 @@ def status_from(found: os.stat_result, attributes: bool) -> Status:
         found.st_size,
         found.st_blocks,
         found.st_blksize,
-        min(found.st_atime_ns, _LAST_NS),
-        min(found.st_mtime_ns, _LAST_NS),
-        min(found.st_ctime_ns, _LAST_NS),
+        _told(found.st_atime_ns),
+        _told(found.st_mtime_ns),
+        _told(found.st_ctime_ns),
         found.st_dev,
         attributes,
     )

@@ -21,6 +21,9 @@ from mirrord_trace.tree.known import Fact
 
 _RENAME_EXCHANGE = 2
 _NOW_IS_NEAR_NS = 100_000_000
+# What the agent can be told: from the year 1677 to 2262.
+_FIRST_NS = -1 << 63
+_LAST_NS = (1 << 63) - 1
 
 
 @attrs.frozen
@@ -199,4 +202,6 @@ def change_of(wanted: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) ->
 
 
 def _time(time_ns: int) -> int | Now:
-    return NOW if 0 <= time.time_ns() - time_ns < _NOW_IS_NEAR_NS else time_ns
+    if 0 <= time.time_ns() - time_ns < _NOW_IS_NEAR_NS:
+        return NOW
+    return max(_FIRST_NS, min(time_ns, _LAST_NS))

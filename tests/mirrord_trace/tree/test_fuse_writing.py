@@ -204,6 +204,12 @@ async def test_attributes_are_changed(mount: Mounted) -> None:
         assert (found.st_atime_ns, found.st_mtime_ns) == (1_000_000_001, 2_000_000_002)
         os.utime(root / "file", ns=(5, 6), dir_fd=None, follow_symlinks=False)
         assert (root / "file").stat().st_mtime_ns == 6
+        os.utime(root / "file", ((1 << 40) - 1, -1))  # the pod's file system may know a time that late, or its own last
+        found = (pod / "file").stat()
+        assert found.st_atime > 1 << 32
+        assert found.st_mtime == -1
+        os.utime(root / "file", (-(1 << 40), 1))
+        assert (pod / "file").stat().st_atime <= -(1 << 31)
         before = time.time_ns()
         os.utime(root / "file")
         assert before - 10**8 <= (pod / "file").stat().st_mtime_ns <= time.time_ns()
