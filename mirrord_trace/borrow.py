@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import socket
-import stat
+import threading
 
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _PIDFD_THREAD = os.O_EXCL
@@ -50,13 +50,18 @@ def is_permitted() -> bool:
 
 
 def borrow_socket(tid: int, descriptor: int, inode: int) -> socket.socket | None:
-    """The socket of that inode, if the task still has it under that number; for the caller to close."""
+    """The socket of that inode, if the task still has it under that number; for the caller to close.
+
+    Another file may be there by now: one that the calling thread serves (FUSE), say. That is not asked what it is.
+    """
+    name = f"socket:[{inode}]"
     try:
+        if os.readlink(f"/proc/{tid}/fd/{descriptor}") != name:
+            return None
         borrowed = borrow_descriptor(tid, descriptor)
     except OSError:
         return None
-    found = os.fstat(borrowed)
-    if not stat.S_ISSOCK(found.st_mode) or found.st_ino != inode:
-        os.close(borrowed)
+    if os.readlink(f"/proc/self/fd/{borrowed}") != name:
+        threading.Thread(target=os.close, args=(borrowed,), daemon=True).start()  # closing a file may ask as well
         return None
     return socket.socket(fileno=borrowed)

@@ -1,11 +1,14 @@
 import os
 import socket
 import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 
 from mirrord_trace.borrow import borrow_descriptor, borrow_socket, is_permitted
 from tests.mirrord_trace.support import inode_of, open_descriptors
+from tests.mirrord_trace.tree.private_mounts import in_private_mounts, mount_fuse
 
 pytestmark = pytest.mark.skipif(not is_permitted(), reason="pidfd_getfd(2) is denied here")
 
@@ -24,6 +27,18 @@ def test_a_childs_socket_is_borrowed_under_its_number() -> None:
         assert borrow_socket(child.pid, 99, 1) is None
         assert open_descriptors() == before
         child.kill()
+
+
+@in_private_mounts
+def test_what_is_no_socket_any_more_is_not_asked(tmp_path: Path) -> None:
+    """It may be a file that the thread which borrows must serve."""
+    mount_fuse(tmp_path)
+    descriptor = os.open(tmp_path, os.O_PATH)
+    borrowed: list[socket.socket | None] = []
+    thread = threading.Thread(target=lambda: borrowed.append(borrow_socket(os.getpid(), descriptor, 1)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert borrowed == [None]
 
 
 def test_what_is_not_there_is_an_oserror() -> None:
