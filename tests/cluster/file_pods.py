@@ -34,6 +34,7 @@ from tests.cluster.standin.store import Object
 from tests.conformance import build
 from tests.conformance.file_worlds import TREE_PROGRAM, left_over
 from tests.conformance.harness import Outcome
+from tests.rights import as_user
 
 NAMESPACE, POD = "shop", "files"
 PROGRAMS = "/programs"
@@ -108,12 +109,9 @@ class FilesPod:
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         bounding = int(status["CapBnd"][0], 16)
         kept = [f"+cap_{number}" for number in range(bounding.bit_length()) if bounding >> number & 1]
-        groups = ",".join(status["Groups"])
-        rights = [
-            *("setpriv", f"--reuid={status['Uid'][0]}", f"--regid={status['Gid'][0]}"),
-            f"--groups={groups}" if groups else "--clear-groups",
-            *("--inh-caps=-all", f"--bounding-set={','.join(['-all', *kept])}", "--"),
-        ]
+        user, group, *groups = map(int, (status["Uid"][0], status["Gid"][0], *status["Groups"]))
+        capabilities = ["--inh-caps=-all", f"--bounding-set={','.join(['-all', *kept])}", "--"]
+        rights = [*as_user(user, group, groups=groups), *capabilities]
         return self._enter(container, rights, command)
 
     def traced(

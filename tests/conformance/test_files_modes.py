@@ -22,6 +22,7 @@ from tests.conformance.file_worlds import (
 )
 from tests.conformance.harness import descendants, nothing_left, run_outside, tool_command
 from tests.conformance.pods import ConformancePod
+from tests.rights import as_user
 
 FILE, TEXT = f"{DATA}/a/small.txt", f"{DATA}/text/1/1.txt"
 KEY, ONE, TWO, ELSEWHERE = "/opt/volume/key", "/pod-only/one", "/pod-only/two", "/elsewhere/small.txt"
@@ -136,7 +137,7 @@ def test_the_rights_are_those_of_the_targets_process(
     delivery: str, pod_with_files: ConformancePod, outside: ConformancePod
 ) -> None:
     program = [str(build.c_program("file_rights", "glibc")), DATA]
-    user = ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--groups=3000", "--"]
+    user = as_user(ORDINARY_USER, groups=[3000])
     directory = rights_directory(pod_with_files)
     expected = in_pod(pod_with_files, *user, *program, directory)
     remains = in_pod(pod_with_files, *tree_command("snapshot", directory))

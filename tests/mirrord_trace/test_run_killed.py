@@ -31,6 +31,7 @@ from tests.mirrord_trace.tree.private_mounts import (
     mounts_below,
     where_users_may_mount,
 )
+from tests.rights import as_user
 from tests.waiting import holds_within, threads_of
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +176,7 @@ def ordinary_users_rights(directory: Path) -> list[str]:
     if not IS_ROOT:
         return []
     let_everybody_reach([ROOT, directory, *map(Path, (sys.prefix, sys.base_prefix, *filter(None, sys.path)))])
-    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    return as_user(USER)
 
 
 @contextmanager

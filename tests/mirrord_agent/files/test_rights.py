@@ -21,6 +21,7 @@ from mirrord_trace.remote_files import Change, RemoteFiles
 from mirrord_trace.session import AgentRefused
 from tests.mirrord_agent.real import ALL_CAPABILITIES, process_with, session_with
 from tests.mirrord_agent.support import in_trio
+from tests.rights import as_user
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give rights away")
 
@@ -175,8 +176,7 @@ async def test_a_denial_says_what_the_agent_lacks(tree: bytes) -> None:
 
 
 # An ordinary user's agent. It may read the Python that lies in a closed folder, which must not count for files.
-AS_USER = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
-AS_USER += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+AS_USER = as_user(1000, reads_everything=True)
 
 
 @in_trio

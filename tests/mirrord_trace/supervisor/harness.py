@@ -17,20 +17,13 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.rights import as_user
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TIMEOUT_S = 30
-UNPRIVILEGED = [
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    # Only to read this checkout and the Python it uses, wherever they are: below root's home, say.
-    "--inh-caps=-all,+dac_read_search",
-    "--ambient-caps=+dac_read_search",
-    "--bounding-set=-all,+dac_read_search",
-]
-"""Runs a command as an ordinary user."""
+UNPRIVILEGED = [*as_user(reads_everything=True), "--bounding-set=-all,+dac_read_search"]
+"""Runs a command as an ordinary user, whose setuid programs have no rights either."""
 
 
 @functools.cache

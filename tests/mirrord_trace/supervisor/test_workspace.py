@@ -23,7 +23,7 @@ from mirrord_trace.supervisor.descent import children_of
 from mirrord_trace.supervisor.workspace import workspace
 from mirrord_trace.tree import unmounting
 from mirrord_trace.tree.unmounting import MOUNTPOINT
-from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, wait_until_gone
+from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, wait_until_gone
 from tests.mirrord_trace.tree.private_mounts import (
     IS_ROOT,
     in_private_mounts,
@@ -31,9 +31,7 @@ from tests.mirrord_trace.tree.private_mounts import (
     mounts_below,
     where_users_may_mount,
 )
-
-ORDINARY_USER = [word for word in UNPRIVILEGED if not word.startswith("--bounding-set")]
-"""One who may run setuid programs, in surroundings that let these have their rights."""
+from tests.rights import as_user
 
 ORDERS = [
     ["supervisor"],
@@ -169,7 +167,7 @@ def test_kill_9_of_an_ordinary_users_server(tmp_path: Path, order: list[str]) ->
     tmp_path.chmod(0o777)
     if IS_ROOT:
         let_everybody_reach([tmp_path])
-    kill_server(tmp_path, "fusermount3", ORDINARY_USER if IS_ROOT else [], order)
+    kill_server(tmp_path, "fusermount3", as_user(reads_everything=True) if IS_ROOT else [], order)
 
 
 @pytest.mark.parametrize("order", ORDERS[:3], ids=" ".join)

@@ -20,10 +20,7 @@ from mirrord_trace.session import Session, open_session
 from mirrord_trace.targets.pid import ProcessTarget
 from mirrord_trace.targets.sandbox import SandboxPod
 from tests.mirrord_trace.targets.clients import NO_CAPABILITIES, OPEN_AND_TELL, finish, start
-
-NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-ONLY_READING = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
-"""Lets nobody use a Python that lies in a closed folder; of no use for ptrace's access checks."""
+from tests.rights import as_user
 
 
 @pytest.fixture
@@ -97,7 +94,7 @@ def test_a_thread_is_no_process(pod: SandboxPod) -> None:
 
 
 def test_an_ordinary_user_is_told_what_is_missing_and_the_sudo_line() -> None:
-    rights = [*NOBODY, *ONLY_READING] if os.geteuid() == 0 else []
+    rights = as_user(reads_everything=True) if os.geteuid() == 0 else []
     status, output = finish(start("pid/1", rights=rights))
     assert status == 3
     assert "no permission to enter pid/1 (" in output

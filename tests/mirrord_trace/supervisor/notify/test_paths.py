@@ -27,6 +27,7 @@ from mirrord_trace.supervisor.delivery.notify.replies import Descriptor, Notifie
 from mirrord_trace.supervisor.delivery.ptrace import requests
 from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
 from tests.mirrord_trace.supervisor.notify.working import settled_in_worker
+from tests.rights import NOBODY, as_user
 
 ABI = native_abi()
 CONTENT = b"198.18.0.10 shop\n"
@@ -258,7 +259,7 @@ def test_readlink_without_room(stand_in: StandIn, room: int) -> None:
     assert stand_in.call("readlinkat", AT_FDCWD, ASKED_AT, NO_ADDRESS, room) == Result(-errno.EINVAL)
 
 
-NOBODY, SOME_GROUP = 65534, 4711
+SOME_GROUP = 4711
 
 
 @contextmanager
@@ -349,10 +350,6 @@ def test_files_are_read_with_the_tasks_rights(stand_in: StandIn, mode: int, grou
 
 
 WITHOUT_CAPABILITIES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
-READING_EVERYTHING = [
-    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search",
-    "--ambient-caps=+dac_read_search",
-]  # fmt: skip
 
 
 @contextmanager
@@ -369,7 +366,11 @@ def running(command: list[str]) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     ("command", "reads", "writes", "is_accessible"),
-    [([], True, True, True), (WITHOUT_CAPABILITIES, False, False, False), (READING_EVERYTHING, True, False, False)],
+    [
+        ([], True, True, True),
+        (WITHOUT_CAPABILITIES, False, False, False),
+        (as_user(reads_everything=True), True, False, False),
+    ],
 )
 def test_capabilities_are_the_tasks(
     stand_in: StandIn, command: list[str], reads: bool, writes: bool, is_accessible: bool
