@@ -69,6 +69,8 @@ def _mapping(
         return ()
     from mirrord_trace.config.patterns import path_pattern, replacement
 
+    if any("--" in value for value in values):
+        raise click.BadParameter("'--' is where the command begins: REGEX and REPLACEMENT must both be before it")
     patterns = _taken(lambda: [path_pattern(pattern) for pattern, _ in values])
     return _taken(
         lambda: tuple(

@@ -252,6 +252,7 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--fs-not-found", "a(", "true"], "'a(' is not a regular expression"),
         (["run", "--fs-mapping", "(", "b", "true"], "'(' is not a regular expression"),
         (["run", "--fs-mapping", "a", "$1", "true"], "names the group '1', which 'a' does not have"),
+        (["run", "--fs-mapping", "a", "--", "true"], "REGEX and REPLACEMENT must both be before it"),
         (["run", "-x", "A", "-s", "B", "true"], "not both"),
         (["run", "-n", "", "true"], "must not be empty"),
         *((["run", flag, "shop\udcff", "true"], "no name has") for flag in ("-n", "-a", "-i", "--context")),
