@@ -18,6 +18,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from mirrord_trace.policy.paths import ancestors, below
+
 LOCAL_TREES: Final = frozenset(
     b"/proc /sys /lib /lib32 /lib64 /libx32 /libo32 /libexec /etc /usr /home /bin /sbin /dev /opt /tmp /var/tmp /snap "
     b"/run /selinux /nix".split()
@@ -97,20 +99,6 @@ class Surroundings:
     def hidden_at_home(self) -> bytes | None:
         """What the paths of the home directory's hidden files begin with."""
         return below(self.home, b".") if self.home else None
-
-
-def below(directory: bytes, name: bytes) -> bytes:
-    """The path of something in a directory."""
-    return b"%s/%s" % (directory.rstrip(b"/"), name)
-
-
-def ancestors(path: bytes) -> list[bytes]:
-    """A normalised path and the directories above it, without the root; the longest first."""
-    found = []
-    while len(path) > 1:
-        found.append(path)
-        path = path[: path.rfind(b"/")]
-    return found
 
 
 def has_local_name(path: bytes) -> bool:

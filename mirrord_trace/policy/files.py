@@ -33,10 +33,11 @@ from mirrord_trace.policy.default_paths import (
     LOCAL_TREES,
     REMOTE_TREES,
     Surroundings,
-    ancestors,
     has_local_name,
     installation,
 )
+from mirrord_trace.policy.local_trees import LocalTrees, local_trees
+from mirrord_trace.policy.paths import ancestors, normalised
 
 _KEPT_MAXIMUM: Final = 65_536
 _KEPT_PATH_MAXIMUM: Final = 640
@@ -94,20 +95,6 @@ class Rules(Protocol):
     @property
     def mapping(self) -> Sequence[tuple[re.Pattern[str], str]]:
         """What is replaced in paths, and by what (as `re.Match.expand` takes it); the first that finds something."""
-
-
-def normalised(path: bytes) -> bytes:
-    """An absolute path without `.`, `..` and empty components, taken out as text; `..` stops at the root."""
-    if b"//" not in path and b"/." not in path and not (path.endswith(b"/") and len(path) > 1):
-        return path
-    kept: list[bytes] = []
-    for component in path.split(b"/"):
-        if component == b"..":
-            if kept:
-                kept.pop()
-        elif component not in (b"", b"."):
-            kept.append(component)
-    return b"/" + b"/".join(kept)
 
 
 def _text(path: bytes) -> str:
@@ -177,6 +164,11 @@ class FilesPolicy:
         """Whether there are paths that are written at the target."""
         return self._rules.may_write_remotely
 
+    @property
+    def installations(self) -> frozenset[bytes]:
+        """The directories that are local for their programs; another object when there are more. From any thread."""
+        return self._derived.installations
+
     def add_program(self, path: bytes) -> None:
         """From now on a program of this machine, given by its absolute path, is local with its installation.
 
@@ -188,13 +180,30 @@ class FilesPolicy:
         with self._adding:
             derived = self._derived
             programs, places = derived.programs | {path}, frozenset(installation(path)) - derived.installations
-            changed = attrs.evolve(derived, programs=programs, installations=derived.installations | places)
+            installations = derived.installations | places if places else derived.installations
+            changed = attrs.evolve(derived, programs=programs, installations=installations)
             text = _text(path)
             is_local = all(self._place(path, text, writes, derived) is Place.LOCAL for writes in (False, True))
             if not is_local or any(map(self._matters, places)):
                 changed = attrs.evolve(changed, of_reads={}, of_writes={})
             # Else what is kept stays, as does what comes to be kept of it meanwhile: most programs are in /usr/bin.
             self._derived = changed
+
+    def local_trees(self, others: Iterable[bytes]) -> LocalTrees:
+        """What is local with all that is below, as far as it is known beforehand; nothing at or below `others`.
+
+        More when there are more `installations`.
+        """
+        rules = self._rules
+        derived = self._derived
+        mapped = (pattern for pattern, _ in rules.mapping)
+        return local_trees(
+            local=self._local_trees if rules.mode != "localwithoverrides" else (b"/",),
+            installations=derived.installations,
+            mounted=self._mounted,
+            others=(*others, *self._not_found, *REMOTE_TREES),
+            patterns=(*rules.not_found, *rules.read_write, *rules.read_only, *mapped),
+        )
 
     def _matters(self, place: bytes) -> bool:
         """Whether there may be paths in a directory that are local only if a program is installed there."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from mirrord_trace.policy.default_paths import Surroundings
-from mirrord_trace.policy.files import normalised
+from mirrord_trace.policy.paths import normalised
 from mirrord_trace.supervisor.launch import Program
 
 _SEARCH_PATHS: Final = (

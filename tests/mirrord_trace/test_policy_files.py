@@ -14,7 +14,8 @@ from mirrord_trace.config import FilesConfiguration
 from mirrord_trace.config.patterns import path_pattern, replacement
 from mirrord_trace.policy import files
 from mirrord_trace.policy.default_paths import Surroundings
-from mirrord_trace.policy.files import Decision, FilesPolicy, Place, normalised
+from mirrord_trace.policy.files import Decision, FilesPolicy, Place
+from mirrord_trace.policy.paths import normalised
 
 LOCAL, REMOTE, NOT_FOUND = Place.LOCAL, Place.REMOTE, Place.NOT_FOUND
 
