@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final, cast
 
 import attrs
@@ -22,6 +23,8 @@ from benchmarks.processes import Command
 from mirrord_syscalls.abi import native_abi
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
+from mirrord_trace.config import FilesConfiguration
+from mirrord_trace.policy.default_paths import Surroundings
 from mirrord_trace.policy.files import FilesPolicy
 from mirrord_trace.supervisor.delivery.base import Handlers
 from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS
@@ -78,7 +81,9 @@ class Ways:
 def subscription() -> Subscription:
     """The calls that mirrord-trace stops with notify: asked of the handlers, which are never called here."""
     sockets = SocketHandlers(SocketTable(), cast("StreamHandlers", None), cast("DatagramHandlers", None))
-    files = FileHandlers(cast("FilesPolicy", None), {}, cast("Tree", object()))
+    nowhere = Surroundings(working_directory=b"/", home=b"", executable=b"", temporary=b"")
+    policy = FilesPolicy.of(FilesConfiguration(), nowhere, ())
+    files = FileHandlers(policy, {}, cast("Tree", SimpleNamespace(root=b"/tree")))
     handlers = Handlers.of(
         *sockets.interests(), *NameHandlers(b"", b"").interests(), *files.interests(native_abi().numbers)
     )

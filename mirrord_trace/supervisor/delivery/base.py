@@ -21,6 +21,7 @@ from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.sockaddr import SocketAddress
 from mirrord_syscalls.subscription import Rule, Subscription
 from mirrord_trace.borrow import borrow_descriptor
+from mirrord_trace.supervisor.delivery.concerns import LocalPaths, PathEndings
 from mirrord_trace.supervisor.launch import ProcessState, Program
 
 PATH_MAX = 4096
@@ -166,11 +167,6 @@ class Return:
     writes: tuple[tuple[int, bytes], ...] = ()
 
 
-LOCAL_PATHS: Final = 16384
-"""How many paths `LocalPaths` keeps."""
-LOCAL_PATH_BYTES: Final = 640
-"""The longest key that it keeps."""
-
 CONTROL_MAXIMUM = 4096
 """The longest buffer of control messages that a verdict may put in place of the call's own, in bytes."""
 
@@ -258,57 +254,6 @@ def verdict_for(error: OSError) -> Verdict:
     if error.errno in (errno.EBADF, errno.ESRCH, errno.ENOENT):
         return PASS
     return Fail(error.errno or errno.EIO)
-
-
-@attrs.frozen
-class PathEndings:
-    """How a path ends that may concern a handler. A value, not a function: a delivery may look where Python is not."""
-
-    endings: tuple[bytes, ...]
-
-    def match(self, path: bytes) -> bool:
-        """Whether the path ends so."""
-        return path.endswith(self.endings)
-
-
-@attrs.define(eq=False)
-class LocalPaths:
-    """Paths that concern nobody, whatever a call does with them: found out by the handlers, looked up by the delivery.
-
-    A value as well: a delivery may look where Python is not, and then says where else to put them (`copy_to`). Bounded:
-    when there are too many, all are forgotten and found out anew. For the delivery's thread only.
-    """
-
-    _keys: set[bytes] = attrs.field(factory=set)
-    _copy: Callable[[bytes | None], None] | None = None
-
-    def copy_to(self, copy: Callable[[bytes | None], None]) -> None:
-        """`copy` is told of each key, those that are here already too; and by None that all are forgotten."""
-        self._copy = copy
-        for key in self._keys:
-            copy(key)
-
-    def add(self, path: bytes, directory: bytes | None = None) -> None:
-        """A path as calls have it; with the directory that it is relative to, as /proc names that."""
-        key = self.key(path, directory)
-        if key in self._keys or len(key) > LOCAL_PATH_BYTES:
-            return
-        if len(self._keys) >= LOCAL_PATHS:
-            self._keys.clear()
-            if self._copy is not None:
-                self._copy(None)
-        self._keys.add(key)
-        if self._copy is not None:
-            self._copy(key)
-
-    def match(self, path: bytes, directory: bytes | None = None) -> bool:
-        """Whether a handler wants to see a call on this path."""
-        return self.key(path, directory) not in self._keys
-
-    @staticmethod
-    def key(path: bytes, directory: bytes | None) -> bytes:
-        """How a path is kept: no path has a NUL in it."""
-        return path if directory is None else directory + b"\0" + path
 
 
 @attrs.frozen

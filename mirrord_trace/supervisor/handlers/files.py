@@ -25,8 +25,9 @@ import attrs
 from mirrord_syscalls.abi import PathArgument
 from mirrord_syscalls.structs import Statfs
 from mirrord_syscalls.subscription import Rule
-from mirrord_trace.policy.files import Decision, FilesPolicy, Place, normalised
+from mirrord_trace.policy.files import Decision, FilesPolicy, Place
 from mirrord_trace.policy.names import LAST_COMPONENTS, PRESENTED
+from mirrord_trace.policy.paths import normalised
 from mirrord_trace.remote_files import RemoteFiles, Status
 from mirrord_trace.supervisor.delivery.base import (
     AT_FDCWD,
@@ -35,13 +36,12 @@ from mirrord_trace.supervisor.delivery.base import (
     Call,
     Fail,
     Interest,
-    LocalPaths,
-    PathEndings,
     Return,
     UsePath,
     UsePaths,
     Verdict,
 )
+from mirrord_trace.supervisor.delivery.concerns import LocalPaths, PathEndings
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.path_calls import (
     EXECUTING,
@@ -55,7 +55,7 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     rules_of,
     use_of,
 )
-from mirrord_trace.supervisor.handlers.proc_links import is_link_of_proc, link_of_proc
+from mirrord_trace.supervisor.handlers.proc_links import PROC, is_link_of_proc, link_of_proc
 from mirrord_trace.supervisor.handlers.programs import Programs
 from mirrord_trace.supervisor.handlers.whose import Doubt, Named, Whose
 from mirrord_trace.supervisor.looks import exists, is_there, looked, sees_our_root, status_of_link
@@ -78,6 +78,8 @@ class FileHandlers:
     files: RemoteFiles | None = None
     """The target's files, with the tree."""
     _local: LocalPaths = attrs.field(factory=LocalPaths)
+    _told_with: frozenset[bytes] | None = None
+    """The installations that there were when the local trees were told last."""
     _whose: Whose = attrs.field(init=False)
     _programs: Programs = attrs.field(init=False)
 
@@ -93,6 +95,7 @@ class FileHandlers:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
         if self.tree is None:
             return tuple(self._interests(NAMES_READING, calls, _ENDINGS))
+        self._tell_local_trees()
         by_path = [name for name, paths in PATHS.items() if len(paths) == 1 and name not in EXECUTING]
         return (
             *self._interests(by_path, calls, self._local),
@@ -206,7 +209,15 @@ class FileHandlers:
             return UsePath(named.with_ending(decision.path), may_wait=True)
         if may_keep and decision.path not in PRESENTED and not is_link_of_proc(decision.path):
             self._local.add(named.raw, named.whole[: -len(named.raw) - 1] if named.is_relative else None)
+            self._tell_local_trees()
         return PASS
+
+    def _tell_local_trees(self) -> None:
+        """Tells what on whose paths we do nothing, as `_here` does, unless that is known. In the delivery's thread."""
+        installations = self.policy.installations
+        if self.tree is not None and self._told_with is not installations:
+            self._told_with = installations
+            self._local.use_trees(self.policy.local_trees((self.tree.root, PROC, *PRESENTED)))
 
     def _must_be_led(self, named: Named, decision: Decision) -> bool:
         """Whether the kernel, left alone, would look elsewhere than where the text leads."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Final
 
+PROC: Final = b"/proc"
 _TO_FILES: Final = (b"cwd", b"exe", b"root")
 _OF_THE_CALLER: Final = (b"self", b"thread-self")
 
 
 def is_link_of_proc(path: bytes) -> bool:
     """Whether a normalised path names such a link, by its text."""
-    if not path.startswith(b"/proc/"):
+    if not path.startswith(PROC + b"/"):
         return False
     directory, last = os.path.split(path)
     return last in _TO_FILES or directory.endswith(b"/fd")

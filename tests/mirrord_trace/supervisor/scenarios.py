@@ -27,6 +27,7 @@ from mirrord_syscalls.subscription import Equals, Rule
 from mirrord_trace.config.model import FilesConfiguration
 from mirrord_trace.policy.default_paths import Surroundings
 from mirrord_trace.policy.files import FilesPolicy
+from mirrord_trace.policy.local_trees import LocalTrees
 from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.supervisor.delivery.base import (
     PASS,
@@ -42,6 +43,7 @@ from mirrord_trace.supervisor.delivery.base import (
     UsePaths,
     Verdict,
 )
+from mirrord_trace.supervisor.delivery.concerns import LocalPaths
 from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall
 from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.tree.base import Asked, Need
@@ -62,6 +64,12 @@ def on(name: str, handler: Handler) -> Interest:
 def pass_all(_: trio.Nursery) -> list[Interest]:
     names = ("openat", "getppid", "connect", "sendto", "sendmsg", "socket", "wait4", "pause", "read", "kill")
     return [on(name, lambda call: PASS) for name in names]
+
+
+def local_paths(_: trio.Nursery) -> list[Interest]:
+    """Whatever is opened is local but for /etc/passwd and what is in /usr/share: what comes here fails (EUCLEAN)."""
+    known = LocalPaths(LocalTrees({b"/": True, b"/etc/passwd": False, b"/usr/share": False}))
+    return [Interest(Rule("openat"), lambda call: Fail(errno.EUCLEAN), known)]
 
 
 def nothing(_: trio.Nursery) -> list[Interest]:
@@ -320,6 +328,7 @@ SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
     scenario.__name__: scenario
     for scenario in (
         pass_all,
+        local_paths,
         nothing,
         verdicts,
         redirect_paths,

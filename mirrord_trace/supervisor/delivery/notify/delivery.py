@@ -23,7 +23,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mirrord_syscalls.abi import Abi, path_arguments
+from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.bpf import RET_USER_NOTIF, compile_filter
 from mirrord_syscalls.subscription import Subscription
 from mirrord_trace.borrow import borrow_descriptor
@@ -52,7 +52,7 @@ from mirrord_trace.supervisor.delivery.base import (
 from mirrord_trace.supervisor.delivery.notify.executions import EXECUTING_CALLS, Execution, Executions
 from mirrord_trace.supervisor.delivery.notify.held import Held, interruption
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
-from mirrord_trace.supervisor.delivery.notify.loop import PathTest, PathTests, Receive, receiver
+from mirrord_trace.supervisor.delivery.notify.loop import Receive, receiver
 from mirrord_trace.supervisor.delivery.notify.lowering import lower
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lowers_later
 from mirrord_trace.supervisor.delivery.notify.lowering.waiting import touching_task
@@ -68,6 +68,7 @@ from mirrord_trace.supervisor.delivery.notify.replies import (
     Result,
 )
 from mirrord_trace.supervisor.delivery.notify.workers import Workers
+from mirrord_trace.supervisor.delivery.path_tests import path_tests
 from mirrord_trace.supervisor.descent import descendants_of, living_task_of
 from mirrord_trace.supervisor.launch import ProcessState, Program
 from mirrord_trace.supervisor.signals import DOORBELL
@@ -121,15 +122,6 @@ class NotifyDelivery:
     def _all(self) -> dict[str, Handler]:
         return {**self.handlers.by_name, **dict.fromkeys(EXECUTING_CALLS, self._executes)}
 
-    def _path_tests(self) -> PathTests:
-        numbers = self.abi.numbers
-        tests: dict[int, PathTest] = {}
-        for name, concerns in self.handlers.concerns.items():
-            if name in numbers:
-                (path,) = path_arguments(name)
-                tests[numbers[name]] = PathTest(path.index, concerns, path.directory)
-        return tests
-
     @property
     def subscription(self) -> Subscription:
         """What the seccomp program must ask about: the handlers' calls, and what starts programs."""
@@ -151,7 +143,7 @@ class NotifyDelivery:
         self._events = events
         self._token = trio.lowlevel.current_trio_token()
         woken = "synchronous" if self._listener.wake_synchronously() else "plain"
-        self._receive_call, made = receiver(self._listener, self._path_tests(), self._access)
+        self._receive_call, made = receiver(self._listener, path_tests(self.handlers, self.abi), self._access)
         events.explain(f"system calls are notified through a seccomp listener; wake-ups: {woken}; loop: {made}")
         guard = self._child.guardian
         async with trio.open_nursery() as nursery:

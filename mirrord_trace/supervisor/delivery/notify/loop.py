@@ -11,26 +11,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-import attrs
-
 from mirrord_syscalls.structs import notification
-from mirrord_trace.supervisor.delivery.base import (
-    AT_FDCWD,
-    LOCAL_PATH_BYTES,
-    LOCAL_PATHS,
-    LocalPaths,
-    MemoryFault,
-    MemoryHidden,
-    PathEndings,
-    TaskGone,
-)
+from mirrord_trace.policy.local_trees import LocalTrees
+from mirrord_trace.supervisor.delivery.concerns import LOCAL_PATH_BYTES, LOCAL_PATHS, LocalPaths, PathEndings
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.memory import BRIEF, MemoryAccess, TaskMemory
+from mirrord_trace.supervisor.delivery.path_tests import PathTests
 
+_TASK = 1
 _NUMBER = 3
 _ARGUMENTS = 6
 _ARENA_BYTES = LOCAL_PATHS * LOCAL_PATH_BYTES
@@ -41,20 +33,6 @@ Receive = Callable[[], tuple[int, ...] | None]
 
 None when a wait was interrupted, or ended without a call: to be asked again, unless all is over. Raises OSError.
 """
-
-
-@attrs.frozen
-class PathTest:
-    """Which argument of a call is a path, which one the descriptor it is relative to, and what concerns somebody."""
-
-    argument: int
-    concerns: PathEndings | LocalPaths
-    directory: int | None = None
-    """None: the path is relative to the working directory."""
-
-
-PathTests = Mapping[int, PathTest]
-"""By call number. A call that is not here may always concern somebody."""
 
 
 def library() -> Path | None:
@@ -77,33 +55,15 @@ def receiver_in_python(listener: Listener, tests: PathTests, access: MemoryAcces
     def receive() -> tuple[int, ...] | None:
         while True:
             notified = listener.receive()
-            if notified is None or _may_concern_somebody(notified, tests, access):
+            test = None if notified is None else tests.get(notified[_NUMBER])
+            if notified is None or test is None:
+                return notified
+            tid = notified[_TASK]
+            if test.may_concern_somebody(tid, notified[_ARGUMENTS:], TaskMemory(tid, access)):
                 return notified
             listener.let_go(notified[0])
 
     return receive
-
-
-def _may_concern_somebody(notified: tuple[int, ...], tests: PathTests, access: MemoryAccess) -> bool:
-    test = tests.get(notified[_NUMBER])
-    if test is None:
-        return True
-    try:
-        path = TaskMemory(notified[1], access).read_string(notified[_ARGUMENTS + test.argument])
-        if isinstance(test.concerns, PathEndings):
-            return test.concerns.match(path)
-        return test.concerns.match(path, None if path.startswith(b"/") else _directory(notified, test))
-    except (MemoryFault, MemoryHidden, TaskGone, OSError):
-        return True  # the handler is told in its turn
-
-
-def _directory(notified: tuple[int, ...], test: PathTest) -> bytes:
-    """What a relative path is relative to, as /proc names it."""
-    descriptor = AT_FDCWD
-    if test.directory is not None:
-        descriptor = ctypes.c_int(notified[_ARGUMENTS + test.directory]).value
-    where = "cwd" if descriptor == AT_FDCWD else f"fd/{descriptor}"
-    return os.readlink(f"/proc/{notified[1]}/{where}".encode())
 
 
 class _PathTest(ctypes.Structure):
@@ -118,50 +78,70 @@ class _PathTest(ctypes.Structure):
     )
 
 
-class _Ending(ctypes.Structure):
-    """struct ending of _loop.c."""
+class _Text(ctypes.Structure):
+    """struct text of _loop.c."""
 
     _fields_ = (("bytes", ctypes.c_char_p), ("length", ctypes.c_uint64))
 
 
+class _Tree(ctypes.Structure):
+    """struct tree of _loop.c."""
+
+    _fields_ = (("path", _Text), ("is_local", ctypes.c_uint32))
+
+
+def _texts(texts: Iterable[bytes]) -> ctypes.Array[_Text]:
+    rows = [_Text(text, len(text)) for text in texts]
+    return (_Text * len(rows))(*rows)
+
+
 class _Known:
-    """The library's own copy of `LocalPaths`, which it looks into without Python."""
+    """The library's own copy of `LocalPaths`, which it looks into without Python. See `CopyOfLocalPaths`."""
 
     def __init__(self, functions: ctypes.CDLL) -> None:
         functions.mirrord_known_new.restype = ctypes.c_void_p
         self._functions = functions
+        self._words = _texts(())
         self.table = ctypes.c_void_p(functions.mirrord_known_new(LOCAL_PATHS, _ARENA_BYTES))
         if self.table.value is None:
             raise MemoryError("no room for the table of local paths")
 
-    def put(self, key: bytes | None) -> None:
-        """See `LocalPaths.copy_to`."""
-        if key is None:
-            self._functions.mirrord_known_clear(self.table)
-        else:
-            self._functions.mirrord_known_add(self.table, key, ctypes.c_uint32(len(key)))
+    def add(self, key: bytes) -> None:
+        self._functions.mirrord_known_add_path(self.table, key, ctypes.c_uint32(len(key)))
+
+    def forget(self) -> None:
+        self._functions.mirrord_known_forget_paths(self.table)
+
+    def use_trees(self, trees: LocalTrees) -> None:
+        rows = [_Tree(_Text(path, len(path)), is_local) for path, is_local in trees.nearest.items()]
+        row_array = (_Tree * len(rows))(*rows)
+        words = _texts(trees.words)
+        self._functions.mirrord_known_use_trees(
+            self.table, row_array, ctypes.c_uint32(len(rows)), words, ctypes.c_uint32(len(words))
+        )
+        self._words = words  # which the library looks into from now on
 
     def __del__(self) -> None:
         self._functions.mirrord_known_free(self.table)
 
 
 def receiver_in_c(listener: Listener, tests: PathTests, path: Path) -> Receive:
-    """Uses the library at `path`."""
+    """Uses the library at `path`. All tests by local paths are by the same ones."""
     functions = ctypes.CDLL(str(path))
     wait = functions.mirrord_receive_call
     call = ctypes.create_string_buffer(notification.NOTIFICATION_BYTES)
     known = _Known(functions)
     endings: list[bytes] = []
     rows: list[_PathTest] = []
+    for concerns in {test.concerns for test in tests.values() if isinstance(test.concerns, LocalPaths)}:
+        concerns.copy_to(known)
     for number, test in tests.items():
         wanted = test.concerns.endings if isinstance(test.concerns, PathEndings) else ()
         directory = -1 if test.directory is None else test.directory
         rows.append(_PathTest(number, test.argument, directory, len(endings), len(wanted)))
         endings.extend(wanted)
-        if isinstance(test.concerns, LocalPaths):
-            test.concerns.copy_to(known.put)
     row_array = (_PathTest * len(rows))(*rows)
-    ending_array = (_Ending * len(endings))(*(_Ending(ending, len(ending)) for ending in endings))
+    ending_array = _texts(endings)
     unpack = notification.NOTIFICATION.unpack
 
     def receive() -> tuple[int, ...] | None:

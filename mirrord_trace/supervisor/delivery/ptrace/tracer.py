@@ -45,6 +45,7 @@ from mirrord_trace.supervisor.delivery.base import (
     verdict_for,
     verdict_for_hidden,
 )
+from mirrord_trace.supervisor.delivery.path_tests import PathTests, path_tests
 from mirrord_trace.supervisor.delivery.ptrace import cloning, nesting, requests
 from mirrord_trace.supervisor.delivery.ptrace.carrier import Carrier
 from mirrord_trace.supervisor.delivery.ptrace.lending import Lender
@@ -95,6 +96,11 @@ class PtraceDelivery:
     _ending: bool = attrs.field(init=False, default=False)
     _told_hidden: bool = attrs.field(init=False, default=False)
     _told_nested: bool = attrs.field(init=False, default=False)
+    _path_tests: PathTests = attrs.field(init=False)
+
+    @_path_tests.default
+    def _tests_of_handlers(self) -> PathTests:
+        return path_tests(self.handlers, self.abi)
 
     @property
     def subscription(self) -> Subscription:
@@ -290,6 +296,10 @@ class PtraceDelivery:
         stop = requests.seccomp_stop(task.tid)
         name = self.abi.names.get(stop.number, "")
         task.space.memory.tid = task.tid  # the thread that opened the space may be gone
+        test = self._path_tests.get(stop.number)
+        if test is not None and not test.may_concern_somebody(task.tid, stop.arguments, task.space.memory):
+            requests.resume(task.tid)
+            return
         call = Call(task.tid, name, stop.arguments, task.space.memory, self.abi, self._lend)
         if name in cloning.CALLS:
             if cloning.escapes(call):

@@ -18,19 +18,20 @@ from mirrord_agent.wire.file_records import FilesystemStatus
 from mirrord_syscalls.structs import OpenHow, Statfs
 from mirrord_trace.config.model import FilesConfiguration
 from mirrord_trace.policy.default_paths import Surroundings
-from mirrord_trace.policy.files import FilesPolicy, normalised
+from mirrord_trace.policy.files import FilesPolicy
+from mirrord_trace.policy.paths import normalised
 from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.supervisor.delivery.base import (
     AT_FDCWD,
     PASS,
     Fail,
     Handlers,
-    LocalPaths,
     Return,
     UsePath,
     UsePaths,
     Verdict,
 )
+from mirrord_trace.supervisor.delivery.concerns import LocalPaths
 from mirrord_trace.supervisor.handlers import programs
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.files import FileHandlers

@@ -1,4 +1,4 @@
-"""What the tests of lowerings share."""
+"""What the tests of lowerings and of loops share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from mirrord_trace.supervisor.delivery.notify.loop import receiver_in_python
+from tests.mirrord_trace.supervisor.notify.openings import Make, in_c
 from tests.mirrord_trace.supervisor.notify.tasks import FakeTask, open_descriptors
 
 
@@ -15,3 +17,10 @@ def task() -> Iterator[FakeTask]:
     before = open_descriptors()
     yield FakeTask()
     assert open_descriptors() == before
+
+
+@pytest.fixture(params=[in_c, receiver_in_python], ids=["C", "Python"])
+def make_receiver(request: pytest.FixtureRequest) -> Make:
+    """Either loop."""
+    chosen: Make = request.param
+    return chosen
