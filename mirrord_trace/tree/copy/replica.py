@@ -11,9 +11,10 @@ file because somebody else has just seen a newer version: so content is promised
 Modes, times and sizes are the pod's, a link's too; but links lead nowhere, lest the kernel follows one out of the tree.
 What a path leads to is found out at the pod, every time.
 
- Root can give files their owners; an ordinary user owns all, and may always read
-them and change directories. Set-user-ID and set-group-ID bits are left out, because every user of this machine can
-reach the workspace. Nothing can stand for a device; it looks like a socket, which cannot be opened either (ENXIO).
+Root can give files their owners. Whom modes bind, as an ordinary user, owns all, and his modes are widened: he may
+always read files and change directories, for what the pod refuses the pod is asked. Set-user-ID and set-group-ID bits
+are left out, because every user of this machine can reach the workspace. Nothing can stand for a device; it looks like
+a socket, which cannot be opened either (ENXIO).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator, Set
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -35,6 +37,7 @@ _LONGEST_LINK: Final = 4095
 """Bytes: symlink(2), PATH_MAX."""
 _LINK: Final = b"?"
 """What links say, as often as their target is long."""
+_CAP_DAC_OVERRIDE: Final = 1 << 1
 
 
 @attrs.frozen
@@ -68,6 +71,12 @@ class Filling:
     """Where it is until it is put in place. None: it stands there already."""
 
 
+def _may_override_modes() -> bool:
+    """Whether we may read and write files whatever their modes say. Root may, unless his container took it away."""
+    lines = Path("/proc/self/status").read_bytes().splitlines()
+    return any(int(line[7:], 16) & _CAP_DAC_OVERRIDE for line in lines if line.startswith(b"CapEff:"))
+
+
 @attrs.define(eq=False)
 class Replica:
     """`root` is the directory that looks like the pod's, `aside` one on the same file system. Both are empty at first.
@@ -84,6 +93,7 @@ class Replica:
     _names: Iterator[int] = attrs.field(factory=itertools.count)
     _warned: set[int] = attrs.field(factory=set)
     """Errors that the user has been told of."""
+    _is_free_of_modes: bool = attrs.field(factory=_may_override_modes)
 
     @contextlib.contextmanager
     def complaining(self) -> Iterator[None]:
@@ -290,13 +300,21 @@ class Replica:
         is_directory = stat.S_ISDIR(status.mode)
         if not is_directory:
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
-        try:
-            os.chown(local, status.uid, status.gid, follow_symlinks=False)
-        except OSError:  # only root may, and not to a user that his user namespace does not know
+        if not (self._give(local, status) and self._is_free_of_modes):
             mode |= stat.S_IRWXU if is_directory else stat.S_IRUSR
         if not stat.S_ISLNK(status.mode):
             os.chmod(local, mode)
         os.utime(local, ns=(status.atime_ns, status.mtime_ns), follow_symlinks=False)
+
+    def _give(self, local: bytes, status: Status) -> bool:
+        """Gives the pod's owner what stands for a path; whether it is his now."""
+        if not self._is_free_of_modes and status.uid != os.geteuid():
+            return False  # we could not use it any more
+        try:
+            os.chown(local, status.uid, status.gid, follow_symlinks=False)
+        except OSError:  # only root may, and not to a user that his user namespace does not know
+            return False
+        return True
 
     def _move_away(self, path: bytes) -> None:
         """Out of sight. Directories are removed with the workspace; somebody may still be in them."""

@@ -27,6 +27,7 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PR_SET_DUMPABLE = 4
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
+CAP_CHOWN = 1 << 0
 USER = 65534
 """An ordinary user's number: nobody's, whom every system knows. fusermount3 mounts for nobody without a name."""
 FUSE_DEVICE = os.makedev(10, 229)
@@ -215,5 +216,10 @@ def become_user() -> None:
         os.setresuid(USER, USER, USER)
         _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     else:
-        header, nothing = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0), bytes(24)
-        checked("capset", _libc.capset(header, nothing))
+        keep_capabilities(0)
+
+
+def keep_capabilities(kept: int) -> None:
+    """Drops all capabilities but those of this mask, which are among the first 32."""
+    header, sets = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0), struct.pack("=III12x", kept, kept, 0)
+    checked("capset", _libc.capset(header, sets))

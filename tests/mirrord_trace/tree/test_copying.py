@@ -17,7 +17,15 @@ import trio
 from mirrord_trace.tree.base import LIFETIME_S, Need, Tree
 from mirrord_trace.tree.copy.copying import CopyTree, open_copy_tree
 from mirrord_trace.tree.unmounting import remove
-from tests.mirrord_trace.tree.private_mounts import become_user, in_private_mounts, tmpfs
+from tests.mirrord_trace.tree.private_mounts import (
+    CAP_CHOWN,
+    IS_ROOT,
+    USER,
+    become_user,
+    in_private_mounts,
+    keep_capabilities,
+    tmpfs,
+)
 from tests.mirrord_trace.tree.scratch_pod import ScratchPod, Told
 
 LONG_AGO_NS = 1_600_000_000_123_456_789
@@ -591,9 +599,15 @@ async def test_directories_that_vanish_with_all_that_was_in_them(scene: Scene) -
     assert await scene.read("/srv/data/small") == b"again"
 
 
+@pytest.mark.parametrize("is_his", [False, True], ids=["of-another", "of-him"])
 @in_private_mounts
-def test_an_ordinary_user_can_read_all_and_make_all(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
-    """His copies are his own, so modes that shut their owner out are widened."""
+def test_an_ordinary_user_can_read_all_and_make_all(
+    pod: ScratchPod, monkeypatch: pytest.MonkeyPatch, is_his: bool
+) -> None:
+    """His copies are his own, so modes that shut their owner out are widened, also if he is the owner in the pod."""
+    if IS_ROOT and is_his:
+        for path in (pod.top, *pod.top.rglob("*")):
+            os.chown(path, USER, USER)
     for parent in pod.top.parents[:3]:
         parent.chmod(0o777)
     pod.path("/srv/data").chmod(0o555)
@@ -611,6 +625,24 @@ def test_an_ordinary_user_can_read_all_and_make_all(pod: ScratchPod, monkeypatch
             assert stat.S_IMODE(scene.here("/srv/data/small").stat().st_mode) == 0o444
             assert await scene.read("/srv/data/large")
             assert stat.S_IMODE((scene.here("/") / "..").stat().st_mode) == 0o700
+
+    trio.run(main)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="an ordinary user has files of his own only")
+@in_private_mounts
+def test_root_whom_modes_bind_owns_all(pod: ScratchPod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He may give files away (CAP_CHOWN), and could not use them then: without CAP_DAC_OVERRIDE, in a container say."""
+    for path in ("/srv/data/small", "/srv/data", "/srv"):
+        os.chown(pod.path(path), USER, USER)
+    pod.path("/srv/data/small").chmod(0o604)  # others may, so the fake of a pod may
+    keep_capabilities(CAP_CHOWN)
+
+    async def main() -> None:
+        async with opened(pod, monkeypatch) as scene:
+            assert await scene.read("/srv/data/small") == b"small\n"
+            assert await scene.read("/srv/data/large")
+            assert {scene.here(path).stat().st_uid for path in ("/srv", "/srv/data/small")} == {0}
 
     trio.run(main)
 
