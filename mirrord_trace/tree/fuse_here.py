@@ -2,7 +2,8 @@
 
 Mounting takes four things: the library (pyfuse3), /dev/fuse, the permission to open it, and somebody who may mount.
 Root may, unless his container took CAP_SYS_ADMIN from him. For anybody else fusermount3(1) does it. It is set-user-ID
-root, opens /dev/fuse as the user who asks, and unmounts only what it finds in /etc/mtab.
+root, opens /dev/fuse as the user who asks, and unmounts only what it finds in /etc/mtab. It mounts for nobody without a
+name, for mount(8) shows whose a mount is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +52,10 @@ class Facts:
     is_fusermount_privileged: bool
     """Whether it gets its owner's rights: it is set-user-ID, on a file system that respects that."""
     has_mtab: bool
+    user: int
+    """The number of the user who asks."""
+    has_name: bool
+    """Whether he is in the user database, passwd(5)."""
 
 
 def missing() -> tuple[Lack, ...]:
@@ -91,6 +97,13 @@ def _lacks(facts: Facts) -> Iterator[Lack]:
             f"{_MTAB} is missing, without which fusermount3 does not unmount",
             f"sudo ln -s /proc/self/mounts {_MTAB}",
         )
+    elif not facts.has_name:
+        user = facts.user
+        yield Lack(
+            f"user {user} has no name here (no entry in /etc/passwd), and fusermount3 mounts for nobody without",
+            f"sudo useradd --no-create-home --uid {user} user{user}; for a container, do it in its image, or start it "
+            "with --user and one that it knows",
+        )
 
 
 def _lacking_device(facts: Facts) -> Lack:
@@ -127,6 +140,8 @@ def facts() -> Facts:
         fusermount=program,
         is_fusermount_privileged=program is not None and _is_privileged(program),
         has_mtab=os.path.exists(_MTAB),
+        user=os.getuid(),
+        has_name=_has_name(os.getuid()),
     )
 
 
@@ -136,6 +151,14 @@ def _errno_of_opening(path: str) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     return 0
+
+
+def _has_name(user: int) -> bool:
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return False
+    return True
 
 
 def _is_privileged(program: str) -> bool:

@@ -208,12 +208,12 @@ def _put_in_place_of_fuse(kind: int, mode: int) -> None:
     directory.rmdir()
 
 
-def become_user() -> None:
-    """Drops all rights for good, those of root or of a user namespace."""
+def become_user(user: int = USER) -> None:
+    """Drops all rights for good, those of root or of a user namespace, where one stays who one is."""
     if IS_ROOT:
         os.setgroups([])
-        os.setresgid(USER, USER, USER)
-        os.setresuid(USER, USER, USER)
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
         _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     else:
         keep_capabilities(0)

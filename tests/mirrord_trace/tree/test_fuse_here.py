@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.mirrord_trace.tree.private_mounts import (
     IS_ROOT,
     become_user,
     let_everybody_reach,
+    mount_fuse_as_user,
     where_users_may_mount,
 )
 
@@ -30,10 +32,20 @@ ROOT = Facts(
     fusermount=None,
     is_fusermount_privileged=False,
     has_mtab=False,
+    user=0,
+    has_name=False,
 )
 USER = attrs.evolve(
-    ROOT, is_root=False, may_mount=False, fusermount="/bin/fusermount3", is_fusermount_privileged=True, has_mtab=True
+    ROOT,
+    is_root=False,
+    may_mount=False,
+    fusermount="/bin/fusermount3",
+    is_fusermount_privileged=True,
+    has_mtab=True,
+    user=12345,
+    has_name=True,
 )
+NAMELESS = 12345
 
 
 @pytest.mark.parametrize("facts", [ROOT, USER], ids=["root", "user"])
@@ -66,6 +78,7 @@ def test_nothing_is_missing(facts: Facts) -> None:
             "sudo chmod u+s /bin/fusermount3",
         ),
         (USER, {"has_mtab": False}, "/etc/mtab is missing", "ln -s /proc/self/mounts /etc/mtab"),
+        (USER, {"has_name": False}, "user 12345 has no name here", "sudo useradd --no-create-home --uid 12345 "),
     ],
 )
 def test_one_thing_is_missing(who: Facts, but: dict[str, Any], what: str, how: str) -> None:
@@ -98,3 +111,16 @@ def test_facts_of_an_ordinary_user(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     program = tmp_path / "fusermount3"
     monkeypatch.setattr(fuse_here, "fusermount", lambda: str(program))
     assert not facts().is_fusermount_privileged
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become somebody without a name")
+@where_users_may_mount
+def test_a_user_without_a_name_cannot_mount(tmp_path: Path) -> None:
+    os.chown(tmp_path, NAMELESS, NAMELESS)
+    tmp_path.chmod(0o755)
+    let_everybody_reach([*(Path(place) for place in sys.path if place), tmp_path])
+    become_user(NAMELESS)
+    with pytest.raises(subprocess.CalledProcessError):
+        mount_fuse_as_user(tmp_path)
+    (lack,) = fuse_here.missing()
+    assert lack.what.startswith(f"user {NAMELESS} has no name here")
