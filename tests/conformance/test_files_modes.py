@@ -187,8 +187,15 @@ def test_a_fifo_between_two_of_the_programs_own(changing: ChangingWorld) -> None
 
 
 BEFORE = (
-    *("content one", "size 4", "new FileNotFoundError", "link first", "target ..1", "listing ..1 ..data file key log"),
-    *("entries ..1 ..data file key log", "exists True", "log first", "mode 100644"),
+    *(
+        "content one",
+        "size 4",
+        "new FileNotFoundError",
+        "link first",
+        "target ..1",
+        "listing ..1 ..data file going key log",
+    ),
+    *("entries ..1 ..data file going key log", "exists True", "going 2 links, 0 entries", "log first", "mode 100644"),
 )
 """What the program that follows a directory says first."""
 
@@ -204,14 +211,16 @@ FOLLOWED = [
             "content replaced",
             "log again",
             "new FileNotFoundError",
-            "listing ..2 ..data file key log z",
-            "entries ..2 ..data file key log z",
+            "listing ..2 ..data file going key log z",
+            "entries ..2 ..data file going key log z",
         ),
     ),
     ("rm file", ("exists False", "content FileNotFoundError")),
     ("mkdir file", ("exists True", "content IsADirectoryError")),
 ]
 """What is done in the pod, and what the program that follows it must come to see."""
+OPEN_DIRECTORY_GONE = {"": "0 links, 0 entries", "fuse": "ESTALE", "copy": "2 links, 0 entries"}
+"""What a directory is that the pod has removed while it was open here: in the pod, and in each tree."""
 
 
 def test_changes_in_the_pod_are_seen_soon(reading: FileWorld) -> None:
@@ -223,7 +232,7 @@ def test_changes_in_the_pod_are_seen_soon(reading: FileWorld) -> None:
         in_pod(pod, "/bin/sh", "-c", f"cd {directory} && {script}")
 
     change(
-        "echo one > file && echo first > log && mkdir ..1 && echo first > ..1/key && ln -s ..1 ..data &&"
+        "echo one > file && echo first > log && mkdir going ..1 && echo first > ..1/key && ln -s ..1 ..data &&"
         "ln -s ..data/key key"
     )
     program = [*build.python_program("file_following"), directory]
@@ -244,6 +253,10 @@ def test_changes_in_the_pod_are_seen_soon(reading: FileWorld) -> None:
                     continue
                 process.stdin.write(f"{wanted}\n")
                 assert process.stdout.readline().strip() == wanted
+        change("rmdir going")
+        wanted = f"going {OPEN_DIRECTORY_GONE[reading.tree]}"
+        process.stdin.write(f"{wanted}\n")
+        assert process.stdout.readline().strip() == wanted
         process.stdin.close()
 
 

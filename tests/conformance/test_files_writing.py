@@ -17,6 +17,8 @@ def library(changing: ChangingWorld) -> str:
 def test_entries_are_made_linked_renamed_and_removed(changing: ChangingWorld, library: str) -> None:
     outcome = changing.change([build.c_program("file_making", library)], f"{CHANGES}/making")
     assert outcome.value("link from elsewhere") == "EXDEV"
+    assert outcome.value("entered") == "OK"
+    assert outcome.value("reading and writing") == "OK"
 
 
 def test_modes_owners_sizes_times_and_attributes_are_set(changing: ChangingWorld, library: str) -> None:

@@ -9,10 +9,12 @@ import stat
 import attrs
 import pyfuse3
 
+from mirrord_trace.remote_files import Status
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import LIFETIME_S
 from mirrord_trace.tree.fuse.opened import OpenFiles
 from mirrord_trace.tree.fuse.serving import Serving, absent_entry, failure
+from mirrord_trace.tree.inodes import Inode
 from mirrord_trace.tree.known import split
 
 _CAPABILITIES = b"security.capability"
@@ -46,14 +48,18 @@ class Names:
         try:
             _, fact = await serving.path_and_fact(inode)
         except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-            status = await self.open_files.status_of(inode) or inode.remains
-            if status is None:
-                raise
-            return serving.attributes(inode, status, LIFETIME_S)
+            return serving.attributes(inode, await self._remains(inode, error), LIFETIME_S)
         assert fact.status is not None, "a fact of an inode has a status"
         return serving.attributes(inode, fact.status, serving.known.remaining_s(fact))
+
+    async def _remains(self, inode: Inode, error: OSError) -> Status:
+        """The status of an inode that has no name any more, although it is in use; or raises the error."""
+        status = None
+        if error.errno == errno.ESTALE:
+            status = await self.open_files.status_of(inode) or inode.remains
+        if status is None:
+            raise error
+        return status
 
     async def link_target(self, number: int) -> bytes:
         """Where a link leads to, inside the tree."""
@@ -65,9 +71,14 @@ class Names:
         return await containment.contained_target(serving.files, serving.root, directories, target)
 
     async def check_access(self, number: int, mode: int) -> None:
-        """access(2) and chdir(2). Raises OSError where it is denied."""
+        """access(2) and chdir(2). Raises OSError where it is denied; what has no name any more cannot be asked for."""
         serving = self.serving
-        path, fact = await serving.path_and_fact(serving.inodes[number])
+        inode = serving.inodes[number]
+        try:
+            path, fact = await serving.path_and_fact(inode)
+        except OSError as error:
+            await self._remains(inode, error)
+            return
         assert fact.status is not None, "a fact of an inode has a status"
         kind = stat.S_IFMT(fact.status.mode)
         if mode & os.W_OK and kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):

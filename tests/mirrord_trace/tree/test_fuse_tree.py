@@ -113,3 +113,9 @@ async def test_what_did_not_change_is_read_from_the_kernels_memory(mount: Mounte
         await rounds(mount)
         assert await mount.do(open_read_close, mount.root / name) == content
         assert mount.files.asks["read"] == mount.files.asks["open"] == 0
+
+
+@on_mount()
+async def test_a_directory_that_was_removed_while_it_was_open_is_entered(mount: Mounted) -> None:
+    script = "mkdir going && exec 3< going && rmdir going && cd /proc/self/fd/3 && stat -c '%F, %h links' . && ls -A"
+    assert await mount.shell(script) == "directory, 0 links\n"

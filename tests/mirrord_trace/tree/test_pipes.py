@@ -179,3 +179,18 @@ async def test_the_last_bytes_reach_the_pods_fifo(tmp_path: Path) -> None:
         os.close(writer)
     assert os.read(reader, 100) == b"last words"
     os.close(reader)
+
+
+@on_mount()
+async def test_a_fifo_of_the_pods_that_is_opened_for_both_is_this_machines(mount: Mounted) -> None:
+    """As docs/limits.md says."""
+    os.mkfifo(mount.pod / "fifo")
+    reader = os.open(mount.pod / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    both = await mount.do(os.open, await mount.tree.ensure(b"/fifo", Need.CHANGE), os.O_RDWR)
+    try:
+        assert os.write(both, b"to nobody") == 9
+        assert os.read(both, 100) == b"to nobody"
+        assert os.read(reader, 100) == b"", "the pod's FIFO has a writer"
+    finally:
+        os.close(both)
+        os.close(reader)

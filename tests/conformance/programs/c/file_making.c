@@ -81,6 +81,34 @@ static void creating(void) {
     if (fd >= 0) close(fd);
 }
 
+static void list(const char *what, DIR *directory) {
+    int count = 0;
+    if (!directory) die(what);
+    for (errno = 0; readdir(directory); errno = 0) count++;
+    printf("%s: %d entries, %s\n", what, count, said(errno ? -1 : 0));
+    closedir(directory);
+}
+
+/* What can still be done with a directory that has no name any more. */
+static void gone_directory(int gone) {
+    struct stat of;
+    char name[40], text[200];
+    printf("it has %lu links, ", fstat(gone, &of) < 0 ? 99UL : (unsigned long)of.st_nlink);
+    printf("by an empty path %s, ", said(fstatat(gone, "", &of, AT_EMPTY_PATH)));
+    printf("itself %s, something in it %s\n", said(fstatat(gone, ".", &of, 0)), said(fstatat(gone, "x", &of, 0)));
+    printf("its mode: %s, ", said(fchmod(gone, 0711)));
+    printf("then %o\n", fstat(gone, &of) < 0 ? 0 : of.st_mode);
+    list("listed", fdopendir(dup(gone)));
+    snprintf(name, sizeof name, "/proc/self/fd/%d", gone);
+    ssize_t size = readlink(name, text, sizeof text);
+    printf("its name: %.*s, opened anew: %s\n", (int)(size < 0 ? 0 : size), text, said(opened(name, O_RDONLY, 0)));
+    tell("entered", fchdir(gone));
+    printf("getcwd: %s, ", getcwd(text, sizeof text) ? text : said(-1));
+    list("listed there", opendir("."));
+    tell("made there", opened("x", O_CREAT | O_RDWR, 0600));
+    fchdir(place);
+}
+
 static void directories(void) {
     printf("# mkdir, rmdir\n");
     told("mkdir", "d", mkdir("d", 0750));
@@ -107,6 +135,7 @@ static void directories(void) {
     int gone = open("e", O_RDONLY);
     told("removed while open", "e", rmdir("e"));
     tell("made in it", mkdirat(gone, "x", 0700));
+    gone_directory(gone);
     mkdir("e", 0700);
     if (chdir("e") < 0) die("chdir");
     printf("the working directory goes: %s\n", said(rmdir("../e")));
@@ -129,6 +158,25 @@ static void nodes(void) {
     printf("device %d:%d\n", major(of.st_rdev), minor(of.st_rdev));
     told("directory", "n-directory", mknod("n-directory", S_IFDIR | 0600, 0));
     told("by descriptor", "n-at", mknodat(place, "n-at", S_IFIFO | 0600, 0));
+}
+
+/* Somebody who has both ends of a FIFO waits for nobody. */
+static void both_ends(void) {
+    char text[40] = "";
+    mkfifo("pipe", 0600);
+    int both = open("pipe", O_RDWR | O_CLOEXEC);
+    tell("reading and writing", both);
+    int reader = open("pipe", O_RDONLY | O_NONBLOCK | O_CLOEXEC), writer = open("pipe", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    printf("written: %s, ", said(write(both, "one", 3)));
+    printf("read: %s, %s\n", said(read(reader, text, 39)), text);
+    printf("written: %s, ", said(write(writer, "two", 3)));
+    printf("read: %s, %s\n", said(read(both, text, 39)), text);
+    tell("nothing is there", read(reader, text, 39));
+    struct pollfd state = {.fd = both, .events = POLLIN | POLLOUT};
+    printf("poll: %d, ", poll(&state, 1, 0));
+    printf("events %x\n", state.revents);
+    close(both), close(reader), close(writer);
+    told("it stays", "pipe", 0);
 }
 
 static void linking(void) {
@@ -235,6 +283,7 @@ int main(int argc, char **argv) {
     creating();
     directories();
     nodes();
+    both_ends();
     linking();
     renaming();
     return 0;

@@ -3,6 +3,7 @@
 Each line of input is an instruction: what it prints is what became of it, at the latest after some seconds.
 """
 
+import errno
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ SECONDS = 10
 os.chdir(sys.argv[1])
 log = os.open("log", os.O_RDONLY)
 directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+going = os.open("going", os.O_RDONLY | os.O_DIRECTORY)
 
 
 def text(path: str) -> str:
@@ -33,6 +35,13 @@ def appended() -> str:
     return os.read(log, 1000).decode().strip()
 
 
+def open_directory() -> str:
+    try:
+        return f"{os.fstat(going).st_nlink} links, {len(os.listdir(going))} entries"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
 FOLLOWED = {
     "content": lambda: text("file"),
     "size": lambda: str(os.stat("file").st_size),
@@ -42,6 +51,7 @@ FOLLOWED = {
     "listing": lambda: " ".join(sorted(os.listdir("."))),
     "entries": lambda: " ".join(sorted(os.listdir(directory))),
     "exists": lambda: str(os.path.exists("file")),
+    "going": open_directory,
     "log": appended,
     "mode": lambda: f"{os.stat('log').st_mode:o}",
 }
