@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mirrord_trace.config import FilesConfiguration
@@ -133,42 +133,47 @@ def test_only_places_that_say_something_of_their_own_are_kept() -> None:
     assert trees.nearest == {b"/usr": True, b"/opt": True, b"/srv/a": True, b"/usr/y": False, b"/opt/x": False}
 
 
-COMPONENTS = st.sampled_from(
+PLACES = st.sampled_from(
     [
-        *(
-            "usr",
-            "bin",
-            "srv",
-            "etc",
-            "opt",
-            "app",
-            "hosts",
-            "home",
-            "me",
-            ".kube",
-            ".config",
-            "gcloud",
-            "ssl",
-            "certs",
-        ),
-        *("tmp", "a", "A", "proc", "1", "x.py", "lib", "\u017f", "k"),
+        *(b"/usr", b"/usr/a", b"/usr/a/etc", b"/usr/a/bin", b"/etc", b"/etc/hosts", b"/etc/ssl", b"/srv", b"/srv/a"),
+        *(b"/srv/a/bin", b"/srv/a/bin/etc", b"/home/me", b"/home/me/.kube", b"/home/me/.kube/a", b"/tmp/a", b"/USR/A"),
     ]
 )
-PLACES = st.lists(COMPONENTS, min_size=1, max_size=4).map(lambda names: ("/" + "/".join(names)).encode())
-PATHS = st.lists(COMPONENTS | st.sampled_from(["", ".", ".."]), max_size=6).map(
-    lambda names: ("/" + "/".join(names)).encode()
+PATHS = st.builds(
+    bytes.__add__,
+    PLACES,
+    st.sampled_from(
+        [
+            *(
+                b"",
+                b"",
+                b"/",
+                b"/x",
+                b"/x.py",
+                b"/bin/x",
+                b"/etc/x",
+                b"/.kube/x",
+                b"/.config/gcloud",
+                b"/certs",
+                b"//x",
+            ),
+            *(b"/./etc/.", b"/../x", b"/x/..", b"/\xc5\xbf", b"/K", b"/\xe2\x84\xaa", b"/app"),
+        ]
+    ),
 )
 PATTERNS = st.sampled_from(
     ["^/usr/a", "a$", "K", "s", "x|y", ".*", r"^/opt/(a|b)", r"\.py$", "etc/(?!x)", "/app/?", "^/", "[ab]c", "usr{0,2}"]
 ).map(path_pattern)
-CONFIGURATIONS = st.builds(
+SOME_PATTERNS = st.just(()) | st.tuples(PATTERNS)
+MODES = st.sampled_from(["read", "write", "localwithoverrides", "local"])
+CONFIGURATIONS = st.builds(FilesConfiguration, mode=MODES) | st.builds(
     FilesConfiguration,
-    mode=st.sampled_from(["read", "write", "localwithoverrides", "local"]),
-    read_write=st.lists(PATTERNS, max_size=1).map(tuple),
-    read_only=st.lists(PATTERNS, max_size=1).map(tuple),
-    local=st.lists(PATTERNS, max_size=1).map(tuple),
-    not_found=st.lists(PATTERNS, max_size=1).map(tuple),
-    mapping=st.lists(st.tuples(PATTERNS, st.sampled_from(["/srv", "x"])), max_size=1).map(tuple),
+    mode=MODES,
+    read_write=SOME_PATTERNS,
+    read_only=SOME_PATTERNS,
+    local=SOME_PATTERNS,
+    not_found=SOME_PATTERNS,
+    mapping=st.just(()) | st.tuples(st.tuples(PATTERNS, st.sampled_from(["/srv", "x"]))),
 )
 EVERYWHERE = st.builds(
     Surroundings,
@@ -179,14 +184,16 @@ EVERYWHERE = st.builds(
     search_path=st.lists(PLACES, max_size=2).map(tuple),
     programs=st.lists(PLACES, max_size=2).map(tuple),
 )
+PROGRAMS = st.builds(bytes.__add__, PLACES, st.sampled_from([b"/bin/x", b"/x"]))
 
 
+@settings(max_examples=400)
 @given(
     configuration=CONFIGURATIONS,
     surroundings=EVERYWHERE,
     mounted=st.lists(PLACES, max_size=3),
     others=st.lists(PLACES, max_size=2),
-    programs=st.lists(PLACES, max_size=2),
+    programs=st.lists(PROGRAMS, max_size=2),
     paths=st.lists(PATHS, min_size=1, max_size=20),
 )
 @example(FilesConfiguration(), SURROUNDINGS, [b"/usr"], [], [b"/usr/app/bin/x"], [b"/usr/app/x", b"/usr/x"])
