@@ -29,7 +29,8 @@ _LOCAL_ENDINGS: Final = tuple(
     b".so .sh .rb .d .pyc .py .jar .class .js .pth .plist .pdb .dll venv.cfg /jvm.cfg /package.json "
     b"/.tool-versions".split()
 )
-_LOCAL_COMPONENTS: Final = (b"/node_modules/", b"/.asdf/")
+_MODULES: Final = b"/node_modules/"
+_VERSIONS: Final = b"/.asdf/"
 _LOCAL_LAST_COMPONENT: Final = re.compile(rb".* \.so (?:\.\d+)+ \Z | \.yarnrc | clr-.*-pipe-", re.VERBOSE | re.DOTALL)
 LOADER_FILES: Final = re.compile(
     rb"""
@@ -104,11 +105,10 @@ class Surroundings:
 def has_local_name(path: bytes) -> bool:
     """Whether a path is this machine's because of a name in it: that of a part of programs, whatever the directory."""
     path = path.lower()
-    return (
-        path.endswith(_LOCAL_ENDINGS)
-        or _LOCAL_LAST_COMPONENT.match(path, path.rfind(b"/") + 1) is not None
-        or any(component in path + b"/" for component in _LOCAL_COMPONENTS)
-    )
+    if path.endswith(_LOCAL_ENDINGS) or _LOCAL_LAST_COMPONENT.match(path, path.rfind(b"/") + 1):
+        return True
+    path += b"/"
+    return _MODULES in path or _VERSIONS in path
 
 
 def installation(program: bytes) -> tuple[bytes, ...]:

@@ -122,7 +122,11 @@ class _Derived:
 
     def needs(self, path: bytes) -> bool:
         """Whether a program that runs could not do so with another file: itself, and what is loaded with it."""
-        if path in self.programs or LOADER_FILES.match(path):
+        if path in self.programs:
+            return True
+        if b".so" not in path and not path.startswith(b"/etc/ld"):
+            return False  # most paths, of which the patterns would say the same
+        if LOADER_FILES.match(path):
             return True
         library = LIBRARY.match(path)
         return library is not None and not self.installations.isdisjoint(library.groups())
@@ -138,7 +142,15 @@ class FilesPolicy:
     _not_found: frozenset[bytes]
     _hidden_at_home: bytes | None
     _derived: _Derived = attrs.field(factory=_Derived)
+    _has_patterns: bool = attrs.field(init=False)
+    _places: frozenset[bytes] = attrs.field(init=False)
+    """All of these; a path that is in none of them, nor in an installation, is decided by its name and the mode."""
     _adding: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        rules = self._rules
+        self._has_patterns = bool(rules.not_found or rules.read_write or rules.read_only or rules.local)
+        self._places = self._mounted | self._not_found | REMOTE_TREES | self._local_trees
 
     @classmethod
     def of(cls, configuration: Rules, surroundings: Surroundings, mounted: Sequence[bytes]) -> FilesPolicy:
@@ -182,8 +194,7 @@ class FilesPolicy:
             programs, places = derived.programs | {path}, frozenset(installation(path)) - derived.installations
             installations = derived.installations | places if places else derived.installations
             changed = attrs.evolve(derived, programs=programs, installations=installations)
-            text = _text(path)
-            is_local = all(self._place(path, text, writes, derived) is Place.LOCAL for writes in (False, True))
+            is_local = all(self._place(path, writes, derived) is Place.LOCAL for writes in (False, True))
             if not is_local or any(map(self._matters, places)):
                 changed = attrs.evolve(changed, of_reads={}, of_writes={})
             # Else what is kept stays, as does what comes to be kept of it meanwhile: most programs are in /usr/bin.
@@ -236,27 +247,31 @@ class FilesPolicy:
         if not self.may_write_remotely:
             return False
         path = normalised(path)
-        return self._place(path, _text(path), True, self._derived) is Place.REMOTE
+        return self._place(path, True, self._derived) is Place.REMOTE
 
     def _decided(self, path: bytes, writes: bool, derived: _Derived) -> Decision:
         path = normalised(path)
         if self.is_local_only:
             return Decision(Place.LOCAL, path)
+        if self._rules.mapping:
+            path = self._mapped(path)
+        return Decision(self._place(path, writes, derived), path)
+
+    def _mapped(self, path: bytes) -> bytes:
         text = _text(path)
         for pattern, replacement in self._rules.mapping:
             if found := pattern.search(text):
                 text = text[: found.start()] + found.expand(replacement) + text[found.end() :]
-                path = normalised(b"/" + text.encode(errors="surrogateescape"))
-                text = _text(path)
-                break
-        return Decision(self._place(path, text, writes, derived), path)
+                return normalised(b"/" + text.encode(errors="surrogateescape"))
+        return path
 
-    def _place(self, path: bytes, text: str, writes: bool, derived: _Derived) -> Place:
-        place = self._by_patterns(text, writes) or self._by_default(path, writes, derived)
+    def _place(self, path: bytes, writes: bool, derived: _Derived) -> Place:
+        place = self._by_patterns(path, writes) if self._has_patterns else None
+        place = place or self._by_default(path, writes, derived)
         return Place.LOCAL if place is not Place.LOCAL and derived.needs(path) else place
 
-    def _by_patterns(self, text: str, writes: bool) -> Place | None:
-        rules = self._rules
+    def _by_patterns(self, path: bytes, writes: bool) -> Place | None:
+        rules, text = self._rules, _text(path)
         if _found(rules.not_found, text):
             return Place.NOT_FOUND
         if _found(rules.read_write, text):
@@ -269,6 +284,8 @@ class FilesPolicy:
         mode = self._rules.mode
         remote = Place.REMOTE if mode == "write" or not writes else Place.LOCAL
         above = ancestors(path)
+        if self._places.isdisjoint(above) and derived.installations.isdisjoint(above):
+            return Place.LOCAL if mode == "localwithoverrides" or self._has_own_name(path) else remote
         own = _nearest(above, derived.installations)
         if _nearest(above, self._mounted) > own:
             return remote
@@ -278,7 +295,9 @@ class FilesPolicy:
             return Place.REMOTE
         if own or mode == "localwithoverrides" or not self._local_trees.isdisjoint(above):
             return Place.LOCAL
+        return Place.LOCAL if self._has_own_name(path) else remote
+
+    def _has_own_name(self, path: bytes) -> bool:
+        """Whether a path is this machine's by its name: the root, hidden files at home, parts of programs."""
         hidden = self._hidden_at_home
-        if not above or (hidden is not None and path.startswith(hidden)) or has_local_name(path):
-            return Place.LOCAL
-        return remote
+        return path == b"/" or (hidden is not None and path.startswith(hidden)) or has_local_name(path)
