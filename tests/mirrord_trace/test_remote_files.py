@@ -192,6 +192,7 @@ async def test_times_long_before_and_after_all_that_the_wire_tells(path: bytes) 
                 os.utime(file, (seconds, seconds))
                 assert os.stat(file).st_mtime == seconds
                 status = (await entries(files, os.fsencode(folder)))[b"file"]
+                assert status is not None
                 assert (status.atime_ns, status.mtime_ns) == (told_ns, told_ns)
 
 
