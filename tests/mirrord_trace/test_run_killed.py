@@ -83,11 +83,22 @@ class Run:
             assert select.select([stdout], [], [], TIMEOUT_S)[0], "the command says nothing"
             assert stdout.readline() == b"works\n", self.said()
         else:
-            wait_for_mount(directory)
+            self.wait_for_mount(directory)
         name = Path(f"/proc/{self.process.pid}/cmdline").read_bytes()
         alike = [pid for pid in sorted(children_of(self.process.pid)) if cmdline_of(pid) == name]
         self.guardians = [pid for pid in alike if os.getsid(pid) == pid and comm_of(pid) != "mirrord-guard"][:2]
         assert len(self.guardians) == 2
+
+    def wait_for_mount(self, directory: Path) -> None:
+        """The kernel tells of changes of a mount table (proc_pid_mounts(5)). Fails if the run ends first."""
+        with open("/proc/self/mountinfo") as table, open(os.pidfd_open(self.process.pid)) as end:
+            poll = select.poll()
+            poll.register(table, select.POLLPRI)
+            poll.register(end, select.POLLIN)
+            while not mounts_below(directory):
+                ready = dict(poll.poll(TIMEOUT_S * 1000))
+                assert ready, "nothing was mounted"
+                assert end.fileno() not in ready, f"it ended before anything was mounted:\n{self.said()}"
 
     def said(self) -> str:
         """All of its standard error, once it has ended."""
@@ -129,15 +140,6 @@ def wait_channel(thread: Path) -> str:
 
 def comm_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
-def wait_for_mount(directory: Path) -> None:
-    """The kernel tells of changes of a mount table (proc_pid_mounts(5))."""
-    with open("/proc/self/mountinfo") as table:
-        poll = select.poll()
-        poll.register(table, select.POLLPRI)
-        while not mounts_below(directory):
-            assert poll.poll(TIMEOUT_S * 1000), "nothing was mounted"
 
 
 @contextmanager

@@ -91,8 +91,12 @@ def _unshare_mounts() -> None:
 def _let_users_mount() -> None:
     if shutil.which("fusermount3") is None:
         raise LookupError("fusermount3 is missing: apt-get install fuse3 (`.ci/system-packages python` does it)")
-    if not os.path.exists("/dev/fuse"):
-        raise LookupError("/dev/fuse is missing: modprobe fuse; in a container, --device /dev/fuse")
+    if not os.path.exists("/etc/mtab"):
+        raise LookupError(
+            "/etc/mtab is missing, without which fusermount3 does not unmount: ln -s ../proc/self/mounts /etc/mtab "
+            "(`.ci/system-packages python` does it)"
+        )
+    _need_fuse_device()
     if IS_ROOT:
         _unshare_mounts()
         _put_in_place_of_fuse(stat.S_IFCHR, 0o666)
@@ -100,6 +104,11 @@ def _let_users_mount() -> None:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except PermissionError as error:
         raise LookupError(f"/dev/fuse is not for us ({error}): chmod 666 /dev/fuse") from error
+
+
+def _need_fuse_device() -> None:
+    if not os.path.exists("/dev/fuse"):
+        raise LookupError("/dev/fuse is missing: modprobe fuse; in a container, --device /dev/fuse")
 
 
 def checked(what: str, result: int) -> None:
@@ -157,6 +166,7 @@ def fusectl() -> None:
 
 def mount_fuse(target: Path, subtype: str = OURS) -> int:
     """Mounts a file system that nobody serves: whatever asks it waits until this descriptor is closed."""
+    _need_fuse_device()
     descriptor = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={descriptor},rootmode=40755,user_id={os.getuid()},group_id={os.getgid()}"
     checked(
@@ -198,14 +208,17 @@ def shut_fuse_device() -> None:
 
 
 def _put_in_place_of_fuse(kind: int, mode: int) -> None:
-    directory = Path(tempfile.mkdtemp())
-    tmpfs(directory, "mode=755")
-    node = directory / "fuse"
-    os.mknod(node, kind, FUSE_DEVICE)
-    node.chmod(mode)
-    bind(node, Path("/dev/fuse"))
-    checked("umount", _libc.umount2(os.fsencode(directory), MNT_DETACH))
-    directory.rmdir()
+    _need_fuse_device()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        tmpfs(directory, "mode=755")
+        try:
+            node = directory / "fuse"
+            os.mknod(node, kind, FUSE_DEVICE)
+            node.chmod(mode)
+            bind(node, Path("/dev/fuse"))
+        finally:
+            checked("umount", _libc.umount2(os.fsencode(directory), MNT_DETACH))
 
 
 def become_user(user: int = USER) -> None:
