@@ -62,7 +62,7 @@ def find_program(command: Sequence[str], environment: Mapping[bytes, bytes]) -> 
         candidates = [os.path.join(directory or b".", name) for directory in search.split(b":")]
     found: list[bytes] = [path for path in candidates if name and os.path.exists(path)]
     for path in found:
-        if not os.path.isdir(path) and os.access(path, os.X_OK):
+        if not os.path.isdir(path) and os.access(path, os.X_OK, effective_ids=True):
             return Program(path, argv, environment)
     shown = os.fsdecode(name)
     if not found:

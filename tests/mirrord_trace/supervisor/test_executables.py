@@ -43,6 +43,15 @@ def test_root_keeps_set_user_id_programs(place: Path) -> None:
     assert (ended.stdout, ended.warnings) == ("65534\n", [])
 
 
+def test_program_that_only_a_capability_reaches(tmp_path: Path) -> None:
+    """The kernel lets it be executed, though access(2) says no: that asks for the real user, without capabilities."""
+    tmp_path.chmod(0o700)
+    tool = tmp_path / "tool"
+    shutil.copy("/usr/bin/id", tool)
+    ended = run("pass_all", str(tool), "-u", prefix=UNPRIVILEGED)
+    assert (ended.stdout, ended.exit_code) == ("65534\n", 0)
+
+
 def test_program_of_another_architecture(place: Path) -> None:
     """A 32-bit ELF file of our own making, which would exit with 0 at once."""
     code = bytes.fromhex("b801000000 31db cd80 0f0b".replace(" ", ""))  # exit(0) by int 0x80, then ud2
