@@ -8,7 +8,6 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,10 +27,10 @@ UNPRIVILEGED = [*as_user(reads_everything=True), "--bounding-set=-all,+dac_read_
 
 @functools.cache
 def program(name: str) -> str:
-    """A program of programs/NAME.c, compiled, executable by any user."""
+    """A program of programs/NAME.c, compiled; for any user who can reach this checkout, as `UNPRIVILEGED` can."""
     source = HERE / "programs" / f"{name}.c"
-    directory = Path(tempfile.gettempdir()) / "mirrord-tests-programs"
-    directory.mkdir(mode=0o755, exist_ok=True)
+    directory = ROOT / "build/supervisor-programs"
+    directory.mkdir(parents=True, exist_ok=True)
     binary = directory / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not binary.exists():
         fresh = binary.with_suffix(f".{os.getpid()}")
