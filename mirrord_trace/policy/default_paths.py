@@ -29,6 +29,8 @@ _LOCAL_ENDINGS: Final = tuple(
     b".so .sh .rb .d .pyc .py .jar .class .js .pth .plist .pdb .dll venv.cfg /jvm.cfg /package.json "
     b"/.tool-versions".split()
 )
+_LOCAL_BEGINNINGS: Final = (b"node_modules", b"clr-")
+"""Of those without a dot, in lower case."""
 _MODULES: Final = b"/node_modules/"
 _VERSIONS: Final = b"/.asdf/"
 _LOCAL_LAST_COMPONENT: Final = re.compile(rb".* \.so (?:\.\d+)+ \Z | \.yarnrc | clr-.*-pipe-", re.VERBOSE | re.DOTALL)
@@ -100,6 +102,11 @@ class Surroundings:
     def hidden_at_home(self) -> bytes | None:
         """What the paths of the home directory's hidden files begin with."""
         return below(self.home, b".") if self.home else None
+
+
+def is_plain_name(name: bytes) -> bool:
+    """Whether nothing in a directory's entry's name can make it this machine's; False if it is no such name."""
+    return bool(name) and b"." not in name and b"/" not in name and not name.lower().startswith(_LOCAL_BEGINNINGS)
 
 
 def has_local_name(path: bytes) -> bool:

@@ -242,6 +242,21 @@ class FilesPolicy:
                 kept[path] = decision
         return decision
 
+    def reads_by_name(self, directory: bytes, others: Iterable[bytes]) -> bool:
+        """Whether every entry of a directory that has a plain name is the target's for reads, but for `others`.
+
+        `directory` is absolute and normalised. Holds until there are more programs.
+        """
+        rules, derived = self._rules, self._derived
+        if (
+            self._has_patterns
+            or rules.mapping
+            or self.decide(directory + b"/x", writes=False).place is not Place.REMOTE
+        ):
+            return False
+        places = (*self._places, *derived.installations, *derived.programs, *others)
+        return not any(place[: place.rfind(b"/")] == directory for place in places)
+
     def is_written_remotely(self, path: bytes) -> bool:
         """Whether a file of the target may be changed there. `path` is the target's: `mapping` does not concern it."""
         if not self.may_write_remotely:

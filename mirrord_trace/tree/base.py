@@ -57,6 +57,8 @@ class Tree(Protocol):
     """The tree's root: absolute, free of links, without a slash at its end."""
     may_write: bool
     """Whether anything at all may be changed in the pod."""
+    answers_always: bool
+    """Whether the kernel itself asks for what `ensure` has not brought."""
     on_mapped: Callable[[], None]
     """Called once, in Trio's thread, before a regular file of the tree is opened for the first time: from then on its
     pages may be mapped into tasks, and touching their memory may mean to wait for us. Its user sets it."""

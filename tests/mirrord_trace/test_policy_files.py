@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mirrord_trace.config import FilesConfiguration
 from mirrord_trace.config.patterns import path_pattern, replacement
 from mirrord_trace.policy import files
-from mirrord_trace.policy.default_paths import Surroundings
+from mirrord_trace.policy.default_paths import Surroundings, is_plain_name
 from mirrord_trace.policy.files import Decision, FilesPolicy, Place
 from mirrord_trace.policy.paths import normalised
 
@@ -514,3 +514,31 @@ def test_normalised_paths_are_those_of_the_standard_library(path: bytes) -> None
 def test_ways_to_write_a_path_do_not_matter(path: bytes, writes: bool, mode: str) -> None:
     decided = policy(MOUNTED, mode=mode, not_found="^/a/", mapping={"^/bc": "/a"})
     assert decided.decide(path, writes=writes) == decided.decide(normalised(path), writes=writes)
+
+
+@given(
+    st.sampled_from(
+        [b"", b"/srv", b"/srv/data", b"/etc", b"/root", b"/srv/tools", b"/work", b"/mnt/node_modules", b"/proc"]
+    ),
+    st.binary(min_size=1, max_size=12).filter(lambda name: not {b"/", b"\0"} & {bytes([byte]) for byte in name}),
+    st.sampled_from(["read", "write", "localwithoverrides", "local"]),
+    st.sampled_from([{}, {"local": "data"}, {"mapping": {"^/srv": "/etc"}}, {"read_only": "^/etc"}]),
+)
+def test_a_directory_that_is_read_by_name_is_the_targets_for_every_plain_name(
+    directory: bytes, name: bytes, mode: str, said: dict[str, Any]
+) -> None:
+    decided = policy(MOUNTED, mode=mode, **said)
+    others = (b"/srv/presented",)
+    if decided.reads_by_name(directory, others) and is_plain_name(name) and directory + b"/" + name not in others:
+        path = directory + b"/" + name
+        assert decided.decide(path, writes=False) == Decision(Place.REMOTE, path)
+
+
+def test_directories_that_are_read_by_name() -> None:
+    decided = policy(MOUNTED)
+    assert decided.reads_by_name(b"/srv/data", ())
+    assert not decided.reads_by_name(b"/srv/data", (b"/srv/data/hosts",))
+    assert not decided.reads_by_name(b"/srv/tools/bin", ()), "a program is there"
+    assert not decided.reads_by_name(b"", ()), "/etc and the like are there"
+    decided.add_program(b"/srv/data/program")
+    assert not decided.reads_by_name(b"/srv/data", ())

@@ -21,7 +21,7 @@ from mirrord_syscalls.abi import Abi
 from mirrord_syscalls.sockaddr import SocketAddress
 from mirrord_syscalls.subscription import Rule, Subscription
 from mirrord_trace.borrow import borrow_descriptor
-from mirrord_trace.supervisor.delivery.concerns import LocalPaths, PathEndings
+from mirrord_trace.supervisor.delivery.concerns import Concerns
 from mirrord_trace.supervisor.launch import ProcessState, Program
 
 PATH_MAX = 4096
@@ -262,7 +262,7 @@ class Interest:
 
     rule: Rule
     handler: Handler
-    concerns: PathEndings | LocalPaths | None = None
+    concerns: Concerns | None = None
     """Of a call that names one path: for which paths the handler wants to see it at all.
 
     A delivery may look for this first, and let go of a call without building a `Call`: most are nobody's concern.
@@ -275,7 +275,7 @@ class Handlers:
 
     subscription: Subscription
     by_name: Mapping[str, Handler]
-    concerns: Mapping[str, PathEndings | LocalPaths] = attrs.field(factory=dict)
+    concerns: Mapping[str, Concerns] = attrs.field(factory=dict)
     """For calls by name, see `Interest.concerns`."""
 
     @classmethod

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final, Protocol
 
 import attrs
 
+from mirrord_trace.policy.default_paths import is_plain_name
 from mirrord_trace.policy.local_trees import LocalTrees
 
 LOCAL_PATHS: Final = 16384
@@ -37,6 +39,9 @@ class CopyOfLocalPaths(Protocol):
     def use_trees(self, trees: LocalTrees) -> None:
         """These take the place of those before."""
 
+    def show_by_name(self, directory: bytes, until_s: float) -> None:
+        """See `LocalPaths.show_by_name`."""
+
 
 @attrs.define(eq=False)
 class LocalPaths:
@@ -51,6 +56,7 @@ class LocalPaths:
     _trees: LocalTrees = attrs.field(factory=LocalTrees)
     _keys: set[bytes] = attrs.field(factory=set)
     _copy: CopyOfLocalPaths | None = None
+    _shown: tuple[bytes, float] = (b"", 0.0)
 
     def copy_to(self, copy: CopyOfLocalPaths) -> None:
         """`copy` is told of all that is here, and of all that changes."""
@@ -79,6 +85,20 @@ class LocalPaths:
         if self._copy is not None:
             self._copy.add(key)
 
+    def show_by_name(self, directory: bytes, until_s: float) -> None:
+        """Until then, by time.monotonic, who examines an entry of a directory by a plain name concerns nobody.
+
+        There is one such directory at a time, as /proc names it. An earlier time takes it back, from any thread.
+        """
+        self._shown = directory, until_s
+        if self._copy is not None:
+            self._copy.show_by_name(directory, until_s)
+
+    def is_shown(self, path: bytes, directory: bytes) -> bool:
+        """Whether that is so for this path now."""
+        shown, until_s = self._shown
+        return directory == shown and is_plain_name(path) and time.monotonic() < until_s
+
     def match(self, path: bytes, directory: bytes | None = None) -> bool:
         """Whether a handler wants to see a call on this path."""
         if self.key(path, directory) in self._keys:
@@ -90,3 +110,19 @@ class LocalPaths:
     def key(path: bytes, directory: bytes | None) -> bytes:
         """How a path is kept: no path has a NUL in it."""
         return path if directory is None else directory + b"\0" + path
+
+
+@attrs.frozen
+class ExaminedPaths:
+    """What concerns somebody of calls that only ask for attributes."""
+
+    local: LocalPaths
+
+    def match(self, path: bytes, directory: bytes | None = None) -> bool:
+        """Whether a handler wants to see a call on this path."""
+        if directory is not None and self.local.is_shown(path, directory):
+            return False
+        return self.local.match(path, directory)
+
+
+Concerns = PathEndings | LocalPaths | ExaminedPaths

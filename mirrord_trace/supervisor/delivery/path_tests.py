@@ -17,7 +17,7 @@ from mirrord_trace.supervisor.delivery.base import (
     MemoryHidden,
     TaskGone,
 )
-from mirrord_trace.supervisor.delivery.concerns import LocalPaths, PathEndings
+from mirrord_trace.supervisor.delivery.concerns import Concerns, PathEndings
 
 
 @attrs.frozen
@@ -25,7 +25,7 @@ class PathTest:
     """Which argument of a call is a path, which one the descriptor it is relative to, and what concerns somebody."""
 
     argument: int
-    concerns: PathEndings | LocalPaths
+    concerns: Concerns
     directory: int | None = None
     """None: the path is relative to the working directory."""
 

@@ -41,9 +41,11 @@ from mirrord_trace.supervisor.delivery.base import (
     UsePaths,
     Verdict,
 )
-from mirrord_trace.supervisor.delivery.concerns import LocalPaths, PathEndings
+from mirrord_trace.supervisor.delivery.concerns import Concerns, ExaminedPaths, LocalPaths, PathEndings
 from mirrord_trace.supervisor.handlers.answer import Answer
+from mirrord_trace.supervisor.handlers.entries import Entries
 from mirrord_trace.supervisor.handlers.path_calls import (
+    EXAMINING,
     EXECUTING,
     NAMES_READING,
     PATHS,
@@ -83,28 +85,36 @@ class FileHandlers:
     _whose: Whose = attrs.field(init=False)
     _programs: Programs = attrs.field(init=False)
 
+    _entries: Entries = attrs.field(init=False)
+
     @_whose.default
     def _nothing_written(self) -> Whose:
-        return Whose(self.policy)
+        return Whose(self.policy, lambda: self._entries.take_back())
 
     @_programs.default
     def _none_yet(self) -> Programs:
         return Programs(self.policy)
+
+    @_entries.default
+    def _none_passed(self) -> Entries:
+        return Entries(self.policy, self._whose, self._local)
 
     def interests(self, calls: Mapping[str, int]) -> tuple[Interest, ...]:
         """Those of our calls that the architecture has (`calls`: names to numbers)."""
         if self.tree is None:
             return tuple(self._interests(NAMES_READING, calls, _ENDINGS))
         self._tell_local_trees()
-        by_path = [name for name, paths in PATHS.items() if len(paths) == 1 and name not in EXECUTING]
+        others = [name for name, paths in PATHS.items() if len(paths) > 1 or name in EXECUTING]
+        by_path = [name for name in PATHS if name not in (*others, *EXAMINING)]
         return (
+            *self._interests(EXAMINING, calls, ExaminedPaths(self._local)),
             *self._interests(by_path, calls, self._local),
-            *self._interests([name for name in PATHS if name not in by_path], calls, None),
+            *self._interests(others, calls, None),
             Interest(Rule("getcwd"), self.working_directory),
         )
 
     def _interests(
-        self, names: Iterable[str], calls: Mapping[str, int], concerns: PathEndings | LocalPaths | None
+        self, names: Iterable[str], calls: Mapping[str, int], concerns: Concerns | None
     ) -> Iterator[Interest]:
         for name in names:
             if name in calls:
@@ -249,6 +259,8 @@ class FileHandlers:
         is_led_there = named.in_tree and decision.path == normalised(named.whole) and not named.climbs
         if not named.climbs and tree.is_ready(path, use.need):
             if is_led_there:
+                if use.examines and named.is_relative:
+                    self._entries.passed(tree, named)
                 return PASS
             # What the tree knows already it tells without asking the target; but the way there may be held up.
             is_brief = use.examines and is_there(call.tid, tree.root + path) is not None
@@ -275,6 +287,7 @@ class FileHandlers:
         """Programs are this machine's; a script that only the target has runs if its interpreter is here."""
         if not sees_our_root(call.tid):
             return PASS
+        self._entries.take_back()
         decision = self.policy.decide(named.whole, writes=False)
         if not named.names_tree and decision.place is not Place.REMOTE:
             return self._execute_here(call, named, decision)

@@ -35,7 +35,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_EXAMINING: Final = _words("stat newfstatat statx")
+_EXAMINING_TARGETS: Final = _words("stat newfstatat statx")
+EXAMINING: Final = (*_EXAMINING_TARGETS, "lstat")
+"""Calls that ask for attributes, and for no more."""
 _READING: Final = _words(
     """
     access faccessat faccessat2 statfs getxattr listxattr getxattrat listxattrat file_getattr inotify_add_watch
@@ -71,8 +73,7 @@ PATHS: Final[Mapping[str, tuple[PathArgument, ...]]] = MappingProxyType(
     {
         name: path_arguments(name)
         for name in (
-            *_EXAMINING,
-            "lstat",
+            *EXAMINING,
             *_READING,
             *_READING_LINKS,
             *_MAKING,
@@ -126,7 +127,7 @@ _OPENS_TO_WRITE: Final = Use(True, True, Need.OUTPUT)
 _CHANGES: Final = Use(True, False, Need.CHANGE)
 _BY_NAME: Final[Mapping[str, Use]] = MappingProxyType(
     {
-        **dict.fromkeys(_EXAMINING, _EXAMINES),
+        **dict.fromkeys(_EXAMINING_TARGETS, _EXAMINES),
         "lstat": _EXAMINES_LINK,
         **dict.fromkeys(_READING, _READS),
         **dict.fromkeys(_READING_LINKS, _READS_LINK),

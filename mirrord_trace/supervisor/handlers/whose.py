@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -62,8 +63,10 @@ class Whose:
     """Decides. What is not said to be for Trio's thread is for any."""
 
     policy: FilesPolicy
+    on_written: Callable[[], None] = lambda: None
+    """Called, in any thread, before something is written here although the target's file would be read."""
     _written: set[bytes] = attrs.field(factory=set)
-    """Where a call that writes was let go on here although the target's file would be read."""
+    """Where that was so."""
 
     def decide(self, path: bytes, use: Use) -> tuple[Decision | Doubt, bool]:
         """Whose it is for this use, and whether that is this machine's for every use of this path."""
@@ -98,6 +101,11 @@ class Whose:
             self._remember_written(doubt.path)
         return doubt.if_here if is_here else doubt.if_not
 
+    @property
+    def has_written(self) -> bool:
+        """Whether there is anything of that kind."""
+        return bool(self._written)
+
     def _may_be_written(self, path: bytes) -> bool:
         if not self._written:
             return False
@@ -112,3 +120,4 @@ class Whose:
         if len(self._written) >= _WRITTEN_AT_MOST:
             self._written.clear()
         self._written.add(path)
+        self.on_written()

@@ -76,6 +76,7 @@ class CopyTree:
     _pipes: Pipes
     _clock: Callable[[], float]
     may_write: bool = attrs.field(init=False, default=False)
+    answers_always: bool = attrs.field(init=False, default=False)
     on_mapped: Callable[[], None] = attrs.field(init=False, default=lambda: None)
     """Never called: touching a copy's pages waits for nobody but a disk."""
     root: bytes = attrs.field(init=False)

@@ -39,6 +39,7 @@ class FuseTree:
     pipes: Pipes
     abandon: Callable[[], None]
     on_mapped: Callable[[], None] = lambda: None
+    answers_always: bool = attrs.field(init=False, default=True)
     _guesses_left: int = _GUESSES
     _is_mapped: bool = False
 

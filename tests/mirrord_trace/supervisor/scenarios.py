@@ -288,6 +288,7 @@ class EmptyTree:
 
     root: bytes = attrs.field(factory=lambda: os.environb[b"TREE"])
     may_write: bool = False
+    answers_always: bool = True
     on_mapped: Callable[[], None] = lambda: None
 
     def is_ready(self, path: bytes, need: Need) -> bool:

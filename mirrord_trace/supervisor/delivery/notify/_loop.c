@@ -11,8 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096u
@@ -25,6 +27,7 @@
 struct path_test {
     int32_t number, argument, directory;
     uint32_t first_ending, ending_count;
+    uint32_t examines; /* whether it asks for no more than attributes */
 };
 
 struct text {
@@ -46,11 +49,15 @@ struct table {
     char *arena;
 };
 
-/* What is known to be local: single paths; and what the nearest tree says, if none of the words is in the path. */
+/* What is known to be local: single paths; and what the nearest tree says, if none of the words is in the path. And a
+ * directory, as /proc names it, whose entries with plain names may be examined for some time. */
 struct known {
     struct table paths, trees;
     const struct text *words;
     uint32_t word_count;
+    uint32_t shown_length;
+    char shown[LONGEST_KEY];
+    volatile double shown_until; /* in seconds of CLOCK_MONOTONIC; another thread may take it back */
 };
 
 static int make_table(struct table *table, uint32_t most_keys, uint32_t bytes)
@@ -227,6 +234,29 @@ static int is_in_local_tree(const struct known *known, const char *directory, si
     return (int)is_local;
 }
 
+void mirrord_known_show_by_name(struct known *known, const char *directory, uint32_t length, double until)
+{
+    known->shown_until = 0;
+    if (!length || length > sizeof known->shown)
+        return;
+    memcpy(known->shown, directory, length);
+    known->shown_length = length;
+    known->shown_until = until;
+}
+
+/* `LocalPaths.is_shown`, with `is_plain_name`. */
+static int is_shown(const struct known *known, const char *directory, size_t directory_length, const char *path,
+                    size_t length)
+{
+    if (directory_length != known->shown_length || memcmp(directory, known->shown, directory_length) ||
+        memchr(path, '.', length) || memchr(path, '/', length) ||
+        (length >= 12 && !strncasecmp(path, "node_modules", 12)) || (length >= 4 && !strncasecmp(path, "clr-", 4)))
+        return 0;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9 < known->shown_until;
+}
+
 /* Whether a path is known to be local: absolute ones by themselves, others behind the directory that they are relative
  * to, as /proc names it, and a NUL. */
 static int is_known(const struct seccomp_notif *call, const struct path_test *test, const struct known *known,
@@ -246,6 +276,8 @@ static int is_known(const struct seccomp_notif *call, const struct path_test *te
     ssize_t directory = readlink(link, key, sizeof key);
     if (directory <= 0 || (size_t)directory + 1 + length > sizeof key)
         return 0;
+    if (test->examines && is_shown(known, key, (size_t)directory, path, length))
+        return 1;
     if (key[0] == '/' && is_in_local_tree(known, key, (size_t)directory, path, length))
         return 1;
     key[directory] = 0;

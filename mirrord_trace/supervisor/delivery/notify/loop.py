@@ -17,10 +17,16 @@ from pathlib import Path
 
 from mirrord_syscalls.structs import notification
 from mirrord_trace.policy.local_trees import LocalTrees
-from mirrord_trace.supervisor.delivery.concerns import LOCAL_PATH_BYTES, LOCAL_PATHS, LocalPaths, PathEndings
+from mirrord_trace.supervisor.delivery.concerns import (
+    LOCAL_PATH_BYTES,
+    LOCAL_PATHS,
+    ExaminedPaths,
+    LocalPaths,
+    PathEndings,
+)
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.memory import BRIEF, MemoryAccess, TaskMemory
-from mirrord_trace.supervisor.delivery.path_tests import PathTests
+from mirrord_trace.supervisor.delivery.path_tests import PathTest, PathTests
 
 _TASK = 1
 _NUMBER = 3
@@ -75,6 +81,7 @@ class _PathTest(ctypes.Structure):
         ("directory", ctypes.c_int32),
         ("first_ending", ctypes.c_uint32),
         ("ending_count", ctypes.c_uint32),
+        ("examines", ctypes.c_uint32),
     )
 
 
@@ -121,8 +128,22 @@ class _Known:
         )
         self._words = words  # which the library looks into from now on
 
+    def show_by_name(self, directory: bytes, until_s: float) -> None:
+        self._functions.mirrord_known_show_by_name(
+            self.table, directory, ctypes.c_uint32(len(directory)), ctypes.c_double(until_s)
+        )
+
     def __del__(self) -> None:
         self._functions.mirrord_known_free(self.table)
+
+
+def _local_paths(test: PathTest) -> LocalPaths | None:
+    match test.concerns:
+        case LocalPaths() as local:
+            return local
+        case ExaminedPaths(local):
+            return local
+    return None
 
 
 def receiver_in_c(listener: Listener, tests: PathTests, path: Path) -> Receive:
@@ -133,12 +154,13 @@ def receiver_in_c(listener: Listener, tests: PathTests, path: Path) -> Receive:
     known = _Known(functions)
     endings: list[bytes] = []
     rows: list[_PathTest] = []
-    for concerns in {test.concerns for test in tests.values() if isinstance(test.concerns, LocalPaths)}:
-        concerns.copy_to(known)
+    for local in {local for local in map(_local_paths, tests.values()) if local is not None}:
+        local.copy_to(known)
     for number, test in tests.items():
         wanted = test.concerns.endings if isinstance(test.concerns, PathEndings) else ()
         directory = -1 if test.directory is None else test.directory
-        rows.append(_PathTest(number, test.argument, directory, len(endings), len(wanted)))
+        examines = isinstance(test.concerns, ExaminedPaths)
+        rows.append(_PathTest(number, test.argument, directory, len(endings), len(wanted), examines))
         endings.extend(wanted)
     row_array = (_PathTest * len(rows))(*rows)
     ending_array = _texts(endings)

@@ -18,7 +18,7 @@ from mirrord_trace.policy.default_paths import Surroundings
 from mirrord_trace.policy.files import FilesPolicy
 from mirrord_trace.policy.names import PRESENTED
 from mirrord_trace.supervisor.delivery.base import PASS
-from mirrord_trace.supervisor.delivery.concerns import LocalPaths
+from mirrord_trace.supervisor.delivery.concerns import ExaminedPaths, LocalPaths
 from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.supervisor.handlers.path_calls import EXECUTING, PATHS
 from mirrord_trace.tree import containment
@@ -37,7 +37,8 @@ def handlers_of(**said: Any) -> tuple[FileHandlers, LocalPaths]:
     policy = FilesPolicy.of(FilesConfiguration(**said), SURROUNDINGS, (b"/usr/share/mounted",))
     tree = SimpleNamespace(root=TREE, pod_path=lambda path: containment.pod_path(TREE, path))
     handlers = FileHandlers(policy, dict.fromkeys(PRESENTED, b"/stand-in"), cast(Tree, tree))
-    (known,) = {interest.concerns for interest in handlers.interests(dict.fromkeys(CALLS, 0))} - {None}
+    concerns = {interest.concerns for interest in handlers.interests(dict.fromkeys(CALLS, 0))} - {None}
+    (known,) = {found.local if isinstance(found, ExaminedPaths) else found for found in concerns}
     assert isinstance(known, LocalPaths)
     return handlers, known
 

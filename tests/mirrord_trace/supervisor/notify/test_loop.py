@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from functools import partial
 
 import pytest
 
-from mirrord_trace.supervisor.delivery.concerns import LOCAL_PATH_BYTES, LOCAL_PATHS, LocalPaths, PathEndings
+from mirrord_trace.supervisor.delivery.concerns import (
+    LOCAL_PATH_BYTES,
+    LOCAL_PATHS,
+    ExaminedPaths,
+    LocalPaths,
+    PathEndings,
+)
 from mirrord_trace.supervisor.delivery.notify.listener import Listener
 from mirrord_trace.supervisor.delivery.notify.loop import (
     Receive,
@@ -107,6 +114,53 @@ def test_a_relative_path_is_known_together_with_its_directory(make_receiver: Mak
             with opening([place]) as child:
                 expected = [] if where == "/dev" else [place]
                 assert handed_on(child, make_receiver(child.listener, by_descriptor)) == expected
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_handed_on"),
+    [
+        *((name, False) for name in (b"null", b"no-such", b"NODE", b"x" * 255, b"\xff", b"clr_", b"node_module")),
+        *((name, True) for name in (b"null.so", b".", b"a/null", b"node_modules", b"NODE_modules", b"Clr-x", b"")),
+    ],
+)
+@pytest.mark.parametrize("examines", [True, False])
+def test_plain_names_in_a_directory_that_is_shown(
+    make_receiver: Make, name: bytes, is_handed_on: bool, examines: bool
+) -> None:
+    known = LocalPaths()
+    concerns = ExaminedPaths(known) if examines else known
+    before = os.getcwd()
+    os.chdir("/dev")
+    try:
+        with memory(1) as (area, place):
+            area[: len(name) + 1] = name + b"\0"
+            with opening([place] * 3) as child:
+                receive = make_receiver(child.listener, {ABI.numbers["openat"]: PathTest(1, concerns, 0)})
+                notified = receive()
+                assert notified is not None
+                known.show_by_name(b"/dev", time.monotonic() + 100)
+                child.listener.let_go(notified[0])
+                expected = [place] * 2 if is_handed_on or not examines else []
+                assert handed_on(child, receive) == expected
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("shown", "for_s"), [(b"/dev", 0), (b"/de", 100), (b"/dev/shm", 100), (b"", 100)])
+def test_a_directory_that_is_not_shown_now(make_receiver: Make, shown: bytes, for_s: int) -> None:
+    known = LocalPaths()
+    known.show_by_name(b"/dev", time.monotonic() + 100)
+    before = os.getcwd()
+    os.chdir("/dev")
+    try:
+        with memory(1) as (area, place):
+            area[:5] = b"null\0"
+            with opening([place]) as child:
+                receive = make_receiver(child.listener, {ABI.numbers["openat"]: PathTest(1, ExaminedPaths(known), 0)})
+                known.show_by_name(shown, time.monotonic() + for_s)
+                assert handed_on(child, receive) == [place]
     finally:
         os.chdir(before)
 
