@@ -151,6 +151,8 @@ class Contents:
             return pyfuse3.FileInfo(fh=number, direct_io=True, nonseekable=is_stream)
         if content is not None:
             self.on_content_used()
+            with contextlib.suppress(FileNotFoundError):  # it has no name any more
+                self.serving.siblings.read(inode.path())
         if content and is_untouched:
             _store(inode.number, content)
         file.begin()

@@ -19,7 +19,7 @@ from mirrord_trace.remote_files import Looked, RemoteFiles, Status
 from mirrord_trace.tree.base import Asked
 from mirrord_trace.tree.fuse.siblings import Siblings
 from mirrord_trace.tree.inodes import Inode, Inodes
-from mirrord_trace.tree.known import Fact, Known
+from mirrord_trace.tree.known import Fact, Known, is_settled, version_of
 
 SMALL_FILE_BYTES = 64 << 10
 """A file that is not longer comes along with the walk that looks for it."""
@@ -71,9 +71,18 @@ class Serving:
     """For what goes on after a request is answered; cancelled at the end."""
     known: Known = attrs.field(factory=Known)
     inodes: Inodes = attrs.field(factory=Inodes)
-    siblings: Siblings = attrs.field(
-        default=attrs.Factory(lambda self: Siblings(self.files, self.known, self.nursery), takes_self=True)
-    )
+    siblings: Siblings = attrs.field(init=False)
+
+    @siblings.default
+    def _none_seen(self) -> Siblings:
+        async def look(path: bytes, content_limit: int) -> None:
+            await self.look(path, content_limit=content_limit)
+
+        return Siblings(self.root, self.known, self.nursery, look, self.has_pages)
+
+    def has_pages(self, status: Status) -> bool:
+        """Whether the kernel has a file's content, and that is what the file has by now."""
+        return self.inodes.pages_of(status) == version_of(status) and is_settled(status)
 
     def ask_ahead(self, path: bytes, *, follow: bool, content_limit: int) -> Asked | None:
         """Asks for what `look` waits for, from any thread; None where that is not to be, or not just now."""
