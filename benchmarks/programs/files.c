@@ -1,7 +1,8 @@
 /* What files cost: files DIRECTORY
  *
- * DIRECTORY has small/0, small/1, … (up to 999), big, and many/ with many entries. Nothing of it was read before. Prints
- * lines "WORDS NUMBER": nanoseconds of a call or of several together, bytes per second, seconds. */
+ * DIRECTORY has small/0, small/1, … (up to 999), lone/0/file, lone/1/file, …, big, and many/ with many entries. Nothing
+ * of it was read before. Prints lines "WORDS NUMBER": nanoseconds of a call or of several together, bytes per second,
+ * seconds. */
 #include "common.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -20,15 +21,15 @@ static const char *in(const char *directory, const char *name)
     return path;
 }
 
-/* stat, open, read, close of each small file once: the median. */
-static void cold(const char *directory)
+/* stat, open, read, close of each small file once: the median. `pattern` gives a file's name by its number. */
+static void cold(const char *directory, const char *what, const char *pattern)
 {
     static uint64_t spent[MOST_SMALL];
     size_t count = 0;
     char name[32], buffer[4096];
     struct stat facts;
     for (; count < MOST_SMALL; count++) {
-        snprintf(name, sizeof name, "small/%zu", count);
+        snprintf(name, sizeof name, pattern, count);
         uint64_t start = now_ns();
         if (stat(in(directory, name), &facts) != 0)
             break;
@@ -40,7 +41,7 @@ static void cold(const char *directory)
     }
     if (!count)
         fail(path);
-    printf("cold small file %.1f\n", (double)quantile(spent, count, 0.5));
+    printf("%s %.1f\n", what, (double)quantile(spent, count, 0.5));
 }
 
 static void warm(const char *directory)
@@ -125,7 +126,8 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         usage("files DIRECTORY");
-    cold(argv[1]);
+    cold(argv[1], "cold lone file", "lone/%zu/file");
+    cold(argv[1], "cold small file", "small/%zu");
     warm(argv[1]);
     big(argv[1]);
     listing(argv[1]);

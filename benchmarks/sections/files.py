@@ -21,8 +21,9 @@ from benchmarks.figures import NATIVE, Figure
 from benchmarks.ways import DELIVERIES, Way
 
 SECTION: Final = "files"
-COLD: Final = "stat, open, read, close of a small file: cold"
-WARM: Final = "the same again"
+COLD: Final = "stat, open, read, close of a small file: cold, one of many in a directory"
+LONE: Final = "the same, each alone in a directory"
+WARM: Final = "the same of a file that was read before"
 PREAD: Final = "pread of a small file"
 FSTAT: Final = "fstat"
 STAT: Final = "stat by path"
@@ -35,12 +36,14 @@ WAYS: Final = (NATIVE, *DELIVERIES)
 POD_FILES: Final = {"/srv/bench/README": b"Directories are made here while the benchmark runs.\n"}
 """What the pod must have so that /srv/bench is its own."""
 
+_CONTENT: Final = b"a line of a small file\n" * 20
 _SMALL: Final = 200
 _BIG_BYTES: Final = 1 << 30
 _MANY: Final = 10_000
 _TIMEOUT_S: Final = 120.0
 _CELLS: Final[Mapping[str, tuple[str, str]]] = {
     "cold small file": (COLD, "ns"),
+    "cold lone file": (LONE, "ns"),
     "warm small file": (WARM, "ns"),
     "pread": (PREAD, "ns"),
     "fstat": (FSTAT, "ns"),
@@ -91,7 +94,9 @@ class _Files:
         there = self._outside(directory)
         (there / "small").mkdir(parents=True)
         for number in range(_SMALL // self.divisor):
-            (there / f"small/{number}").write_bytes(b"a line of a small file\n" * 20)
+            (there / f"small/{number}").write_bytes(_CONTENT)
+            (there / f"lone/{number}").mkdir(parents=True)
+            (there / f"lone/{number}/file").write_bytes(_CONTENT)
         with (there / "big").open("wb") as big:
             piece = os.urandom(1 << 20)
             for _ in range(_BIG_BYTES // self.divisor // len(piece)):
