@@ -38,7 +38,7 @@ _ENTRIES_AT_MOST: Final = 5_000
 _DIRECTORIES_AT_MOST: Final = 1024
 _ORDERS_AT_MOST: Final = 16
 _LEFT_ALONE_S: Final = 60.0
-SMALL_SIBLING_BYTES: Final = 16 << 10
+UNASKED_FILE_BYTES: Final = 16 << 10
 """A file that nobody has asked for comes along if it is not longer."""
 _BROUGHT_AT_MOST: Final = 256
 _BROUGHT_BYTES_AT_MOST: Final = 1 << 20
@@ -47,8 +47,8 @@ _USED_SHARE: Final = 4
 """One in so many of what was brought must have been used for more to be brought."""
 _NEAR: Final = 4
 """Who skips no more than so many still goes by an order."""
-_LIVE: Final = (b"/proc", b"/sys", b"/dev")
-"""Where reading may have effects."""
+LIVE: Final = (b"/proc/", b"/sys/", b"/dev/")
+"""Where reading a file may have effects: nothing is read there that nobody asked for."""
 
 _threads: Final = trio.CapacityLimiter(4)
 """For those who list: they wait for Trio's thread."""
@@ -69,6 +69,9 @@ class _Directory:
     brought: set[bytes] = attrs.field(factory=set)
     """Names of files that were brought last and not read yet."""
     brought_count: int = 0
+    """How many that were when they came."""
+    has_more: bool = False
+    """Whether there were more that could have been brought."""
     not_brought_until_s: float = -math.inf
 
 
@@ -104,9 +107,9 @@ class Siblings:
 
     def read(self, path: bytes) -> None:
         """A small file is about to be read, whose content is here."""
-        path, name = split(path)
-        if path.startswith(_LIVE):
+        if path.startswith(LIVE):
             return
+        path, name = split(path)
         directory = self._directory(path)
         was_brought = name in directory.brought
         directory.brought.discard(name)
@@ -116,7 +119,7 @@ class Siblings:
             return
         is_used_up = _USED_SHARE * len(directory.brought) <= directory.brought_count
         if was_brought:
-            goes_on = is_used_up and directory.brought_count >= _BROUGHT_AT_MOST
+            goes_on = is_used_up and directory.has_more
         else:
             goes_on = _is_habit(directory.read_s, now_s, _READS)
         if goes_on:
@@ -172,17 +175,19 @@ class Siblings:
     async def _bring_each(self, path: bytes, names: Iterator[bytes]) -> None:
         for name in names:
             with contextlib.suppress(OSError):  # whoever reads it will be told
-                await self.look(b"%s/%s" % (path, name), SMALL_SIBLING_BYTES)
+                await self.look(b"%s/%s" % (path, name), UNASKED_FILE_BYTES)
 
     def _worth_bringing(self, path: bytes, directory: _Directory) -> list[bytes]:
         """Small files of a directory whose content is not here, as far as they are known; the next ones first."""
         found: list[bytes] = []
         length = 0
+        directory.has_more = False
         for name in _in_order_of_use(self._names.get(path, []), directory.last_read):
             status = self._status_without_content(self.known.entry(path, name))
             if status is not None:
                 length += status.size
                 if length > _BROUGHT_BYTES_AT_MOST or len(found) >= _BROUGHT_AT_MOST:
+                    directory.has_more = True
                     break
                 found.append(name)
         return found
@@ -191,7 +196,7 @@ class Siblings:
         if fact is None or fact.status is None or fact.content is not None or fact.content_errno:
             return None
         status = fact.status
-        is_small = stat.S_ISREG(status.mode) and 0 < status.size <= SMALL_SIBLING_BYTES
+        is_small = stat.S_ISREG(status.mode) and 0 < status.size <= UNASKED_FILE_BYTES
         return status if is_small and not self.has_pages(status) else None
 
 

@@ -17,16 +17,13 @@ from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import Asked, Need
 from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving
+from mirrord_trace.tree.fuse.siblings import LIVE, UNASKED_FILE_BYTES
 from mirrord_trace.tree.known import Fact, is_settled, version_of
 from mirrord_trace.tree.pipes import Pipes
 
-_GUESSED_FILE_BYTES = 16 << 10
-"""A file that may be read next comes along if it is not longer."""
 _GUESSES = 8
 """So many contents may come for nothing before we guess no more."""
 _OPENING = (Need.CONTENT, Need.OUTPUT)
-_LIVE = (b"/proc/", b"/sys/", b"/dev/")
-"""Where reading a file may have effects: nothing is guessed there."""
 
 
 @attrs.define(eq=False)
@@ -119,8 +116,8 @@ class FuseTree:
             if fact is not None and fact.content is None and fact.status is not None and _is_small(fact.status.size):
                 self._guesses_left = _GUESSES  # it should have come with the attributes
             limit_bytes = SMALL_FILE_BYTES
-        elif need in (Need.ATTRIBUTES, Need.TARGET) and self._guesses_left and not path.startswith(_LIVE):
-            limit_bytes = _GUESSED_FILE_BYTES
+        elif need in (Need.ATTRIBUTES, Need.TARGET) and self._guesses_left and not path.startswith(LIVE):
+            limit_bytes = UNASKED_FILE_BYTES
         return 0 if limit_bytes and self._has_pages(bare) else limit_bytes
 
     def content_was_used(self) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from mirrord_trace.remote_files import Status
 from mirrord_trace.tree.fuse import siblings
-from mirrord_trace.tree.fuse.siblings import SMALL_SIBLING_BYTES, Siblings
+from mirrord_trace.tree.fuse.siblings import UNASKED_FILE_BYTES, Siblings
 from mirrord_trace.tree.known import Fact, Known
 from tests.mirrord_agent.support import in_trio
 from tests.mirrord_trace.tree.mounted import Mounted, on_mount
@@ -83,7 +83,7 @@ class Brought:
 
     async def look(self, path: bytes, content_limit: int) -> None:
         await trio.lowlevel.checkpoint()
-        assert content_limit == SMALL_SIBLING_BYTES
+        assert content_limit == UNASKED_FILE_BYTES
         self.paths.append(path)
 
 
@@ -108,9 +108,11 @@ async def after_reading(
         return [name for name, _ in entries]
 
     monkeypatch.setattr(siblings, "_listed_by_kernel", listed)
-    async with trio.open_nursery() as nursery:
-        found = Siblings(b"/tree", known, nursery, brought.look, pages)
-        for name in names:
+    found: Siblings | None = None
+    for name in names:
+        async with trio.open_nursery() as nursery:  # what a read begins ends before the next
+            found = found or Siblings(b"/tree", known, nursery, brought.look, pages)
+            found.nursery = nursery
             found.read(directory + b"/" + name.encode())
     return brought.paths
 
@@ -151,8 +153,8 @@ def test_nothing_is_brought_where_reading_may_have_effects(monkeypatch: pytest.M
 def test_only_small_regular_files_are_brought(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [
         small("empty", size=0),
-        small("limit", size=SMALL_SIBLING_BYTES),
-        small("large", size=SMALL_SIBLING_BYTES + 1),
+        small("limit", size=UNASKED_FILE_BYTES),
+        small("large", size=UNASKED_FILE_BYTES + 1),
         small("directory", mode=0o040755),
         small("link", mode=0o120777),
         small("fifo", mode=0o010644),
@@ -169,11 +171,23 @@ def test_only_small_regular_files_are_brought(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_more_bytes_are_brought_than_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [small(str(number), size=SMALL_SIBLING_BYTES) for number in range(200)]
+    entries = [small(str(number), size=UNASKED_FILE_BYTES) for number in range(200)]
 
     @in_trio
     async def test() -> None:
         brought = await after_reading(["0", "1", "2", "3"], entries, monkeypatch)
-        assert len(brought) == (1 << 20) // SMALL_SIBLING_BYTES
+        assert len(brought) == (1 << 20) // UNASKED_FILE_BYTES
+
+    test()
+
+
+@pytest.mark.parametrize("size", [10, UNASKED_FILE_BYTES])
+def test_who_reads_on_has_all_brought(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    entries = [small(str(number), size=size) for number in range(1000)]
+
+    @in_trio
+    async def test() -> None:
+        brought = await after_reading([str(number) for number in range(900)], entries, monkeypatch)
+        assert set(brought) >= {b"/srv/%d" % number for number in range(4, 900)}
 
     test()
