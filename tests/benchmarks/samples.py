@@ -126,11 +126,16 @@ def cluster_figures(
 
 
 def file_figures(
-    *, warm_factor: float = 1.1, cold_ns: float = 4e5, rate: float = 7e8, listing_s: float = 0.2
+    *,
+    warm_factor: float = 1.1,
+    cold_ns: float = 4e5,
+    lone_ns: float | None = None,
+    rate: float = 7e8,
+    listing_s: float = 0.2,
 ) -> list[Figure]:
     natively = {
         **dict.fromkeys((files.PREAD, files.FSTAT, files.STAT), ("ns", 170.0)),
-        **dict.fromkeys((files.COLD, files.WARM), ("ns", 2500.0)),
+        **dict.fromkeys((files.COLD, files.LONE, files.WARM), ("ns", 2500.0)),
         **dict.fromkeys((files.SEQUENTIAL, files.AGAIN, files.MAPPED), ("B/s", 6e9)),
         **dict.fromkeys((files.LISTING, files.NAMES), ("s", 0.01)),
     }
@@ -138,6 +143,7 @@ def file_figures(
         **dict.fromkeys((files.PREAD, files.FSTAT), 170.0 * warm_factor),
         files.STAT: 25e3,
         files.COLD: cold_ns,
+        files.LONE: cold_ns if lone_ns is None else lone_ns,
         files.WARM: 1e5,
         files.SEQUENTIAL: rate,
         files.LISTING: listing_s,

@@ -94,6 +94,12 @@ def test_a_cold_file_may_take_a_round_trip_more(cold_ns: float, trip: bool, met:
     assert verdict("cold small file", figures).met is met
 
 
+def test_a_cold_file_that_lies_alone_may_take_no_longer() -> None:
+    found = verdict("cold small file", samples.file_figures(cold_ns=2e5, lone_ns=9e5))
+    assert found.met is False
+    assert "200 µs among many in a directory, 900 µs alone" in found.measured
+
+
 @pytest.mark.parametrize(("rate", "met"), [(5.1e8, True), (4.9e8, False)])
 def test_a_large_file(rate: float, met: bool) -> None:
     assert verdict("sequential read", samples.file_figures(rate=rate)).met is met
