@@ -97,7 +97,7 @@ def test_a_cold_file_may_take_a_round_trip_more(cold_ns: float, trip: bool, met:
 def test_a_cold_file_that_lies_alone_may_take_no_longer() -> None:
     found = verdict("cold small file", samples.file_figures(cold_ns=2e5, lone_ns=9e5))
     assert found.met is False
-    assert "200 µs among many in a directory, 900 µs alone" in found.measured
+    assert "200 µs as one of many in a directory, 900 µs alone" in found.measured
 
 
 @pytest.mark.parametrize(("rate", "met"), [(5.1e8, True), (4.9e8, False)])
