@@ -78,7 +78,7 @@ class Serving:
         async def look(path: bytes, content_limit: int) -> None:
             await self.look(path, content_limit=content_limit)
 
-        return Siblings(self.root, self.known, self.nursery, look, self.has_pages)
+        return Siblings(self.files.list, self.known, self.nursery, look, self.has_pages)
 
     def has_pages(self, status: Status) -> bool:
         """Whether the kernel has a file's content, and that is what the file has by now."""

@@ -8,8 +8,8 @@ hundred at a time. Nobody waits for that. A directory for which it does not help
 too large to be listed in the time, or whose files were brought for nothing. Names that are not there do not count: no
 listing tells of them.
 
-It is the kernel that lists, in a thread of ours, as it would for a program: so it knows the entries then, too, and
-asks for none of them again.
+The kernel is not asked, although it would then know the entries, too: who watches a directory (inotify(7)) would hear
+of it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 import stat
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import attrs
 import trio
 
-from mirrord_trace.remote_files import Status
+from mirrord_trace.remote_files import Entry, Status
 from mirrord_trace.tree.base import LIFETIME_S
 from mirrord_trace.tree.known import Fact, Known, split
 
@@ -49,9 +49,6 @@ _NEAR: Final = 4
 """Who skips no more than so many still goes by an order."""
 LIVE: Final = (b"/proc/", b"/sys/", b"/dev/")
 """Where reading a file may have effects: nothing is read there that nobody asked for."""
-
-_threads: Final = trio.CapacityLimiter(4)
-"""For those who list: they wait for Trio's thread."""
 
 
 @attrs.define(eq=False)
@@ -79,8 +76,8 @@ class _Directory:
 class Siblings:
     """Counts what was found, and read, in each directory without being known before."""
 
-    root: bytes
-    """Where the tree is mounted."""
+    entries_of: Callable[[bytes], AsyncGenerator[tuple[Entry, ...], None]]
+    """Has the agent list a directory."""
     known: Known
     nursery: trio.Nursery
     look: Callable[[bytes, int], Awaitable[object]]
@@ -136,12 +133,8 @@ class Siblings:
 
     async def _list(self, path: bytes, directory: _Directory) -> None:
         names: list[bytes] = []
-        try:
-            names = await trio.to_thread.run_sync(
-                _listed_by_kernel, self.root + path, abandon_on_cancel=True, limiter=_threads
-            )
-        except OSError:
-            pass  # it may be searched, but not listed
+        with contextlib.suppress(OSError):  # it may be searched, but not listed
+            names = await self._take(path)
         directory.is_being_listed = False
         directory.listed_s = self.known.clock()
         if len(names) in (0, _ENTRIES_AT_MOST):
@@ -150,6 +143,22 @@ class Siblings:
         self._names[path] = names
         if len(self._names) > _ORDERS_AT_MOST:
             del self._names[next(iter(self._names))]
+
+    async def _take(self, path: bytes) -> list[bytes]:
+        """Takes in what the agent lists, up to a limit; returns the names."""
+        names: list[bytes] = []
+        async with aclosing(self.entries_of(path or b"/")) as pieces:
+            since_s = self.known.clock()
+            async for piece in pieces:
+                arrived_s = self.known.clock()
+                for entry in piece:
+                    if entry.status is not None:
+                        self.known.put(path, entry.name, Fact(entry.status, 0, None, since_s))
+                        names.append(entry.name)
+                since_s = arrived_s  # the next piece was asked for then
+                if len(names) >= _ENTRIES_AT_MOST:
+                    return names[:_ENTRIES_AT_MOST]
+        return names
 
     async def _bring(self, path: bytes, directory: _Directory) -> None:
         """Brings siblings of the files that were read last."""
@@ -225,14 +234,3 @@ def _is_habit(times_s: list[float], now_s: float, count: int) -> bool:
     is_habit = now_s - times_s[0] < LIFETIME_S
     times_s.clear()
     return is_habit
-
-
-def _listed_by_kernel(place: bytes) -> list[bytes]:
-    """Has the kernel list a directory of the tree and examine its entries. Raises OSError."""
-    names: list[bytes] = []
-    with os.scandir(place) as entries:
-        for entry in itertools.islice(entries, _ENTRIES_AT_MOST):
-            with contextlib.suppress(OSError):
-                entry.stat(follow_symlinks=False)
-                names.append(entry.name)
-    return names

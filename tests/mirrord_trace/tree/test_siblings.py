@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ import attrs
 import pytest
 import trio
 
-from mirrord_trace.remote_files import Status
-from mirrord_trace.tree.fuse import siblings
+from mirrord_trace.remote_files import Entry, Status
 from mirrord_trace.tree.fuse.siblings import UNASKED_FILE_BYTES, Siblings
-from mirrord_trace.tree.known import Fact, Known
+from mirrord_trace.tree.known import Known
 from tests.mirrord_agent.support import in_trio
 from tests.mirrord_trace.tree.mounted import Mounted, on_mount
 from tests.mirrord_trace.tree.test_known import FILE
@@ -94,24 +93,21 @@ def small(name: str, **differing: Any) -> tuple[bytes, Status]:
 async def after_reading(
     names: Sequence[str],
     entries: Sequence[tuple[bytes, Status]],
-    monkeypatch: pytest.MonkeyPatch,
     directory: bytes = b"/srv",
     pages: Callable[[Status], bool] = lambda status: False,
 ) -> list[bytes]:
     """What is brought when files are read in a directory that has these entries."""
     known, brought = Known(), Brought()
 
-    def listed(place: bytes) -> list[bytes]:
-        assert place == b"/tree" + directory
+    async def listed(path: bytes) -> AsyncGenerator[tuple[Entry, ...], None]:
+        assert path == directory
         for name, status in entries:
-            known.put(directory, name, Fact(status, 0, None, known.clock()))
-        return [name for name, _ in entries]
+            yield (Entry(name, status),)
 
-    monkeypatch.setattr(siblings, "_listed_by_kernel", listed)
     found: Siblings | None = None
     for name in names:
         async with trio.open_nursery() as nursery:  # what a read begins ends before the next
-            found = found or Siblings(b"/tree", known, nursery, brought.look, pages)
+            found = found or Siblings(listed, known, nursery, brought.look, pages)
             found.nursery = nursery
             found.read(directory + b"/" + name.encode())
     return brought.paths
@@ -120,37 +116,37 @@ async def after_reading(
 ENTRIES = [small(str(number)) for number in range(1000)]
 
 
-def test_the_next_ones_are_brought_in_the_order_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_ones_are_brought_in_the_order_of_use() -> None:
     @in_trio
     async def test() -> None:
-        forwards = await after_reading(["10", "11", "12", "13"], ENTRIES, monkeypatch)
+        forwards = await after_reading(["10", "11", "12", "13"], ENTRIES)
         assert sorted(forwards) == sorted(b"/srv/%d" % number for number in range(14, 14 + 256))
-        backwards = await after_reading(["500", "499", "498", "497"], ENTRIES, monkeypatch)
+        backwards = await after_reading(["500", "499", "498", "497"], ENTRIES)
         assert sorted(backwards) == sorted(b"/srv/%d" % number for number in range(496, 496 - 256, -1))
-        by_name = await after_reading(["1", "10", "100", "101"], ENTRIES, monkeypatch)
+        by_name = await after_reading(["1", "10", "100", "101"], ENTRIES)
         assert sorted(by_name) == sorted(b"/srv/%b" % name for name, _ in ENTRIES)[5:261]
 
     test()
 
 
-def test_nothing_is_brought_without_a_habit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_brought_without_a_habit() -> None:
     @in_trio
     async def test() -> None:
-        assert await after_reading(["1", "2", "3"], ENTRIES, monkeypatch) == []
+        assert await after_reading(["1", "2", "3"], ENTRIES) == []
 
     test()
 
 
 @pytest.mark.parametrize("directory", [b"/proc/1", b"/sys/class", b"/dev"])
-def test_nothing_is_brought_where_reading_may_have_effects(monkeypatch: pytest.MonkeyPatch, directory: bytes) -> None:
+def test_nothing_is_brought_where_reading_may_have_effects(directory: bytes) -> None:
     @in_trio
     async def test() -> None:
-        assert await after_reading(["1", "2", "3", "4"], ENTRIES, monkeypatch, directory) == []
+        assert await after_reading(["1", "2", "3", "4"], ENTRIES, directory) == []
 
     test()
 
 
-def test_only_small_regular_files_are_brought(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_small_regular_files_are_brought() -> None:
     entries = [
         small("empty", size=0),
         small("limit", size=UNASKED_FILE_BYTES),
@@ -164,30 +160,30 @@ def test_only_small_regular_files_are_brought(monkeypatch: pytest.MonkeyPatch) -
 
     @in_trio
     async def test() -> None:
-        brought = await after_reading(["a", "b", "c", "d"], entries, monkeypatch, pages=lambda status: status.ino == 77)
+        brought = await after_reading(["a", "b", "c", "d"], entries, pages=lambda status: status.ino == 77)
         assert brought == [b"/srv/limit"]
 
     test()
 
 
-def test_no_more_bytes_are_brought_than_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_bytes_are_brought_than_are_good() -> None:
     entries = [small(str(number), size=UNASKED_FILE_BYTES) for number in range(200)]
 
     @in_trio
     async def test() -> None:
-        brought = await after_reading(["0", "1", "2", "3"], entries, monkeypatch)
+        brought = await after_reading(["0", "1", "2", "3"], entries)
         assert len(brought) == (1 << 20) // UNASKED_FILE_BYTES
 
     test()
 
 
 @pytest.mark.parametrize("size", [10, UNASKED_FILE_BYTES])
-def test_who_reads_on_has_all_brought(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_who_reads_on_has_all_brought(size: int) -> None:
     entries = [small(str(number), size=size) for number in range(1000)]
 
     @in_trio
     async def test() -> None:
-        brought = await after_reading([str(number) for number in range(900)], entries, monkeypatch)
+        brought = await after_reading([str(number) for number in range(900)], entries)
         assert set(brought) >= {b"/srv/%d" % number for number in range(4, 900)}
 
     test()
