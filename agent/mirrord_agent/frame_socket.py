@@ -54,25 +54,19 @@ class FrameSocket:
 
     def put(self, frame: Frame) -> None:
         """Sends a frame ahead of all data."""
-        if not self._is_over:
-            with self.lock:
-                self._outbox.put(frame)
-            self._writer.unpark()
+        self._add(self._outbox.put, frame, at_once=False)
 
     def put_at_once(self, frame: Frame) -> None:
         """Sends a frame ahead of all data, and at once if nothing is waiting: somebody waits for it."""
-        self._add(self._outbox.put, frame)
+        self._add(self._outbox.put, frame, at_once=True)
 
     def put_ordered(self, frame: StreamFrame) -> None:
         """Sends a frame behind those of its stream. Senders of data see to it that there is room."""
-        if not self._is_over:
-            with self.lock:
-                self._outbox.put_ordered(frame)
-            self._writer.unpark()
+        self._add(self._outbox.put_ordered, frame, at_once=False)
 
     def send(self, frame: StreamFrame) -> None:
         """As `put_ordered`, and at once if nothing is waiting."""
-        self._add(self._outbox.put_ordered, frame)
+        self._add(self._outbox.put_ordered, frame, at_once=True)
 
     def send_from_any_thread(self, make: Callable[[], Frame]) -> bool:
         """Sends what `make` gives, at once and from any thread. False if that cannot be; then `make` was not called."""
@@ -88,13 +82,13 @@ class FrameSocket:
         finally:
             self.lock.release()
 
-    def _add(self, add: Callable[..., None], frame: Frame) -> None:
+    def _add(self, add: Callable[..., None], frame: Frame, *, at_once: bool) -> None:
         if self._is_over:
             return
         with self.lock:
             idle = self._outbox.empty
             add(frame)
-            if not (idle and self._write_some()):
+            if not (at_once and idle and self._write_some()):
                 self._writer.unpark()
 
     def discard(self, stream: int) -> None:
