@@ -51,4 +51,6 @@ class Entries:
         if not tree.answers_always or self._whose.has_written or not self._policy.reads_by_name(directory, PRESENTED):
             return False
         self._local.show_by_name(tree.root + directory, time.monotonic() + LIFETIME_S)
+        if self._whose.has_written:  # by now, in Trio's thread, which may have taken back what was not there yet
+            self.take_back()
         return True
