@@ -245,7 +245,7 @@ class FilesPolicy:
     def reads_by_name(self, directory: bytes, others: Iterable[bytes]) -> bool:
         """Whether every entry of a directory that has a plain name is the target's for reads, but for `others`.
 
-        `directory` is absolute and normalised. Holds until there are more programs.
+        `directory` is absolute and normalised, b"" for the root. Holds until there are more programs.
         """
         rules, derived = self._rules, self._derived
         if (

@@ -44,13 +44,16 @@ class Entries:
             self._passed = 0 if self._show(tree, directory) else _NOT_SOON
 
     def take_back(self) -> None:
-        """Something changes that answers may depend on. From any thread."""
+        """Something has changed that answers may depend on. From any thread."""
         self._local.show_by_name(b"", 0.0)
 
     def _show(self, tree: Tree, directory: bytes) -> bool:
-        if not tree.answers_always or self._whose.has_written or not self._policy.reads_by_name(directory, PRESENTED):
+        if not tree.answers_always or not self._may_show(directory):
             return False
         self._local.show_by_name(tree.root + directory, time.monotonic() + LIFETIME_S)
-        if self._whose.has_written:  # by now, in Trio's thread, which may have taken back what was not there yet
+        if not self._may_show(directory):  # by now; Trio's thread may have taken back what was not there yet
             self.take_back()
         return True
+
+    def _may_show(self, directory: bytes) -> bool:
+        return not self._whose.has_written and self._policy.reads_by_name(directory, PRESENTED)

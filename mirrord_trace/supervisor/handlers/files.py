@@ -287,7 +287,6 @@ class FileHandlers:
         """Programs are this machine's; a script that only the target has runs if its interpreter is here."""
         if not sees_our_root(call.tid):
             return PASS
-        self._entries.take_back()
         decision = self.policy.decide(named.whole, writes=False)
         if not named.names_tree and decision.place is not Place.REMOTE:
             return self._execute_here(call, named, decision)
@@ -319,6 +318,7 @@ class FileHandlers:
 
     async def _note_program(self, path: bytes, verdict: Verdict) -> Verdict:
         await self._programs.note(path)
+        self._entries.take_back()
         return verdict
 
     async def _execute_script(self, call: Call, named: Named, decision: Decision) -> Verdict:

@@ -30,10 +30,10 @@ class Programs:
     async def note(self, path: bytes) -> None:
         """Tells the policy of a program, if there is one at an absolute path; a search often looks in vain."""
         found = await looked(_programs_at, path)
-        if found:
-            self._known.add(path)
         for program in found:
             self._policy.add_program(program)
+        if found:
+            self._known.add(path)
 
 
 def _programs_at(path: bytes) -> tuple[bytes, ...]:
