@@ -93,7 +93,7 @@ def is_there(tid: int, path: bytes) -> bool | None:
     try:
         root = os.open(b"/proc/%d/root" % tid, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         found: int = _libc.syscall(_SYS_OPENAT2, root, path, _BY_HEART, _SIZE)
         if found >= 0:

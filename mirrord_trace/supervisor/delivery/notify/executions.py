@@ -48,11 +48,10 @@ class Executions:
         except (MemoryFault, MemoryHidden, TaskGone):
             return None
         descriptor = call.integer(0) if index else AT_FDCWD
-        name = _absolute(call, descriptor, path)
+        name = _absolute(call, descriptor, path) if sees_our_root(call.tid) else None
         if name is not None and (name in self._ordinary or is_there(call.tid, name) is False):
             return None
-        is_ours = name is not None and sees_our_root(call.tid)
-        return Execution(call.tid, _reachable(call.tid, descriptor, path), os.fsdecode(path), name if is_ours else None)
+        return Execution(call.tid, _reachable(call.tid, descriptor, path), os.fsdecode(path), name)
 
     def complaint_about(self, execution: Execution) -> str | None:
         """A warning about it, or None. It may wait for a file system."""
@@ -65,7 +64,7 @@ class Executions:
 
 
 def _absolute(call: Call, descriptor: int, path: bytes) -> bytes | None:
-    """The path as the task would have to write it from its root; None where there is none."""
+    """The path from the root that the task has in common with us; None where there is none."""
     if path.startswith(b"/"):
         return path
     directory = call.directory(descriptor)
