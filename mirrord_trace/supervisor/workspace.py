@@ -149,20 +149,17 @@ def _start(duty: Callable[..., None], words: str, telling: int, *pipes: int) -> 
     pid = os.fork()
     if pid:
         return pid
-    code = 1
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         os.setsid()
         os.chdir("/")
         telling, *kept = _moved_up([telling, *pipes])
         _close_all_but([telling, *kept])
-        try:
-            duty(telling, *kept)
-            code = 0
-        except Exception as error:
-            _tell(telling, words, error)
+        duty(telling, *kept)
+    except Exception as error:
+        _tell(telling, words, error)
     finally:
-        os._exit(code)
+        os._exit(0)
 
 
 def _tell(telling: int, words: str, error: Exception) -> None:
@@ -220,7 +217,7 @@ def _remove_dead_ones(parent: Path) -> None:
     """Removes workspaces of ours whose supervisor is dead, and its guardians with it."""
     try:
         found_here = [entry for entry in os.scandir(parent) if _NAME.fullmatch(entry.name)]
-    except OSError:  # a directory that not everybody may list
+    except PermissionError:  # a directory that not everybody may list
         return
     secrets.SystemRandom().shuffle(found_here)  # none that takes long comes first in every run
     for entry in found_here:

@@ -263,7 +263,7 @@ def test_nobody_waits_for_who_looks_after_dead_runs(tmp_path: Path, is_killed: b
         check=False,
     )
     directory, *after = ended.stdout.splitlines()
-    assert after == [] if is_killed else ["False"]
+    assert after == ([] if is_killed else ["False"])
     wait_until_gone(int((tmp_path / "pid").read_text()))
     assert not Path(directory).exists()
 
