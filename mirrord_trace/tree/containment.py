@@ -12,12 +12,8 @@ import itertools
 import os
 from collections.abc import Sequence
 
+from mirrord_trace.policy.paths import climbs
 from mirrord_trace.remote_files import RemoteFiles
-
-
-def climbs(path: bytes) -> bool:
-    """Whether a path has a ".." among its components."""
-    return b".." in path and b".." in path.split(b"/")
 
 
 def split_at_last_climb(path: bytes) -> tuple[bytes, bytes]:

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 
 from mirrord_trace.policy.files import Decision, FilesPolicy, Place
+from mirrord_trace.policy.paths import climbs
 from mirrord_trace.supervisor.handlers.path_calls import Use
 from mirrord_trace.supervisor.looks import exists, is_there, looked
 
@@ -41,7 +42,7 @@ class Named:
     @property
     def climbs(self) -> bool:
         """Whether a component is `..`, so that links on the way matter."""
-        return b".." in self.whole.split(b"/")
+        return climbs(self.whole)
 
 
 @attrs.frozen

@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from mirrord_trace.nurseries import serving_nursery
+from mirrord_trace.policy.paths import climbs
 from mirrord_trace.remote_files import MAX_PATH, Looked, RemoteFiles, Status
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.tree import containment
@@ -176,7 +177,7 @@ class CopyTree:
                 return alias
         has_links = any(step.target is not None for step in looked.visited)
         is_too_long = len(self.root) + len(path) > MAX_PATH
-        if has_links or is_too_long or containment.climbs(path) or result.errno not in _FOUND_OUT_BY_KERNEL:
+        if has_links or is_too_long or climbs(path) or result.errno not in _FOUND_OUT_BY_KERNEL:
             raise OSError(result.errno, os.strerror(result.errno), path)
         return self.root + path
 

@@ -74,7 +74,7 @@ class Serving:
     siblings: Siblings = attrs.field(init=False)
 
     @siblings.default
-    def _none_seen(self) -> Siblings:
+    def _looking_ahead(self) -> Siblings:
         async def look(path: bytes, content_limit: int) -> None:
             await self.look(path, content_limit=content_limit)
 

@@ -110,6 +110,8 @@ class Siblings:
         directory = self._directory(path)
         was_brought = name in directory.brought
         directory.brought.discard(name)
+        if name in directory.last_read:
+            return  # the same file again says nothing of others
         directory.last_read.append(name)
         now_s = self.known.clock()
         if directory.is_being_brought or now_s < directory.not_brought_until_s:
@@ -173,6 +175,8 @@ class Siblings:
                 directory.is_being_listed = True
                 await self._list(path, directory)
                 names = self._worth_bringing(path, directory)
+            if not names and not directory.is_being_listed:
+                directory.not_brought_until_s = self.known.clock() + _LEFT_ALONE_S
             directory.brought |= set(names)
             directory.brought_count = len(directory.brought)
             remaining = iter(names)

@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 import attrs
 
+from mirrord_trace.policy.paths import climbs
 from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import Asked, Need
 from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving
 from mirrord_trace.tree.fuse.siblings import LIVE, UNASKED_FILE_BYTES
-from mirrord_trace.tree.known import Fact, is_settled, version_of
+from mirrord_trace.tree.known import Fact, is_settled
 from mirrord_trace.tree.pipes import Pipes
 
 _GUESSES = 8
@@ -42,7 +43,7 @@ class FuseTree:
 
     def is_ready(self, path: bytes, need: Need) -> bool:
         """See `Tree`."""
-        if containment.climbs(path):
+        if climbs(path):
             return False
         known = self.serving.known
         bare = path.rstrip(b"/")
@@ -58,7 +59,7 @@ class FuseTree:
 
     def ask(self, path: bytes, need: Need) -> Asked | None:
         """See `Tree`."""
-        if containment.climbs(path):
+        if climbs(path):
             return None
         bare = path.rstrip(b"/")
         return self.serving.ask_ahead(
@@ -67,7 +68,7 @@ class FuseTree:
 
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """See `Tree`."""
-        if containment.climbs(path):
+        if climbs(path):
             path = await containment.without_climbs(self.serving.files, path)
         if asked is not None or not self.is_ready(path, need):
             try:
@@ -116,7 +117,7 @@ class FuseTree:
             if fact is not None and fact.content is None and fact.status is not None and _is_small(fact.status.size):
                 self._guesses_left = _GUESSES  # it should have come with the attributes
             limit_bytes = SMALL_FILE_BYTES
-        elif need in (Need.ATTRIBUTES, Need.TARGET) and self._guesses_left and not path.startswith(LIVE):
+        elif need in (Need.ATTRIBUTES, Need.TARGET) and self._guesses_left > 0 and not path.startswith(LIVE):
             limit_bytes = UNASKED_FILE_BYTES
         return 0 if limit_bytes and self._has_pages(bare) else limit_bytes
 
@@ -129,7 +130,7 @@ class FuseTree:
         fact = self.serving.known.last_fact(path)
         if fact is None or fact.status is None or not is_settled(fact.status):
             return False
-        return fact.content is not None or self.serving.inodes.pages_of(fact.status) == version_of(fact.status)
+        return fact.content is not None or self.serving.has_pages(fact.status)
 
     def _is_pipe_of_the_pod(self, fact: Fact) -> bool:
         """Whether who opens it should meet the pod's processes; one that was made from here is for those here."""
@@ -140,7 +141,7 @@ class FuseTree:
         status = fact.status
         if status is None or fact.content_errno or not _is_small(status.size):
             return False
-        return self.serving.inodes.pages_of(status) != version_of(status) or not is_settled(status)
+        return not self.serving.has_pages(status)
 
 
 def _follows(path: bytes, bare: bytes, need: Need) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirrord_trace.policy.paths import climbs
 from mirrord_trace.remote_files import RemoteFiles
 from mirrord_trace.tree import containment
 from tests.mirrord_agent.support import in_trio
@@ -16,7 +17,7 @@ ROOT = b"/w/tree"
 
 
 @pytest.mark.parametrize(
-    ("path", "climbs", "before", "rest"),
+    ("path", "does_climb", "before", "rest"),
     [
         (b"/a/..", True, b"/a/..", b""),
         (b"/a/../", True, b"/a/..", b"/"),
@@ -26,19 +27,17 @@ ROOT = b"/w/tree"
         (b"/a/...", False, b"", b""),
     ],
 )
-def test_where_a_path_climbs(path: bytes, climbs: bool, before: bytes, rest: bytes) -> None:
-    assert containment.climbs(path) is climbs
-    if climbs:
+def test_where_a_path_climbs(path: bytes, does_climb: bool, before: bytes, rest: bytes) -> None:
+    assert climbs(path) is does_climb
+    if does_climb:
         assert containment.split_at_last_climb(path) == (before, rest)
 
 
-@given(
-    st.lists(st.sampled_from([b"", b".", b"..", b"a", b"..b"]), min_size=1).map(b"/".join).filter(containment.climbs)
-)
+@given(st.lists(st.sampled_from([b"", b".", b"..", b"a", b"..b"]), min_size=1).map(b"/".join).filter(climbs))
 def test_what_is_left_does_not_climb(path: bytes) -> None:
     before, rest = containment.split_at_last_climb(path)
     assert before + rest == path
-    assert not containment.climbs(rest)
+    assert not climbs(rest)
     assert before.endswith(b"..")
 
 

@@ -133,6 +133,7 @@ def test_nothing_is_brought_without_a_habit() -> None:
     @in_trio
     async def test() -> None:
         assert await after_reading(["1", "2", "3"], ENTRIES) == []
+        assert await after_reading(["1"] * 20, ENTRIES) == []
 
     test()
 
@@ -187,3 +188,24 @@ def test_who_reads_on_has_all_brought(size: int) -> None:
         assert set(brought) >= {b"/srv/%d" % number for number in range(4, 900)}
 
     test()
+
+
+@in_trio
+async def test_a_directory_where_nothing_is_worth_bringing_is_left_alone() -> None:
+    listings: list[bytes] = []
+    now_s = 100.0
+
+    async def listed(path: bytes) -> AsyncGenerator[tuple[Entry, ...], None]:
+        listings.append(path)
+        yield tuple(Entry(*small(str(number), size=UNASKED_FILE_BYTES + 1)) for number in range(100))
+
+    known, brought = Known(clock=lambda: now_s), Brought()
+    found: Siblings | None = None
+    for number in range(40):
+        now_s += 0.2
+        async with trio.open_nursery() as nursery:
+            found = found or Siblings(listed, known, nursery, brought.look, lambda status: False)
+            found.nursery = nursery
+            found.read(b"/srv/%d" % number)
+    assert listings == [b"/srv"]
+    assert brought.paths == []
