@@ -35,6 +35,18 @@ static void await(const char *what, pid_t child) {
     printf("%s: %s\n", what, got == child ? status_text(status) : errno_name(errno));
 }
 
+/* A child that has ended before its parent waits is not reported as continued any more: it stays until it may leave. */
+static int may_leave[2];
+
+static void stay(void) {
+    char byte;
+    if (read(may_leave[0], &byte, 1) != 1) die("read");
+}
+
+static void let_leave(void) {
+    if (write(may_leave[1], "l", 1) != 1) die("write");
+}
+
 static void stops(void) {
     pid_t child = fork();
     if (!child)
@@ -66,11 +78,13 @@ static void stops(void) {
     child = fork();
     if (!child) {
         raise(SIGSTOP);
+        stay();
         _exit(11);
     }
     await("a child that stops itself", child);
     kill(child, SIGCONT);
     await("SIGCONT", child);
+    let_leave();
     await("at last", child);
 }
 
@@ -102,6 +116,7 @@ static void stopped_in_calls(void) {
         int fd = stream_socket(&silent);
         if (write(answer[1], "r", 1) != 1) _exit(9);
         const char *result = outcome(connect(fd, raw(&silent), silent.length));
+        stay();
         printf("connect across a stop: %s\n", result);
         _exit(0);
     }
@@ -111,13 +126,16 @@ static void stopped_in_calls(void) {
     await("stopped while it connects", child);
     kill(child, SIGCONT);
     await("continued", child);
+    let_leave();
     await("ended", child);
 
     child = fork();
     if (!child) {
         struct timespec duration = {.tv_nsec = 300000000}, rest = {0};
         if (write(answer[1], "r", 1) != 1) _exit(9);
-        printf("sleep across a stop: %s\n", outcome(nanosleep(&duration, &rest)));
+        const char *result = outcome(nanosleep(&duration, &rest));
+        stay();
+        printf("sleep across a stop: %s\n", result);
         _exit(0);
     }
     if (read(answer[0], &byte, 1) != 1) die("read");
@@ -125,6 +143,7 @@ static void stopped_in_calls(void) {
     await("stopped while it sleeps", child);
     kill(child, SIGCONT);
     await("continued", child);
+    let_leave();
     await("ended", child);
 }
 
@@ -226,6 +245,7 @@ int main(int argc, char **argv) {
     silent_port = atoi(argv[2]);
     echo_port = atoi(argv[3]);
     udp_port = atoi(argv[4]);
+    if (pipe(may_leave) < 0) die("pipe");
     stops();
     stopped_in_calls();
     interruptions();
