@@ -60,6 +60,7 @@ def is_third_party(name: str) -> bool:
         ("mirrord_agent", ["mirrord_agent"], ["attrs", "msgpack", "trio"]),
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
         ("mirrord_agent.frame_socket", ["mirrord_agent.wire"], ["trio"]),
+        ("mirrord_agent.job_queue", [], []),
         ("mirrord_trace.policy", ["mirrord_trace.policy", "mirrord_syscalls"], ["attrs"]),
         (
             "mirrord_trace.config",
@@ -128,7 +129,7 @@ def test_package_does_not_import(package: str, forbidden: list[str]) -> None:
 
 
 def test_of_the_agent_only_what_is_the_same_at_both_ends_is_shared() -> None:
-    shared = ("mirrord_agent.wire", "mirrord_agent.frame_socket")
+    shared = ("mirrord_agent.wire", "mirrord_agent.frame_socket", "mirrord_agent.job_queue")
     found = {
         f"{module} imports {name}"
         for module, names in imports().items()

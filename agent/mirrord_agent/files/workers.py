@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import TypeVar, cast
 
 import attrs
 import trio
+
+from mirrord_agent.job_queue import JobQueue
 
 Outcome = TypeVar("Outcome")
 
@@ -50,7 +51,7 @@ class Workers:
         self._most = most
         self._take_rights = take_rights
         self._token = trio.lowlevel.current_trio_token()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: JobQueue[Job | None] = JobQueue()
         self._threads = 0
         self.busy = 0
         """Jobs that are not done, those that wait for a thread among them."""
