@@ -159,27 +159,45 @@ class RemoteFiles:
         self._unacknowledged = 0
         self._acknowledged = trio.lowlevel.ParkingLot()
 
-    async def look(self, path: bytes, *, follow: bool, content_limit: int = 0) -> Looked:
+    async def look(self, path: bytes, *, follow: bool, content_limit: int = 0, known: int = 0) -> Looked:
         """Walks along a path from the target's root, component by component, as the kernel does.
 
         Links on the way are followed, 40 at most, and one at the end if `follow` or a slash stands behind it; `..`
         stops at the root; magic links of /proc are not followed (EXDEV). What stops the walk is the error of its last
         step, and is not raised. A regular file of at most `content_limit` (and 256 KiB) bytes is opened for reading and
         read in the same round trip; one whose size says nothing, as in /proc, counts as too long.
+
+        Of `known` bytes at the path's beginning the caller believes that they lead down to a directory, links nowhere:
+        while that is so, the steps up to there are not told, which saves time.
         """
-        make = partial(ask.Look, path=_checked(path), follow=follow, content_limit=content_limit)
+        make = partial(ask.Look, path=_checked(path), follow=follow, content_limit=content_limit, known=known)
         return await self.answered_look(self.requests.start(make))
 
-    def ask_ahead(self, path: bytes, *, follow: bool, content_limit: int = 0) -> Request | None:
-        """Asks what `look` asks, from any thread, for `answered_look`. None where it can't be asked just now."""
+    def ask_ahead(
+        self,
+        path: bytes,
+        *,
+        follow: bool,
+        content_limit: int = 0,
+        known: int = 0,
+        begun: Callable[[Request], None] | None = None,
+    ) -> Request | None:
+        """Asks what `look` asks, from any thread, for `answered_look`. None where it can't be asked just now.
+
+        `begun` gets the request before its answer can come.
+        """
         if len(path) > MAX_PATH:
             return None
-        make = partial(ask.Look, path=path, follow=follow, content_limit=content_limit)
-        return self.requests.start_from_any_thread(make)
+        make = partial(ask.Look, path=path, follow=follow, content_limit=content_limit, known=known)
+        return self.requests.start_from_any_thread(make, begun)
 
     async def answered_look(self, request: Request) -> Looked:
         """The answer of `ask_ahead`."""
         return self._unpack(_looked, await self.requests.finish(request, ask.Looked))
+
+    def look_that_came(self, request: Request) -> Looked:
+        """The same when it is there. Raises OSError."""
+        return self._unpack(_looked, self.requests.outcome(request, ask.Looked))
 
     async def open(self, path: bytes, flags: int, mode: int = 0) -> RemoteHandle:
         """Opens a file.

@@ -23,6 +23,10 @@ _Outcome = AnswerFrame | RemoteStream | RemoteDatagrams
 _Answer = TypeVar("_Answer")
 
 
+def _nothing() -> None:
+    """Nobody is to be told."""
+
+
 class Request:
     """A request under way: what of its answer has come."""
 
@@ -35,11 +39,14 @@ class Request:
         self.answer: _Outcome | None = None
         """None until it is there, and when the session was lost before."""
         self.answered = trio.Event()
+        self.on_answered: Callable[[], None] = _nothing
+        """Called in Trio's thread when `answered` is set."""
 
     def finish(self, answer: _Outcome | None) -> None:
         """The answer is complete; None when the session is lost."""
         self.answer = answer
         self.answered.set()
+        self.on_answered()
 
 
 class Requests:
@@ -62,16 +69,23 @@ class Requests:
             self._link.put_at_once(frame)
         return request
 
-    def start_from_any_thread(self, make: Callable[[int], Frame]) -> Request | None:
-        """Sends a request now, or not at all: then somebody else is sending, or much waits to be sent."""
-        begun: list[Request] = []
+    def start_from_any_thread(
+        self, make: Callable[[int], Frame], begun: Callable[[Request], None] | None = None
+    ) -> Request | None:
+        """Sends a request now, or not at all: then somebody else is sending, or much waits to be sent.
+
+        `begun` gets it before its answer can come.
+        """
+        requests: list[Request] = []
 
         def begin() -> Frame:
             request, frame = self._begin(make, 0)
-            begun.append(request)
+            requests.append(request)
+            if begun is not None:
+                begun(request)
             return frame
 
-        return begun[0] if self._link.send_from_any_thread(begin) else None
+        return requests[0] if self._link.send_from_any_thread(begin) else None
 
     def _begin(self, make: Callable[[int], Frame], limit_bytes: int) -> tuple[Request, Frame]:
         """A request and its frame, which must be sent in the order of their numbers."""
@@ -157,6 +171,6 @@ class Requests:
 
     def lose(self) -> None:
         """The session is lost: nobody gets an answer any more."""
-        for request in self._under_way.values():
+        for request in tuple(self._under_way.values()):
             if request.answer is None:
                 request.finish(None)

@@ -73,6 +73,18 @@ class Inode:
 
     def path(self) -> bytes:
         """Where it was met last; b"" for the root. Raises FileNotFoundError when all its names are gone."""
+        names: list[bytes] = []
+        inode = self
+        while inode.number != ROOT:
+            if not inode.names:
+                return self._path_by_another_name()
+            inode, name = inode.names[-1]
+            names.append(name)
+        names.append(b"")
+        names.reverse()
+        return b"/".join(names)
+
+    def _path_by_another_name(self) -> bytes:
         for path in self.paths():
             return path
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

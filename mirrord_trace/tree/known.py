@@ -99,6 +99,16 @@ class Known:
         entries = self._directories.get(directory)
         return None if entries is None else entries.get(name)
 
+    def led_down(self, path: bytes) -> int:
+        """How many bytes at the beginning of `path` lead to a directory that is known, without links on the way."""
+        length = path.rfind(b"/")
+        while length > 0:
+            fact = self.fact(path[:length])
+            if fact is not None and fact.status is not None and stat.S_ISDIR(fact.status.mode):
+                return length
+            length = path.rfind(b"/", 0, length)
+        return 0
+
     def followed(self, path: bytes) -> Fact | None:
         """What is known of what a path leads to: if the way there ends early, of where it ends."""
         fact = self.fact(path)

@@ -46,6 +46,7 @@ _WITHOUT_SIZES = frozenset(
     }
 )
 _PROC = 0x9FA0
+_STRAIGHT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_SYMLINKS
 _OF_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOR_CONTENT = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -55,7 +56,7 @@ def look(root: Root, uid: int, request: Look) -> Looked:
     check_name(request.path)
     walk = _Walk(root, uid, request.follow)
     try:
-        walk.along(request.path)
+        walk.along(request.path, request.known)
         content, number = None, 0
         if request.content_limit and walk.ended_well and stat.S_ISREG(walk.last.mode):
             content, number = walk.read(min(request.content_limit, MAX_CONTENT))
@@ -96,13 +97,16 @@ class _Walk:
             os.close(self._here)
             self._here = -1
 
-    def along(self, path: bytes) -> None:
-        """Walks. What stops it becomes the last step."""
+    def along(self, path: bytes, known: int) -> None:
+        """Walks, in one step to what is `known`. What stops it becomes the last step."""
         try:
             if not path:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-            self._go_to_root()
-            self._walk(path)
+            if known and path[known : known + 1] == b"/" and self._is_led_down(path[:known]):
+                self._walk(path[known:])
+            else:
+                self._go_to_root()
+                self._walk(path)
             self.ended_well = True
         except OSError as error:
             failed = self._path + b"/." if self._going_on or not self._path else self._path
@@ -142,6 +146,17 @@ class _Walk:
         self.close()
         self._here = descriptor
 
+    def _is_led_down(self, path: bytes) -> bool:
+        """Goes down to a directory at once, if there is one and no link on the way."""
+        if any(name in (b"", b".", b"..") for name in path[1:].split(b"/")):
+            return False
+        try:
+            self._replace(libc.openat2(self._root.descriptor, path, os.O_PATH | os.O_DIRECTORY, _STRAIGHT))
+        except OSError:
+            return False
+        self._path = path
+        return True
+
     def _go_to_root(self) -> None:
         self._replace(os.dup(self._root.descriptor))
         self._path = b""
@@ -155,8 +170,7 @@ class _Walk:
     def _go_up(self) -> None:
         parent = self._path.rpartition(b"/")[0]
         if parent:
-            resolve = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_SYMLINKS
-            self._replace(libc.openat2(self._root.descriptor, parent, os.O_PATH | os.O_DIRECTORY, resolve))
+            self._replace(libc.openat2(self._root.descriptor, parent, os.O_PATH | os.O_DIRECTORY, _STRAIGHT))
             self._path = parent
         else:
             self._go_to_root()

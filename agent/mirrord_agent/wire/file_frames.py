@@ -29,6 +29,9 @@ class Look:
     """Whether a link at the end of the path is followed."""
     content_limit: int
     """A regular file of at most so many bytes is to come along; 0 for none."""
+    known: int = 0
+    """Of so many bytes at the path's beginning it is known that they lead down to a directory: if they still do, the
+    steps up to there need not be told."""
 
 
 @attrs.frozen

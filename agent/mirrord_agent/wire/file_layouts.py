@@ -68,7 +68,7 @@ def _layout(number: int, frame: type[Any], payload: bool = False, **fields: Fiel
 
 
 FILE_LAYOUTS = (
-    _layout(64, files.Look, path=BLOB, follow=FLAG, content_limit=_LENGTH),
+    _layout(64, files.Look, path=BLOB, follow=FLAG, content_limit=_LENGTH, known=_LENGTH),
     _layout(65, files.OpenFile, path=BLOB, flags=UINT32, mode=UINT32),
     _layout(66, files.ListDirectory, path=BLOB),
     _layout(67, files.GetFilesystem, path=BLOB),

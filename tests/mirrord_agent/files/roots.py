@@ -50,9 +50,9 @@ def opened(target: Target) -> Iterator[Root]:
         root.release()
 
 
-def walk(root: Root, path: bytes, *, follow: bool = True) -> tuple[Visited, ...]:
+def walk(root: Root, path: bytes, *, follow: bool = True, known: int = 0) -> tuple[Visited, ...]:
     """The steps of a walk."""
-    return unpack_walk(look(root, os.getuid(), Look(1, path, follow, 0)).payload)
+    return unpack_walk(look(root, os.getuid(), Look(1, path, follow, 0, known)).payload)
 
 
 def content(root: Root, path: bytes, limit: int = 1000) -> bytes:

@@ -55,6 +55,50 @@ def tree(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "known", "seen"),
+    [
+        (b"/a/b/file", b"/a/b", [b"/a/b/file"]),
+        (b"/a/b/file", b"/a", [b"/a/b", b"/a/b/file"]),
+        (b"/a/b/nothing", b"/a/b", [b"/a/b/nothing"]),
+        (b"/a/b/", b"/a/b", [b"/a/b"]),
+        (b"/a/b/.", b"/a/b", [b"/a/b"]),
+        (b"/a/b//file", b"/a/b", [b"/a/b/file"]),
+        (b"/a/to-file", b"/a", [b"/a/to-file", b"/a/b", b"/a/b/file"]),
+        (b"/a/b/../to-file", b"/a/b", [b"/a/to-file", b"/a/b", b"/a/b/file"]),
+        (b"/a/b/../../up/b/file", b"/a/b", [b"/up", b"/a", b"/a/b", b"/a/b/file"]),
+    ],
+)
+def test_a_walk_begins_where_the_way_is_known(root: Root, path: bytes, known: bytes, seen: list[bytes]) -> None:
+    steps = walk(root, path, known=len(known))
+    assert paths(steps) == seen
+    assert steps[-1] == walk(root, path)[-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        (b"/to-b/file", b"/to-b"),
+        (b"/up/b", b"/up"),
+        (b"/nothing/file", b"/nothing"),
+        (b"/a/b/file/x", b"/a/b/file"),
+        (b"/loop/x", b"/loop"),
+        (b"/a/b/file", b"/a/"),
+        (b"/a/./b/file", b"/a/./b"),
+        (b"/a/b/../b/file", b"/a/b/../b"),
+        (b"//a/b/file", b"//a"),
+        (b"/a/b/file", b"/a/b/fi"),
+        (b"/a/b", b"/a/b"),
+        (b"/a/b", b"more than all of it"),
+    ],
+)
+def test_what_is_not_as_it_was_known_is_walked_from_the_root(root: Root, path: bytes, known: bytes) -> None:
+    def seen(known: int) -> list[tuple[bytes, int, bytes | None]]:
+        return [(step.path, step.errno, step.target) for step in walk(root, path, known=known)]
+
+    assert seen(len(known)) == seen(0)
+
+
+@pytest.mark.parametrize(
     ("path", "follow", "seen"),
     [
         (b"/a/b/file", True, [b"/a", b"/a/b", b"/a/b/file"]),

@@ -172,7 +172,7 @@ def test_what_is_beyond_the_limits_is_not_encoded() -> None:
         (raw(msgpack.packb([19, 1, [], None, None])), "family is wrong"),
         (raw(msgpack.packb([65, 1, "text", 5, 5])), "path is wrong"),
         (raw(msgpack.packb([65, 1, bytes(5000), 5, 5])), "path is wrong"),
-        (raw(msgpack.packb([64, 1, b"/", 1, 5])), "follow is wrong"),
+        (raw(msgpack.packb([64, 1, b"/", 1, 5, 0])), "follow is wrong"),
         (raw(msgpack.packb([80, 1, b"/", [None] * 5])), "change is wrong"),
         (raw(msgpack.packb([80, 1, b"/", [None, None, None, None, "then", None]])), "change is wrong"),
         (raw(msgpack.packb([80, 1, b"/", [0o10000, None, None, None, None, None]])), "change is wrong"),

@@ -125,7 +125,7 @@ class ScratchFiles:
     def here(self, path: bytes) -> bytes:
         return os.fsencode(self.top) + path.rstrip(b"/")
 
-    async def look(self, path: bytes, *, follow: bool, content_limit: int = 0) -> Looked:
+    async def look(self, path: bytes, *, follow: bool, content_limit: int = 0, known: int = 0) -> Looked:
         await self.asked("look")
         visited = self._walk(path, follow)
         last = visited[-1]

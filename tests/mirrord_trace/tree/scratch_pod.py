@@ -40,9 +40,9 @@ class ScratchPod(ScratchFiles):
         if path in self.denied:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    async def look(self, path: bytes, *, follow: bool, content_limit: int = 0) -> Looked:
+    async def look(self, path: bytes, *, follow: bool, content_limit: int = 0, known: int = 0) -> Looked:
         self.questions.append(f"look {path!r}")
-        looked = await super().look(path, follow=follow, content_limit=content_limit)
+        looked = await super().look(path, follow=follow, content_limit=content_limit, known=known)
         status = looked.result.status
         if content_limit and status is not None and stat.S_ISREG(status.mode) and looked.result.path in self.denied:
             return attrs.evolve(looked, content=None, content_errno=errno.EACCES)

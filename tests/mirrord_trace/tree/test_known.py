@@ -9,7 +9,7 @@ import pytest
 from mirrord_trace.remote_files import Looked, Status, Visited
 from mirrord_trace.tree import known as known_module
 from mirrord_trace.tree.base import LIFETIME_S
-from mirrord_trace.tree.known import CONTENTS_AT_MOST_BYTES, Fact, Known
+from mirrord_trace.tree.known import CONTENTS_AT_MOST_BYTES, Fact, Known, split
 
 LONG_AGO_NS = 10**18
 
@@ -149,3 +149,29 @@ def test_what_was_asked_before_a_change_does_not_count(known: Known, clock: Cloc
     assert known.fact(b"/a/f") is not None
     assert not put(b"/c/f", clock() - 0.01)
     assert put(b"/c/f", clock())
+
+
+@pytest.mark.parametrize(
+    ("path", "length"),
+    [
+        (b"/a/b/c/file", 4),
+        (b"/a/b/file", 4),
+        (b"/a/b", 2),
+        (b"/a/b/", 4),
+        (b"/a/link/file", 2),
+        (b"/a/f/file", 2),
+        (b"/a/gone/file", 2),
+        (b"/elsewhere/file", 0),
+        (b"/a/./b/file", 2),
+        (b"/a", 0),
+        (b"/", 0),
+        (b"", 0),
+    ],
+)
+def test_which_directories_need_no_walk(known: Known, clock: Clock, path: bytes, length: int) -> None:
+    for place, status in ((b"/a", DIRECTORY), (b"/a/b", DIRECTORY), (b"/a/link", LINK), (b"/a/f", FILE)):
+        known.put(*split(place), Fact(status, 0, None, clock()))
+    known.put(b"/a", b"gone", Fact(None, 2, None, clock()))
+    assert known.led_down(path) == length
+    clock.now_s += LIFETIME_S
+    assert known.led_down(path) == 0
