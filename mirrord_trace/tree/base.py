@@ -75,6 +75,13 @@ class Tree(Protocol):
         From any thread, and never waits. None where there is nothing to ask, or it cannot be asked just now.
         """
 
+    def begin(self, path: bytes, need: Need) -> bool:
+        """Has the pod asked for what the kernel will want for a call on `root + path`, if that may be made meanwhile.
+
+        The kernel's own requests then wait for that answer. From any thread, and never waits. False where it is
+        `ensure` that must bring it.
+        """
+
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """Brings what the kernel will ask for, and answers with the path on which the call is to be made.
 

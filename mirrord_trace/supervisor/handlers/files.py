@@ -265,7 +265,8 @@ class FileHandlers:
             # What the tree knows already it tells without asking the target; but the way there may be held up.
             is_brief = use.examines and is_there(call.tid, tree.root + path) is not None
             return _on_tree(tree.root + path, may_wait=not is_brief)
-        return _when_ready(tree, path, use.need, PASS if is_led_there else _on_tree(tree.root + path))
+        verdict = PASS if is_led_there else _on_tree(tree.root + path)
+        return verdict if tree.begin(path, use.need) else _when_ready(tree, path, use.need, verdict)
 
     async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
         """statfs(2): the tree is one file system, whatever the target has mounted."""

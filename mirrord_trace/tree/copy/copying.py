@@ -101,6 +101,10 @@ class CopyTree:
     def ask(self, path: bytes, need: Need) -> None:
         """See `Tree.ask`: what is brought is made here, so Trio's thread has to be woken in any case."""
 
+    def begin(self, path: bytes, need: Need) -> bool:
+        """See `Tree`. The kernel finds what is here, and does not wait for more."""
+        return False
+
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """See `Tree.ensure`. Also raises what this machine has against a copy: ENOSPC, say."""
         if self._is_abandoned:

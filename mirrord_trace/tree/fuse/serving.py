@@ -18,6 +18,7 @@ import trio
 from mirrord_trace.remote_files import Looked, RemoteFiles, Status
 from mirrord_trace.tree.base import Asked
 from mirrord_trace.tree.fuse.siblings import Siblings
+from mirrord_trace.tree.fuse.walks import Walks
 from mirrord_trace.tree.inodes import Inode, Inodes
 from mirrord_trace.tree.known import Fact, Known, is_settled, version_of
 
@@ -72,6 +73,11 @@ class Serving:
     known: Known = attrs.field(factory=Known)
     inodes: Inodes = attrs.field(factory=Inodes)
     siblings: Siblings = attrs.field(init=False)
+    walks: Walks = attrs.field(init=False)
+
+    @walks.default
+    def _none_begun(self) -> Walks:
+        return Walks(self.files, self.known)
 
     @siblings.default
     def _looking_ahead(self) -> Siblings:
@@ -89,7 +95,8 @@ class Serving:
         if self.is_ours(path):
             return None
         since_s = self.known.clock()
-        request = self.files.ask_ahead(path or b"/", follow=follow, content_limit=content_limit)
+        known = self.known.led_down(path)
+        request = self.files.ask_ahead(path or b"/", follow=follow, content_limit=content_limit, known=known)
         return None if request is None else Asked(request, since_s, content_limit)
 
     async def look(
@@ -100,7 +107,8 @@ class Serving:
         path = path or b"/"
         if asked is None:
             since_s = self.known.clock()
-            looked = await self.files.look(path, follow=follow, content_limit=content_limit)
+            known = self.known.led_down(path)
+            looked = await self.files.look(path, follow=follow, content_limit=content_limit, known=known)
         else:
             since_s = asked.since_s
             looked = await self.files.answered_look(asked.request)
@@ -119,6 +127,8 @@ class Serving:
         path = directory + b"/" + name
         self.check_not_ours(path)
         fact = self.known.entry(directory, name)
+        if fact is None and await self.walks.coming_by(path):
+            fact = self.known.entry(directory, name)
         if fact is None:
             fact = await self.look_at(path)
             if fact.status is not None:
@@ -137,6 +147,8 @@ class Serving:
         """Where an inode is, and what is known of it, after asking where that is nothing. Raises OSError: ESTALE."""
         for path in tuple(inode.paths()):
             fact = self.known.fact(path)
+            if fact is None and await self.walks.coming_by(path):
+                fact = self.known.fact(path)
             if fact is None:
                 try:
                     fact = await self.look_at(path)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import attrs
 
 from mirrord_trace.policy.paths import climbs
+from mirrord_trace.remote_files import Looked
 from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import Asked, Need
@@ -25,6 +26,8 @@ from mirrord_trace.tree.pipes import Pipes
 _GUESSES = 8
 """So many contents may come for nothing before we guess no more."""
 _OPENING = (Need.CONTENT, Need.OUTPUT)
+_EXAMINING = (Need.ATTRIBUTES, Need.TARGET, Need.LISTING)
+"""What can be had of the tree without more ado, whatever lies there."""
 
 
 @attrs.define(eq=False)
@@ -66,6 +69,18 @@ class FuseTree:
             bare, follow=_follows(path, bare, need), content_limit=self._content_limit(path, bare, need)
         )
 
+    def begin(self, path: bytes, need: Need) -> bool:
+        """See `Tree`."""
+        if need not in _EXAMINING or climbs(path):
+            return False
+        bare = path.rstrip(b"/")
+        return not self.serving.is_ours(bare) and self.serving.walks.begin(
+            bare,
+            follow=_follows(path, bare, need),
+            content_limit=self._content_limit(path, bare, need),
+            learned=self._examined,
+        )
+
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         """See `Tree`."""
         if climbs(path):
@@ -105,9 +120,13 @@ class FuseTree:
             bare, follow=_follows(path, bare, need), content_limit=limit_bytes, asked=asked
         )
         if need is not Need.CONTENT:
-            self._guesses_left -= looked.content is not None
-            if fact.status is not None:
-                self.serving.siblings.found(looked.result.path)
+            self._examined(looked, fact)
+
+    def _examined(self, looked: Looked, fact: Fact) -> None:
+        """What somebody has asked for, without wanting the content, is known."""
+        self._guesses_left -= looked.content is not None
+        if fact.status is not None:
+            self.serving.siblings.found(looked.result.path)
 
     def _content_limit(self, path: bytes, bare: bytes, need: Need) -> int:
         """How long content may be that is to come along."""

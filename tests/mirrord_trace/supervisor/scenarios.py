@@ -297,6 +297,9 @@ class EmptyTree:
     def ask(self, path: bytes, need: Need) -> None:
         return None
 
+    def begin(self, path: bytes, need: Need) -> bool:
+        return False
+
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         return self.root + path
 

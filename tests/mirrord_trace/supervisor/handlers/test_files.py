@@ -66,6 +66,9 @@ class ScriptedTree:
     def ask(self, path: bytes, need: Need) -> None:
         return None
 
+    def begin(self, path: bytes, need: Need) -> bool:
+        return False
+
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         self.ensured.append((path, need))
         if path in self.refusals:
