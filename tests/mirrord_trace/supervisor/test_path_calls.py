@@ -115,3 +115,11 @@ def until_waiting(running: Driver, pid: int) -> None:
     """Until the FIFO's open waits: the task's own, or under notify that of a thread of the supervisor's."""
     opener = running.process.pid if delivery() == "notify" else pid
     assert holds_within(TIMEOUT_S, lambda: any(sleeps_in("openat", thread) for thread in threads_of(opener)))
+
+
+def test_the_task_keeps_its_cpus(trees: Trees) -> None:
+    """Who makes calls for it may be kept on one CPU; it never is."""
+    program = "import os, sys\nfor _ in range(50): os.stat(sys.argv[1])\nprint(sorted(os.sched_getaffinity(0)))"
+    command = [sys.executable, "-c", program, os.fsdecode(MIRRORED)]
+    ended = run("mirror", *command, environment=trees.environment)
+    assert (ended.exit_code, ended.stdout) == (0, f"{sorted(os.sched_getaffinity(0))}\n"), ended.said

@@ -16,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import queue
 import signal
 import threading
 import time
@@ -25,7 +24,9 @@ from typing import Final
 
 import attrs
 
+from mirrord_agent.job_queue import JobQueue
 from mirrord_syscalls.abi import native_abi
+from mirrord_trace.supervisor.delivery.notify.together import Together
 from mirrord_trace.supervisor.signals import DOORBELL
 
 MOST: Final = 2048
@@ -36,6 +37,8 @@ _CLONE_FS: Final = 0x200  # linux/sched.h
 _LOOK_EVERY_S: Final = 0.02
 """How often is looked after calls that wait; longer when they are many."""
 _LOOK_EACH_S: Final = 0.0005
+_IDLE_LOOKS: Final = 5
+"""After so many looks without a new call there are, for now, no calls."""
 _SELDOM_LOOKS: Final = 512
 """At so many looks a signal is sent that has had no effect so far."""
 
@@ -74,10 +77,13 @@ class Workers:
 
     failed: Callable[[BaseException], None]
     """Called in a worker with what a job raised, which is a fault of ours."""
-    _queue: queue.SimpleQueue[_Job | None] = attrs.field(init=False, factory=queue.SimpleQueue)
+    together: Together = attrs.field(factory=lambda: Together(threading.get_native_id()))
+    """The workers, and whom their calls wait for: who makes this object, if nobody else is said."""
+    _queue: JobQueue[_Job | None] = attrs.field(init=False, factory=JobQueue)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
     _threads: int = attrs.field(init=False, default=0)
     _unfinished: int = attrs.field(init=False, default=0)
+    _submitted: int = attrs.field(init=False, default=0)
     _running: dict[int, _Job] = attrs.field(init=False, factory=dict)
     _has_work: threading.Event = attrs.field(init=False, factory=threading.Event)
     _is_watched: bool = attrs.field(init=False, default=False)
@@ -94,7 +100,10 @@ class Workers:
             if self._is_closed:
                 return
             self._start_threads()
+            if self.together.may_gather:
+                self.together.gather()
             self._unfinished += 1
+            self._submitted += 1
             self._queue.put(_Job(job, is_over))
         if not self._has_work.is_set():
             self._has_work.set()
@@ -105,6 +114,7 @@ class Workers:
             self._is_closed = True
             for _ in range(self._threads):
                 self._queue.put(None)
+        self.together.end()
         self._has_work.set()
 
     def _start_threads(self) -> None:
@@ -123,6 +133,7 @@ class Workers:
 
     def _work(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {DOORBELL})
+        self.together.join()
         _own.mask = _libc.syscall(native_abi().numbers["unshare"], ctypes.c_long(_CLONE_FS)) == 0
         while (job := self._queue.get()) is not None:
             self._do(job)
@@ -130,6 +141,7 @@ class Workers:
                 self._unfinished -= 1
                 if self._threads > _KEPT and self._threads > self._unfinished:
                     self._threads -= 1
+                    self.together.leave()
                     return
 
     def _do(self, job: _Job) -> None:
@@ -151,14 +163,18 @@ class Workers:
     # -- the thread that looks after them -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        seen = 0
         while True:
             self._has_work.wait()
             self._has_work.clear()
-            pause = _LOOK_EVERY_S
-            while self._unfinished:
+            pause, idle_looks = _LOOK_EVERY_S, 0
+            while self._unfinished or idle_looks < _IDLE_LOOKS:
                 time.sleep(pause)
                 with self._lock:
                     running = list(self._running.values())
+                    idle_looks = idle_looks + 1 if self._submitted == seen else 0
+                    seen = self._submitted
+                self.together.look(is_idle=idle_looks >= _IDLE_LOOKS)
                 for job in running:
                     self._look_after(job)
                 pause = max(_LOOK_EVERY_S, _LOOK_EACH_S * len(running))
