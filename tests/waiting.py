@@ -37,5 +37,13 @@ def sleeps_in(call: str, thread: Path) -> bool:
     return states == ["S", "S"] and number == str(native_abi().numbers[call])
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is a zombie, or gone."""
+    try:
+        return _state(Path(f"/proc/{pid}")) == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def _state(thread: Path) -> str:
     return (thread / "stat").read_text().rpartition(")")[2].split()[0]

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Final
+
+_FLAGS: Final = 6
+"""The kernel's flags of a task, of the fields of /proc/PID/stat behind the command's name."""
+_PF_EXITING: Final = 0x4
 
 
 def children_of(pid: int) -> list[int]:
@@ -42,6 +47,12 @@ def living_task_of(pid: int) -> int:
     except OSError:
         return pid
     return next((task for task in tasks if _state(f"/proc/{pid}/task/{task}/stat") not in ("Z", "X", "")), pid)
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process's first task is on its way out, or gone already (PF_EXITING, include/linux/sched.h)."""
+    fields = _fields(f"/proc/{pid}/stat")
+    return not fields or bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
 def _parents() -> Iterator[tuple[int, int]]:

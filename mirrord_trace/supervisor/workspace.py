@@ -5,7 +5,9 @@ Below it the target's files may be mounted. So whoever removes it unmounts first
 
 A guardian is a child that waits for the end of a pipe. The kernel closes the other end when the supervisor ends. After
 kill -9 it may not: a thread that waits for the mounted files, which the supervisor serves, keeps the descriptors open.
-So a guardian also asks for a signal when the main thread, which has forked it, ends (PR_SET_PDEATHSIG).
+So a guardian also asks for a signal when the main thread, which has forked it, ends (PR_SET_PDEATHSIG). That comes when
+the thread has closed its descriptors, which may wait, too: for the answer to a FLUSH that only the supervisor could
+give (close_files(), fuse_flush() in Linux). Of this nobody is told, so a guardian looks for it now and then.
 
 It is there before the directory is, and lives in a session of its own, so that the terminal's signals do not reach it.
 There are two, because either may be killed as well; the second acts once the first is gone. If all three are killed,
@@ -35,6 +37,7 @@ from typing import Final
 from mirrord_syscalls.structs import SignalfdSiginfo
 from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor import signals
+from mirrord_trace.supervisor.descent import is_ending
 from mirrord_trace.tree import unmounting
 
 _PREFIX: Final = "mirrord-trace-"
@@ -46,6 +49,7 @@ _MOST_TOLD: Final = 4096
 _PR_SET_PDEATHSIG: Final = 1
 _ORPHANED: Final = signal.SIGUSR1
 """Sent to a guardian when the supervisor's main thread has ended."""
+_LOOK_EVERY_S: Final = 2.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -178,16 +182,16 @@ def _read_now(pipe: int) -> str:
 
 
 def _wait_for_end(supervisor: int, waiting: int) -> None:
-    """Returns when the pipe is closed or the kernel says that the supervisor has ended."""
+    """Returns when the pipe is closed, or the supervisor has ended or cannot."""
     with signals.signal_descriptor({_ORPHANED}) as arriving:
         poll = select.poll()
         poll.register(waiting, select.POLLIN)
         poll.register(arriving, select.POLLIN)
         while True:
-            ready = [descriptor for descriptor, _ in poll.poll()]
-            if waiting in ready:
+            ready = [descriptor for descriptor, _ in poll.poll(_LOOK_EVERY_S * 1000)]
+            if waiting in ready or (not ready and is_ending(supervisor)):
                 return
-            if SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE)).pid == supervisor:
+            if ready and SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE)).pid == supervisor:
                 return
 
 

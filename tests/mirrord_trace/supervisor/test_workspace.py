@@ -26,12 +26,14 @@ from mirrord_trace.tree.unmounting import MOUNTPOINT
 from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, wait_until_gone
 from tests.mirrord_trace.tree.private_mounts import (
     IS_ROOT,
+    fusectl,
     in_private_mounts,
     let_everybody_reach,
     mounts_below,
     where_users_may_mount,
 )
 from tests.rights import as_user
+from tests.waiting import has_ended, holds_within, sleeps_in
 
 ORDERS = [
     ["supervisor"],
@@ -91,6 +93,11 @@ class Holder:
             with contextlib.suppress(*([ProcessLookupError] if self.is_over else [])):
                 os.kill(self.guardians[0 if who == "first" else 1], signal.SIGKILL)
 
+    def has_looked_for_dead_ones(self) -> bool:
+        """Whether the child that its first guardian has for this has ended."""
+        first = self.guardians[0]
+        return sleeps_in("poll", Path(f"/proc/{first}")) and all(map(has_ended, children_of(first)))
+
     def wait_until_all_are_gone(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -142,9 +149,9 @@ def test_kill_9_at_any_stage(tmp_path: Path, precious: Path, stage: str, order: 
     assert (precious / "file").read_text() == "keep me"
 
 
-def kill_server(tmp_path: Path, mount: str, rights: list[str], order: list[str]) -> None:
+def kill_server(tmp_path: Path, mount: list[str], rights: list[str], order: list[str]) -> None:
     """The mount is dead (ENOTCONN) once its server is."""
-    with holder(tmp_path, mount, rights=rights) as running:
+    with holder(tmp_path, *mount, rights=rights) as running:
         running.reach("mounted")
         assert mounts_below(tmp_path) != []
         for who in order:
@@ -157,7 +164,28 @@ def kill_server(tmp_path: Path, mount: str, rights: list[str], order: list[str])
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
 @in_private_mounts
 def test_kill_9_of_a_server(tmp_path: Path, order: list[str]) -> None:
-    kill_server(tmp_path, "fuse", [], order)
+    kill_server(tmp_path, ["fuse"], [], order)
+
+
+@pytest.mark.parametrize("order", ORDERS[:-1], ids=" ".join)
+@in_private_mounts
+def test_kill_9_of_who_has_a_file_open_that_he_serves(tmp_path: Path, precious: Path, order: list[str]) -> None:
+    """The kernel tells him that it is closed, before it tells anybody that he ends, and waits for his answer."""
+    kill_server(tmp_path, ["served", str(precious)], [], order)
+    assert (precious / "file").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("order", ORDERS[:-1], ids=" ".join)
+@where_users_may_mount
+def test_kill_9_of_an_ordinary_user_who_has_a_file_open_that_he_serves(
+    tmp_path: Path, precious: Path, order: list[str]
+) -> None:
+    fusectl()
+    tmp_path.chmod(0o777)
+    if IS_ROOT:
+        let_everybody_reach([tmp_path, precious])
+    kill_server(tmp_path, ["served", str(precious)], as_user(reads_everything=True) if IS_ROOT else [], order)
+    assert (precious / "file").read_text() == "keep me"
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
@@ -167,7 +195,7 @@ def test_kill_9_of_an_ordinary_users_server(tmp_path: Path, order: list[str]) ->
     tmp_path.chmod(0o777)
     if IS_ROOT:
         let_everybody_reach([tmp_path])
-    kill_server(tmp_path, "fusermount3", as_user(reads_everything=True) if IS_ROOT else [], order)
+    kill_server(tmp_path, ["fusermount3"], as_user(reads_everything=True) if IS_ROOT else [], order)
 
 
 @pytest.mark.parametrize("order", ORDERS[:3], ids=" ".join)
@@ -209,6 +237,7 @@ def test_what_three_dead_ones_leave_is_removed_by_the_next_run(tmp_path: Path, p
     with holder(tmp_path, "bind", str(precious)) as running, holder(tmp_path, "nothing") as alive:
         running.reach("mounted")
         alive.reach("mounted")
+        assert holds_within(TIMEOUT_S, alive.has_looked_for_dead_ones)
         for who in ("first", "second", "supervisor"):
             running.kill(who)
         running.wait_until_all_are_gone()
