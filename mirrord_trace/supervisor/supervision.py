@@ -18,6 +18,10 @@ from mirrord_trace.supervisor.launch import exit_code_of
 
 TERM_GRACE_S: Final = 0.5
 """How long SIGTERM to us may take to end the tree, and what the process leaves running may take to end itself."""
+LAST_BYTES_S: Final = 5.0
+"""How long bytes that the process wrote before it ended may take to reach the agent, and from there the far side."""
+_HURRIED_S: Final = 0.2
+"""The same after SIGTERM: everything is to be gone within a second."""
 
 
 @attrs.define(eq=False)
@@ -60,6 +64,12 @@ class Supervision:
         """How the process ended. Only after `run`."""
         assert self._status is not None, "the delivery tells how the process ended before it ends itself"
         return exit_code_of(self._status)
+
+    async def hurry(self, finishing: trio.CancelScope) -> None:
+        """Bounds what may outlast the process when SIGTERM tells us to end, before its end or after."""
+        await self.terminated.wait()
+        await trio.sleep(TERM_GRACE_S + _HURRIED_S)
+        finishing.cancel()
 
     async def run(self, child: Launched, delivery: Delivery) -> None:
         """Runs the child as the user's process. Returns when it has ended and nothing of it is left.

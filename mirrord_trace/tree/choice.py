@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -41,6 +41,13 @@ def check(wanted: Kind, *, may_write: bool) -> tuple[Lack, ...]:
     if lacks and (wanted == "fuse" or may_write):
         raise _failure(lacks, may_write=may_write)
     return lacks
+
+
+def load_tree(wanted: Kind) -> None:
+    """Loads what `open_tree` will most probably need, which takes its time. What cannot be loaded is told by that."""
+    if wanted != "copy" and not fuse_here.missing():
+        with suppress(ImportError):
+            import mirrord_trace.tree.fuse.mount  # noqa: F401
 
 
 @asynccontextmanager

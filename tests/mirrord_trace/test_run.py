@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mirrord_trace.reporting import Reporter
-from mirrord_trace.run import _tell_of_loss
+from mirrord_trace.running import _tell_of_loss
 from mirrord_trace.session import Session
 from mirrord_trace.supervisor.supervision import Supervision
 from mirrord_trace.targets.base import AgentLink

@@ -16,10 +16,12 @@ from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
 from mirrord_trace.supervisor.delivery.notify.probe import Unavailable, probe
 
 MakeDelivery = Callable[[Handlers], Delivery]
+LoadDelivery = Callable[[], MakeDelivery]
+"""Loading a delivery takes its time."""
 
 
-def choose(wanted: Wanted, abi: Abi, explain: Callable[[str], None]) -> MakeDelivery:
-    """What makes the delivery. Says what was chosen and why. Call it in the main thread, before another is started.
+def choose(wanted: Wanted, abi: Abi, explain: Callable[[str], None]) -> LoadDelivery:
+    """What loads the delivery. Says what was chosen and why. Call it in the main thread, before another is started.
 
     Raises Failure when notify is wanted and cannot be had.
     """
@@ -31,12 +33,12 @@ def choose(wanted: Wanted, abi: Abi, explain: Callable[[str], None]) -> MakeDeli
             raise Failure(f"system calls cannot be notified here: {reason}", advice) from reason
         because = "as asked for" if wanted == "ptrace" else f"because notify is not to be had here: {reason}"
         explain(f"delivery: ptrace, {because}")
-        return _ptrace(abi, str(reason))
+        return partial(_ptrace, abi, str(reason))
     if wanted == "ptrace":
         explain("delivery: ptrace, as asked for")
-        return _ptrace(abi, None)
+        return partial(_ptrace, abi, None)
     explain("delivery: notify, as asked for" if wanted == "notify" else "delivery: notify, which was tried and works")
-    return _notify(abi)
+    return partial(_notify, abi)
 
 
 def _ptrace(abi: Abi, notify_is_missing: str | None) -> MakeDelivery:
@@ -46,6 +48,6 @@ def _ptrace(abi: Abi, notify_is_missing: str | None) -> MakeDelivery:
 
 
 def _notify(abi: Abi) -> MakeDelivery:
-    from mirrord_trace.supervisor.delivery.notify import NotifyDelivery
+    from mirrord_trace.supervisor.delivery.notify.delivery import NotifyDelivery
 
     return partial(NotifyDelivery, abi=abi)

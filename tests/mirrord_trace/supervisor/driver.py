@@ -104,7 +104,7 @@ def main() -> int:
     with workspace(lambda text: say(f"warning: {text}")) as directory, signals.signal_descriptor() as arriving:
         say(f"workspace {directory}")
         try:
-            make_delivery = choice.choose(wanted, native_abi(), lambda text: say(f"explain: {text}"))
+            make_delivery = choice.choose(wanted, native_abi(), lambda text: say(f"explain: {text}"))()
             return trio.run(supervise, scenario, command, make_delivery, inherited, arriving)
         except Failure as failure:
             return tell(failure)

@@ -1,0 +1,212 @@
+"""The command, its world and its end, once the agent answers: what it gets, whose its files are, what its calls meet.
+
+All of this is needed only when the agent has been started, which takes as long as loading it: so it is loaded then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from mirrord_syscalls.abi import native_abi
+from mirrord_trace.config import RunConfiguration
+from mirrord_trace.errors import Failure
+from mirrord_trace.policy.default_paths import Surroundings, mounted_paths
+from mirrord_trace.policy.environment import process_environment
+from mirrord_trace.policy.files import FilesPolicy
+from mirrord_trace.policy.outgoing import OutgoingPolicy
+from mirrord_trace.relay.tcp import StreamRelay
+from mirrord_trace.relay.udp import DatagramRelays
+from mirrord_trace.reporting import Reporter
+from mirrord_trace.session import Session
+from mirrord_trace.sockets_here import TreeListeners
+from mirrord_trace.supervisor import launch, names_files
+from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
+from mirrord_trace.supervisor.delivery.choice import MakeDelivery
+from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
+from mirrord_trace.supervisor.handlers.files import FileHandlers
+from mirrord_trace.supervisor.handlers.names import NameHandlers
+from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
+from mirrord_trace.supervisor.handlers.streams import StreamHandlers
+from mirrord_trace.supervisor.socket_table import SocketTable
+from mirrord_trace.supervisor.supervision import LAST_BYTES_S, Supervision
+from mirrord_trace.supervisor.surroundings import read_surroundings
+from mirrord_trace.targets.base import AgentLink
+from mirrord_trace.tree.base import Tree
+from mirrord_trace.tree.choice import load_tree, open_tree
+
+
+def load(configuration: RunConfiguration) -> None:
+    """Loads what else `run_at` will need."""
+    if not configuration.files.is_local_only:
+        load_tree(configuration.files.tree)
+
+
+async def run_at(
+    link: AgentLink,
+    session: Session,
+    configuration: RunConfiguration,
+    reporter: Reporter,
+    supervision: Supervision,
+    make_delivery: MakeDelivery,
+    directory: Path,
+    inherited: launch.ProcessState,
+) -> None:
+    """Runs the command at the target, to its end and that of its connections. Raises Failure."""
+    with reporter.step("reading its environment and names") as step:
+        environment, presented = await _read_target(session, configuration, directory)
+        step.detail(f"{session.facts.hostname}, {len(environment)} variables")
+        await link.settled.wait()  # meanwhile the target's part was done; a failure there ends this block
+    program = launch.find_program(configuration.command, environment)
+    surroundings = read_surroundings(program, os.environb)
+    async with (
+        _files(session, configuration, surroundings, directory, reporter) as files,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
+        world = _World.build(configuration, session, nursery, presented, files, make_delivery)
+        child = world.delivery.launch(program, inherited)
+        if files.tree is not None:
+            files.tree.on_mapped = world.delivery.expect_mapped_files
+            nursery.start_soon(_abandon_at_end, files.tree)
+        await supervision.run(child, world.delivery)
+        world.datagrams.drain()
+        with trio.move_on_after(LAST_BYTES_S):
+            await world.streams.sent()
+        nursery.cancel_scope.cancel()
+
+
+async def _read_target(
+    session: Session, configuration: RunConfiguration, directory: Path
+) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """The environment that the process gets, and the stand-ins of its names files."""
+    target: dict[bytes, bytes] = {}
+    presented: dict[bytes, bytes] = {}
+
+    async def read_environment() -> None:
+        try:
+            target.update(await session.environment())
+        except OSError as error:
+            raise Failure(f"cannot read the target's environment: {error.strerror}") from error
+
+    async def read_names() -> None:
+        presented.update(await names_files.bring(session, directory, with_resolver=configuration.outgoing_udp))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_names)
+        if configuration.environment.enabled:
+            nursery.start_soon(read_environment)
+    wanted = configuration.environment
+    merged = process_environment(dict(os.environb), target, include=wanted.include, exclude=wanted.exclude)
+    return merged, presented
+
+
+@attrs.frozen
+class _Files:
+    """Which files are whose, and where the target's are."""
+
+    policy: FilesPolicy
+    tree: Tree | None
+
+
+@asynccontextmanager
+async def _files(
+    session: Session,
+    configuration: RunConfiguration,
+    surroundings: Surroundings,
+    directory: Path,
+    reporter: Reporter,
+) -> AsyncIterator[_Files]:
+    wanted = configuration.files
+    if wanted.is_local_only:
+        yield _Files(FilesPolicy.of(wanted, surroundings, ()), None)
+        return
+    async with AsyncExitStack() as resources:
+        with reporter.step("opening its files") as step:
+            try:
+                mounts = await session.files.mounts()
+            except OSError as error:
+                raise Failure(f"cannot read what the target has mounted: {error.strerror}") from error
+            policy = FilesPolicy.of(wanted, surroundings, mounted_paths(mounts, surroundings))
+            tree = await resources.enter_async_context(
+                open_tree(
+                    wanted.tree,
+                    session.files,
+                    directory,
+                    writable=policy.is_written_remotely,
+                    may_write=policy.may_write_remotely,
+                    tell=reporter,
+                )
+            )
+            step.detail(f"mode {wanted.mode}")
+        yield _Files(policy, tree)
+
+
+async def _abandon_at_end(tree: Tree) -> None:
+    """Whatever ends the run: a task that waits for the target's answer could not be killed."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        tree.abandon()
+
+
+async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter, supervision: Supervision) -> None:
+    await session.lost.wait()
+    reporter.warning(
+        f"the agent is gone ({session.loss_reason}): connections to the target are reset, new ones fail (ENETUNREACH)"
+    )
+    words = ""
+    # The command's end, which may come of the loss, is no reason not to ask for its cause; SIGTERM is.
+    with trio.CancelScope(shield=True) as asking:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervision.hurry, asking)
+            words = await link.last_words()
+            nursery.cancel_scope.cancel()
+    if words:
+        reporter.warning(f"the agent's last words: {words}")
+
+
+@attrs.frozen
+class _World:
+    """What the process's calls meet."""
+
+    delivery: Delivery
+    streams: StreamRelay
+    datagrams: DatagramRelays
+
+    @classmethod
+    def build(
+        cls,
+        configuration: RunConfiguration,
+        session: Session,
+        nursery: trio.Nursery,
+        presented: Mapping[bytes, bytes],
+        files: _Files,
+        make_delivery: MakeDelivery,
+    ) -> _World:
+        """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
+        table = SocketTable()
+        policy = OutgoingPolicy(
+            configuration.outgoing_tcp,
+            configuration.outgoing_udp,
+            configuration.ignore_localhost,
+            configuration.unix_streams,
+        )
+        listeners = TreeListeners(lambda: delivery.living_tasks())
+        streams = StreamRelay(session, nursery)
+        datagrams = DatagramRelays(session, nursery)
+        nursery.start_soon(datagrams.sweep)
+        stream_handlers = StreamHandlers(table, policy, listeners, streams, configuration.connect_hold_s)
+        datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
+        names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name))
+        paths = FileHandlers(files.policy, presented, files.tree, session.files)
+        sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
+        delivery = make_delivery(
+            Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
+        )
+        return cls(delivery, streams, datagrams)
