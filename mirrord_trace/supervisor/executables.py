@@ -12,6 +12,8 @@ import stat
 import struct
 from typing import Final
 
+import attrs
+
 from mirrord_syscalls.abi import Abi
 from mirrord_trace.supervisor.looks import FileStatus, status_of_link
 
@@ -32,35 +34,34 @@ def complaint_about(tid: int, architecture: int, abi: Abi) -> str | None:
         return None
 
 
-def complaint_about_program(tid: int, program: bytes, shown: str, abi: Abi) -> str | None:
-    """A warning about the program that task `tid`, which nobody traces, is about to become; None when it is fine.
+@attrs.frozen
+class Seen:
+    """What a look at a program has shown."""
 
-    Its file is looked at, which may wait for a file system.
-    """
+    complaint: str | None = None
+    """A warning, or None."""
+    is_ordinary: bool = False
+    """Whether nothing is ever to be said of it, whoever starts it."""
+
+
+def look_at_program(tid: int, program: bytes, shown: str, abi: Abi) -> Seen:
+    """Looks at the program that task `tid`, which nobody traces, is about to become. It may wait for a file system."""
     try:
         found = os.stat(program)
-        if found.st_mode & (stat.S_ISUID | stat.S_ISGID) and _status(tid)[b"NoNewPrivs"].strip() == b"1":
-            return _about_privileges(tid, shown, FileStatus.of(found))
+        gives_rights = bool(found.st_mode & (stat.S_ISUID | stat.S_ISGID))
+        if gives_rights and _status(tid)[b"NoNewPrivs"].strip() == b"1":
+            return Seen(_about_privileges(tid, shown, FileStatus.of(found)))
         if not stat.S_ISREG(found.st_mode):
-            return None
+            return Seen()
         with open(program, "rb", buffering=0) as file:
             raw = file.read(_elf.size)
     except (OSError, KeyError):
-        return None
-    if len(raw) < _elf.size or not raw.startswith(b"\x7fELF"):
-        return None
-    _, width, machine = _elf.unpack(raw)
-    is_ours = width == _ELF_64 and machine == abi.audit_arch & _AUDIT_MACHINE_MASK
-    return None if is_ours else _foreign(shown, abi)
-
-
-def is_ordinary(program: bytes) -> bool:
-    """Whether there is a program, and one that gives nobody other rights. It may wait for a file system."""
-    try:
-        mode = os.stat(program).st_mode
-    except OSError:
-        return False
-    return stat.S_ISREG(mode) and not mode & (stat.S_ISUID | stat.S_ISGID)
+        return Seen()
+    if len(raw) == _elf.size and raw.startswith(b"\x7fELF"):
+        _, width, machine = _elf.unpack(raw)
+        if width != _ELF_64 or machine != abi.audit_arch & _AUDIT_MACHINE_MASK:
+            return Seen(_foreign(shown, abi))
+    return Seen(is_ordinary=not gives_rights)
 
 
 def _foreign(path: str, abi: Abi) -> str:

@@ -237,6 +237,19 @@ def bug_in_worker(_: trio.Nursery) -> list[Interest]:
     return [on("openat", lambda call: _unusable(call, lambda: None))]
 
 
+def no_worker(_: trio.Nursery) -> list[Interest]:
+    """There are no threads for path calls."""
+    start = threading.Thread.start
+
+    def start_others(thread: threading.Thread) -> None:
+        if thread.name.startswith("path call"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    threading.Thread.start = start_others  # type: ignore[method-assign, assignment]
+    return [on("openat", lambda call: _unusable(call, lambda: None))]
+
+
 def bug_too_late(nursery: trio.Nursery) -> list[Interest]:
     """The worker fails when its task, the delivery and what belongs to that are gone."""
     is_over = threading.Event()
@@ -343,6 +356,7 @@ SCENARIOS: dict[str, Callable[[trio.Nursery], list[Interest]]] = {
         bug_later,
         bug_at_exit,
         bug_in_worker,
+        no_worker,
         bug_too_late,
         borrow,
         files,

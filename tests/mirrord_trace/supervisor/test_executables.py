@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mirrord_syscalls.abi import native_abi
+from mirrord_trace.supervisor.executables import Seen, look_at_program
 from tests.mirrord_trace.supervisor.harness import UNPRIVILEGED, program, run
 
 pytestmark = pytest.mark.usefixtures("delivery")
@@ -73,3 +75,19 @@ def test_program_of_another_architecture(place: Path) -> None:
 
 def test_ordinary_programs_are_not_complained_of() -> None:
     assert run("pass_all", program("family"), "vforks").warnings == []
+
+
+def test_a_program_that_could_not_be_read_is_looked_at_again(place: Path) -> None:
+    """Who starts it may execute it, and we may not read it."""
+    tool = place / "tool"
+    shutil.copy("/usr/bin/id", tool)
+    tool.chmod(0o111)
+    abi = native_abi()
+    seen = look_at_program(os.getpid(), os.fsencode(tool), "tool", abi)
+    assert seen == (Seen(is_ordinary=True) if os.access(tool, os.R_OK) else Seen())
+    assert look_at_program(os.getpid(), os.fsencode(place / "nothing"), "nothing", abi) == Seen()
+    assert look_at_program(os.getpid(), os.fsencode(place), "directory", abi) == Seen()
+    tool.chmod(0o755)
+    assert look_at_program(os.getpid(), os.fsencode(tool), "tool", abi) == Seen(is_ordinary=True)
+    tool.chmod(0o4755)
+    assert not look_at_program(os.getpid(), os.fsencode(tool), "tool", abi).is_ordinary

@@ -345,8 +345,11 @@ class NotifyDelivery:
             return self._reply_for(call, error)
 
     def _reply(self, call: NotifiedCall, identity: int, reply: Reply) -> None:
-        if call.look_first is not None and isinstance(reply, Continue | Deferred):
-            reply, call.look_first = Deferred(partial(_made_after, call.look_first, reply)), None
+        look, call.look_first = call.look_first, None
+        if look is not None and isinstance(reply, Continue | Deferred):
+            with contextlib.suppress(OSError):  # no thread is to be had: it goes on all the same
+                self._submit(call, identity, Deferred(partial(_made_after, look, reply)))
+                return
         match reply:
             case Continue():
                 self._listener.let_go(identity)
@@ -355,13 +358,17 @@ class NotifyDelivery:
             case Descriptor(number, close_on_exec):
                 self._listener.give(identity, number, close_on_exec=close_on_exec)
             case Deferred():
-                call.is_interrupted = interruption(call.tid)
                 try:
-                    self._workers.submit(partial(self._reply_later, call, identity, reply), call.is_over)
+                    self._submit(call, identity, reply)
                 except OSError as error:
                     self._listener.answer(identity, -(error.errno or errno.EAGAIN))
             case Answered():
                 pass
+
+    def _submit(self, call: NotifiedCall, identity: int, deferred: Deferred) -> None:
+        """Raises OSError when no worker is to be had."""
+        call.is_interrupted = interruption(call.tid)
+        self._workers.submit(partial(self._reply_later, call, identity, deferred), call.is_over)
 
     def _reply_later(self, call: NotifiedCall, identity: int, deferred: Deferred) -> None:
         """In a worker."""

@@ -13,7 +13,7 @@ import attrs
 
 from mirrord_syscalls.abi import Abi
 from mirrord_trace.supervisor.delivery.base import AT_FDCWD, Call, MemoryFault, MemoryHidden, TaskGone
-from mirrord_trace.supervisor.executables import complaint_about_program, is_ordinary
+from mirrord_trace.supervisor.executables import look_at_program
 from mirrord_trace.supervisor.looks import is_there, sees_our_root
 
 EXECUTING_CALLS: Final = ("execve", "execveat")
@@ -55,12 +55,12 @@ class Executions:
 
     def complaint_about(self, execution: Execution) -> str | None:
         """A warning about it, or None. It may wait for a file system."""
-        complaint = complaint_about_program(execution.tid, execution.path, execution.shown, self._abi)
-        if complaint is None and execution.name is not None and is_ordinary(execution.path):
+        seen = look_at_program(execution.tid, execution.path, execution.shown, self._abi)
+        if seen.is_ordinary and execution.name is not None:
             if len(self._ordinary) >= _SEEN_AT_MOST:
                 self._ordinary.clear()
             self._ordinary.add(execution.name)
-        return complaint
+        return seen.complaint
 
 
 def _absolute(call: Call, descriptor: int, path: bytes) -> bytes | None:

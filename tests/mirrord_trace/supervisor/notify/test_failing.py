@@ -30,3 +30,10 @@ def test_a_bug_in_a_worker_that_comes_too_late() -> None:
     ended = opening("bug_too_late")
     assert ended.exit_code == 128 + signal.SIGKILL
     assert ended.said[-1] == "driver: left: []"
+
+
+def test_without_a_thread_a_call_that_needs_one_fails_and_programs_start_all_the_same() -> None:
+    script = "cat /presented 2>&1; exec /bin/echo started"
+    ended = run("no_worker", "env", "LC_ALL=C", "sh", "-c", script)
+    assert ended.stdout == "cat: /presented: Resource temporarily unavailable\nstarted\n"
+    assert ended.exit_code == 0
