@@ -76,7 +76,7 @@ class Tree(Protocol):
         """
 
     def begin(self, path: bytes, need: Need) -> bool:
-        """Has the pod asked for what the kernel will want for a call on `root + path`, if that may be made meanwhile.
+        """Has the pod asked for attributes that a call on `root + path` wants, which may be made meanwhile.
 
         The kernel's own requests then wait for that answer. From any thread, and never waits. False where it is
         `ensure` that must bring it.

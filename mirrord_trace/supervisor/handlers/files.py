@@ -266,7 +266,9 @@ class FileHandlers:
             is_brief = use.examines and is_there(call.tid, tree.root + path) is not None
             return _on_tree(tree.root + path, may_wait=not is_brief)
         verdict = PASS if is_led_there else _on_tree(tree.root + path)
-        return verdict if tree.begin(path, use.need) else _when_ready(tree, path, use.need, verdict)
+        if use.examines and tree.begin(path, use.need):
+            return verdict
+        return _when_ready(tree, path, use.need, verdict)
 
     async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
         """statfs(2): the tree is one file system, whatever the target has mounted."""

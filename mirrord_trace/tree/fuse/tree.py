@@ -26,8 +26,7 @@ from mirrord_trace.tree.pipes import Pipes
 _GUESSES = 8
 """So many contents may come for nothing before we guess no more."""
 _OPENING = (Need.CONTENT, Need.OUTPUT)
-_EXAMINING = (Need.ATTRIBUTES, Need.TARGET, Need.LISTING)
-"""What can be had of the tree without more ado, whatever lies there."""
+_EXAMINING = (Need.ATTRIBUTES, Need.TARGET)
 
 
 @attrs.define(eq=False)

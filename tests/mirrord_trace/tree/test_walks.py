@@ -197,7 +197,7 @@ async def test_the_kernel_finds_what_was_begun(mount: Mounted) -> None:
 @on_mount(tellers=("agent",))
 async def test_what_cannot_be_begun_is_left_to_the_kernel(mount: Mounted) -> None:
     (mount.pod / "file").touch()
-    for need in (Need.CONTENT, Need.OUTPUT, Need.CHANGE):
+    for need in (Need.CONTENT, Need.LISTING, Need.OUTPUT, Need.CHANGE):
         assert not mount.tree.begin(b"/file", need)
     assert not mount.tree.begin(b"/directory/../file", Need.TARGET)
     assert not mount.tree.begin(mount.tree.root + b"/file", Need.TARGET)

@@ -57,6 +57,8 @@ class ScriptedTree:
     ready: bool = True
     links: dict[bytes, bytes] = attrs.field(factory=dict)
     refusals: dict[bytes, int] = attrs.field(factory=dict)
+    may_begin: bool = False
+    begun: list[tuple[bytes, Need]] = attrs.field(factory=list)
     ensured: list[tuple[bytes, Need]] = attrs.field(factory=list)
     on_mapped: Callable[[], None] = _nothing
 
@@ -67,7 +69,8 @@ class ScriptedTree:
         return None
 
     def begin(self, path: bytes, need: Need) -> bool:
-        return False
+        self.begun.append((path, need))
+        return self.may_begin
 
     async def ensure(self, path: bytes, need: Need, asked: Asked | None = None) -> bytes:
         self.ensured.append((path, need))
@@ -264,6 +267,32 @@ def test_what_a_call_needs_is_brought_before_it(world: Callable[..., World], nam
     there = world(ready=False)
     there.verdict(name, b"/srv/data/x", flags=flags)
     assert there.tree.ensured == [(b"/srv/data/x", need)]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "need"),
+    [
+        ("stat", 0, Need.TARGET),
+        ("lstat", 0, Need.ATTRIBUTES),
+        ("newfstatat", _AT_SYMLINK_NOFOLLOW, Need.ATTRIBUTES),
+        ("statx", 0, Need.TARGET),
+    ],
+)
+def test_who_only_examines_need_not_be_held(world: Callable[..., World], name: str, flags: int, need: Need) -> None:
+    there = world(ready=False)
+    there.tree.may_begin = True
+    answer = there.answer(name, b"/srv/data/x", flags=flags)
+    assert answer == UsePath(there.tree.root + b"/srv/data/x", may_wait=True, is_guarded=True)
+    assert (there.tree.begun, there.tree.ensured) == ([(b"/srv/data/x", need)], [])
+
+
+@pytest.mark.parametrize("name", ["open", "openat", "chdir", "access", "getxattr"])
+def test_others_are_held(world: Callable[..., World], name: str) -> None:
+    there = world(ready=False)
+    there.tree.may_begin = True
+    there.verdict(name, b"/srv/data/x")
+    assert there.tree.begun == []
+    assert len(there.tree.ensured) == 1
 
 
 @pytest.mark.parametrize("name", ["open", "openat", "openat2"])
