@@ -11,6 +11,7 @@ from typing import cast
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from mirrord_trace.remote_files import Looked, RemoteFiles, Status, Visited
 from mirrord_trace.session_requests import Request
