@@ -51,8 +51,14 @@ def living_task_of(pid: int) -> int:
 
 def is_ending(pid: int) -> bool:
     """Whether a process's first task is on its way out, or gone already (PF_EXITING, include/linux/sched.h)."""
-    fields = _fields(f"/proc/{pid}/stat")
-    return not fields or bool(int(fields[_FLAGS]) & _PF_EXITING)
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:  # nobody knows
+        return False
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
 def _parents() -> Iterator[tuple[int, int]]:

@@ -37,7 +37,7 @@ from mirrord_syscalls.structs import SignalfdSiginfo
 from mirrord_trace.borrow import borrow_descriptor
 from mirrord_trace.errors import Failure
 from mirrord_trace.supervisor import launch, signals
-from mirrord_trace.supervisor.descent import children_of
+from mirrord_trace.supervisor.descent import children_of, is_ending
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NAME: Final = 15
@@ -276,7 +276,7 @@ def _watch(theirs: socket.socket, child: int, supervisor: int) -> None:
             if theirs.fileno() in ready:
                 return
             info = SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE))
-            if info.signo == _ORPHANED and info.pid == supervisor:  # anybody may signal his parent
+            if info.signo == _ORPHANED and is_ending(supervisor):  # anybody may signal his parent
                 return
 
 

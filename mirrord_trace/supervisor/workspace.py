@@ -189,9 +189,9 @@ def _wait_for_end(supervisor: int, waiting: int) -> None:
         poll.register(arriving, select.POLLIN)
         while True:
             ready = [descriptor for descriptor, _ in poll.poll(_LOOK_EVERY_S * 1000)]
-            if waiting in ready or (not ready and is_ending(supervisor)):
-                return
-            if ready and SignalfdSiginfo.decode(os.read(arriving, SignalfdSiginfo.SIZE)).pid == supervisor:
+            if arriving in ready:
+                os.read(arriving, SignalfdSiginfo.SIZE)
+            if waiting in ready or is_ending(supervisor):
                 return
 
 

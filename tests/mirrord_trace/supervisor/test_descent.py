@@ -101,3 +101,22 @@ def test_where_the_first_thread_has_ended_another_is_named() -> None:
         os.waitpid(pid, 0)
         os.close(ready_read)
         os.close(ready_write)
+
+
+def test_who_is_ending() -> None:
+    """Whether or not anybody has asked how it ended."""
+    process = shell("echo ready; cat")
+    assert not descent.is_ending(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert descent.is_ending(process.pid)
+    end(process)
+    assert descent.is_ending(process.pid)
+
+
+def test_of_whom_nothing_can_be_told_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> object:
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert not descent.is_ending(os.getpid())
