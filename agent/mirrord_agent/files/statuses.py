@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from mirrord_agent.files.root import way_to
+from mirrord_agent.wire.fields import told_time
 from mirrord_agent.wire.file_records import Status
 
 
@@ -14,15 +15,6 @@ def has_attributes(path: bytes, *, follow: bool = False) -> bool:
         return bool(os.listxattr(path, follow_symlinks=follow))
     except OSError:
         return True
-
-
-#: Nanoseconds that the wire can tell: from the year 1677 to 2262. Some filesystems know times long before and after.
-_FIRST_NS = -1 << 63
-_LAST_NS = (1 << 63) - 1
-
-
-def _told(time_ns: int) -> int:
-    return max(_FIRST_NS, min(time_ns, _LAST_NS))
 
 
 def status_from(found: os.stat_result, attributes: bool) -> Status:
@@ -37,9 +29,9 @@ def status_from(found: os.stat_result, attributes: bool) -> Status:
         found.st_size,
         found.st_blocks,
         found.st_blksize,
-        _told(found.st_atime_ns),
-        _told(found.st_mtime_ns),
-        _told(found.st_ctime_ns),
+        told_time(found.st_atime_ns),
+        told_time(found.st_mtime_ns),
+        told_time(found.st_ctime_ns),
         found.st_dev,
         attributes,
     )

@@ -20,7 +20,13 @@ MAX_TEXT = 4096
 #: Longest bytes field in a header.
 MAX_BLOB = 4096
 
+INT64_MIN = -1 << 63
 INT64_MAX = (1 << 63) - 1
+
+
+def told_time(time_ns: int) -> int:
+    """A time that the wire can tell, from the year 1677 to 2262: some filesystems know times long before and after."""
+    return max(INT64_MIN, min(time_ns, INT64_MAX))
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ import time
 import attrs
 import pyfuse3
 
+from mirrord_agent.wire.fields import told_time
 from mirrord_trace.remote_files import NOW, Change, Now, Status
 from mirrord_trace.tree.base import LIFETIME_S
 from mirrord_trace.tree.fuse.opened import OpenFiles
@@ -21,9 +22,6 @@ from mirrord_trace.tree.known import Fact
 
 _RENAME_EXCHANGE = 2
 _NOW_IS_NEAR_NS = 100_000_000
-# What the agent can be told: from the year 1677 to 2262.
-_FIRST_NS = -1 << 63
-_LAST_NS = (1 << 63) - 1
 
 
 @attrs.frozen
@@ -204,4 +202,4 @@ def change_of(wanted: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) ->
 def _time(time_ns: int) -> int | Now:
     if 0 <= time.time_ns() - time_ns < _NOW_IS_NEAR_NS:
         return NOW
-    return max(_FIRST_NS, min(time_ns, _LAST_NS))
+    return told_time(time_ns)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mirrord_trace.tree import unmounting
+from tests.forking import forked
 from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
 from tests.mirrord_trace.tree.private_mounts import (
     IS_ROOT,
@@ -245,26 +246,16 @@ def test_what_cannot_be_unmounted_is_not_reached(
 @contextmanager
 def binding(source: Path, targets: Sequence[Path]) -> Iterator[None]:
     """Another process mounts something again and again, from before the block begins, so many times."""
-    begun, begins = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.alarm(TIMEOUT_S)
-            bind(source, targets[0])
-            os.write(begins, b".")
-            for target in [*targets] * _ROUNDS:
-                with suppress(OSError):
-                    bind(source, target)
-        finally:
-            os._exit(1)
-    try:
-        os.close(begins)
-        assert os.read(begun, 1) == b"."
+
+    def mount(begin: Callable[[], None]) -> None:
+        bind(source, targets[0])
+        begin()
+        for target in [*targets] * _ROUNDS:
+            with suppress(OSError):
+                bind(source, target)
+
+    with forked(mount):
         yield
-    finally:
-        os.close(begun)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 @in_private_mounts

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,7 @@ from mirrord_trace.supervisor.delivery.notify.lowering.credentials import Creden
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lower_path
 from mirrord_trace.supervisor.delivery.notify.replies import Descriptor, NotifiedCall, Reply, Result
 from mirrord_trace.supervisor.delivery.ptrace import requests
-from tests.mirrord_trace.supervisor.harness import TIMEOUT_S
+from tests.forking import forked
 from tests.mirrord_trace.supervisor.notify.working import settled_in_worker
 from tests.rights import NOBODY, as_user
 
@@ -276,24 +276,14 @@ def somebody_else(**options: Any) -> Iterator[int]:
 @contextmanager
 def debugged(tid: int) -> Iterator[None]:
     """Another process traces the task."""
-    begun, begins = os.pipe()
-    debugger = os.fork()
-    if debugger == 0:
-        try:
-            signal.alarm(TIMEOUT_S)
-            requests.seize(tid, 0)
-            os.write(begins, b".")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(begins)
-    try:
-        assert os.read(begun, 1) == b"."
+
+    def trace(begin: Callable[[], None]) -> None:
+        requests.seize(tid, 0)
+        begin()
+        signal.pause()
+
+    with forked(trace):
         yield
-    finally:
-        os.close(begun)
-        os.kill(debugger, signal.SIGKILL)
-        os.waitpid(debugger, 0)
 
 
 SOMEBODYS_RIGHTS = pytest.mark.parametrize(
