@@ -15,10 +15,10 @@ CHOOSE = """if 1:
     from mirrord_trace.errors import Failure
     from mirrord_trace.supervisor.delivery.choice import choose
     try:
-        made = choose(sys.argv[1], native_abi(), print)
+        load = choose(sys.argv[1], native_abi(), print)
     except Failure as failure:
         sys.exit(f"{failure.message} / {failure.advice}")
-    print(made.func.__name__)
+    print(load().func.__name__)
 """
 
 
