@@ -1,12 +1,13 @@
 """Items go to one thread each, in order, and wake no other."""
 
 import threading
-import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from mirrord_agent.job_queue import JobQueue
+from tests.waiting import holds_within, sleeps_in
 
 LIMIT_S = 20
 
@@ -26,12 +27,6 @@ def test_who_asks_first_waits_for_what_comes() -> None:
     jobs.put("late")
     thread.join(LIMIT_S)
     assert got == ["late"]
-
-
-def idle(thread: threading.Thread) -> bool:
-    """Whether a thread sleeps in a wait for a lock."""
-    with open(f"/proc/self/task/{thread.native_id}/wchan", encoding="utf-8") as wchan:
-        return wchan.read().startswith("futex")
 
 
 def test_only_the_thread_that_was_idle_last_is_woken() -> None:
@@ -64,10 +59,8 @@ def test_only_the_thread_that_was_idle_last_is_woken() -> None:
 
 
 def until_idle(thread: threading.Thread) -> None:
-    deadline_s = time.monotonic() + LIMIT_S
-    while not idle(thread):
-        assert time.monotonic() < deadline_s, "the thread did not become idle"
-        time.sleep(0.001)
+    place = Path(f"/proc/self/task/{thread.native_id}")
+    assert holds_within(LIMIT_S, lambda: sleeps_in("futex", place)), "the thread did not become idle"
 
 
 def slept_times(thread: threading.Thread) -> int:
