@@ -52,8 +52,7 @@ def living_task_of(pid: int) -> int:
 def is_ending(pid: int) -> bool:
     """Whether a process's first task is on its way out, or gone already (PF_EXITING, include/linux/sched.h)."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(") ")[2].split()
+        fields = _read_fields(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return True
     except OSError:  # nobody knows
@@ -74,9 +73,14 @@ def _state(path: str) -> str:
 
 
 def _fields(path: str) -> list[str]:
-    """What follows the command's name, which may contain anything."""
+    """Empty where nothing can be read."""
     try:
-        with open(path) as stat:
-            return stat.read().rpartition(") ")[2].split()
+        return _read_fields(path)
     except OSError:
         return []
+
+
+def _read_fields(path: str) -> list[str]:
+    """What follows the command's name, which may contain anything. Raises OSError."""
+    with open(path) as stat:
+        return stat.read().rpartition(") ")[2].split()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mirrord_syscalls.abi import native_abi
 from mirrord_trace.supervisor.executables import Seen, look_at_program
-from tests.mirrord_trace.supervisor.harness import UNPRIVILEGED, program, run
+from tests.mirrord_trace.supervisor.harness import ROOT, TIMEOUT_S, UNPRIVILEGED, program, run
 
 pytestmark = pytest.mark.usefixtures("delivery")
 
@@ -77,17 +79,33 @@ def test_ordinary_programs_are_not_complained_of() -> None:
     assert run("pass_all", program("family"), "vforks").warnings == []
 
 
+LOOK = """if 1:
+    import os, sys
+    from mirrord_syscalls.abi import native_abi
+    from mirrord_trace.supervisor.executables import look_at_program
+    if os.geteuid() == 0:  # whom everything can be read by
+        os.setresuid(65534, 65534, 65534)
+    print(look_at_program(os.getpid(), os.fsencode(sys.argv[1]), "tool", native_abi()))
+"""
+
+
 def test_a_program_that_could_not_be_read_is_looked_at_again(place: Path) -> None:
     """Who starts it may execute it, and we may not read it."""
     tool = place / "tool"
     shutil.copy("/usr/bin/id", tool)
-    tool.chmod(0o111)
+    for mode, expected in ((0o111, Seen()), (0o755, Seen(is_ordinary=True))):
+        tool.chmod(mode)
+        command = [sys.executable, "-c", LOOK, str(tool)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_S, check=True)
+        assert done.stdout == f"{expected}\n"
+
+
+def test_what_is_no_ordinary_program(place: Path) -> None:
+    tool = place / "tool"
+    shutil.copy("/usr/bin/id", tool)
     abi = native_abi()
-    seen = look_at_program(os.getpid(), os.fsencode(tool), "tool", abi)
-    assert seen == (Seen(is_ordinary=True) if os.access(tool, os.R_OK) else Seen())
     assert look_at_program(os.getpid(), os.fsencode(place / "nothing"), "nothing", abi) == Seen()
     assert look_at_program(os.getpid(), os.fsencode(place), "directory", abi) == Seen()
-    tool.chmod(0o755)
-    assert look_at_program(os.getpid(), os.fsencode(tool), "tool", abi) == Seen(is_ordinary=True)
+    assert look_at_program(os.getpid(), os.fsencode(tool), "tool", abi).is_ordinary
     tool.chmod(0o4755)
     assert not look_at_program(os.getpid(), os.fsencode(tool), "tool", abi).is_ordinary

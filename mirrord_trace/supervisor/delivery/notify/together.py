@@ -8,7 +8,8 @@ the first look at a file takes half the time on one CPU).
 
 So while such calls come they share the CPU on which Trio's thread is. The scheduler chooses anew twice a second, and
 has its way where no such call comes: a CPU that has more to do than ours is left. The thread that receives the calls
-is not kept: the kernel wakes it where the calling task is (see `listener`).
+is not kept: the kernel wakes it where the calling task is (see `listener`). Nor is any process of the tree, for its
+guardian was there before; a program that we start ourselves meanwhile, a cluster's credential plugin say, is.
 """
 
 from __future__ import annotations

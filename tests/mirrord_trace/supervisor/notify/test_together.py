@@ -98,7 +98,7 @@ def test_the_scheduler_chooses_now_and_then(everywhere: set[int], leader: Sleepe
     together.end()
 
 
-def test_whoever_was_started_meanwhile_is_free_afterwards(everywhere: set[int], leader: Sleeper) -> None:
+def test_whoever_was_started_meanwhile_is_free_afterwards(everywhere: set[int]) -> None:
     together = Together(threading.get_native_id())
     together.gather()
     with sleeper() as child:
