@@ -1,0 +1,6 @@
+"""Traffic to the target's ports: mirrored to the client, or stolen for it.
+
+What is mirrored is read off captured packets; bytes in, events out:
+
+- `packets`: packets as TCP segments and UDP datagrams.
+"""
