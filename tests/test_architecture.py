@@ -61,6 +61,7 @@ def is_third_party(name: str) -> bool:
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
         ("mirrord_agent.frame_socket", ["mirrord_agent.wire"], ["trio"]),
         ("mirrord_agent.job_queue", [], []),
+        ("mirrord_agent.incoming.guardian", [], []),
         ("mirrord_trace.policy", ["mirrord_trace.policy", "mirrord_syscalls"], ["attrs"]),
         (
             "mirrord_trace.config",
@@ -111,6 +112,10 @@ def test_package_imports_only(package: str, ours: list[str], third_party: list[s
     ("package", "forbidden"),
     [
         ("mirrord_agent.wire", ["socket", "ssl", "select", "time", "os", "asyncio"]),
+        *(
+            (f"mirrord_agent.incoming.{name}", ["trio", "select", "subprocess", "time", "os"])
+            for name in ("netlink_messages", "expressions", "nft", "ruleset", "sock_diag")
+        ),
         ("mirrord_syscalls", ["select", "subprocess", "time", "os"]),
         ("mirrord_trace.policy", ["select", "subprocess", "time", "socket"]),
         ("mirrord_trace.supervisor.handlers", ["ptrace", "mirrord_trace.supervisor.delivery.ptrace"]),
