@@ -123,6 +123,13 @@ class _OfData(enum.IntEnum):
     VALUE = 1
 
 
+_FIB_OPTIONS: Final = {
+    Family.INET: "CONFIG_NFT_FIB_INET",
+    Family.IP: "CONFIG_NFT_FIB_IPV4",
+    Family.IP6: "CONFIG_NFT_FIB_IPV6",
+}
+
+
 @attrs.frozen
 class Table:
     """A table's name within its family."""
@@ -269,10 +276,9 @@ def _in_words(ports: Iterable[int]) -> str:
 
 
 def _for_table(table: Table) -> tuple[str, ...]:
-    return ("CONFIG_NF_TABLES", *({Family.INET: ("CONFIG_NF_TABLES_INET",)}.get(table.family, ())))
+    return ("CONFIG_NF_TABLES", "CONFIG_NF_TABLES_INET") if table.family is Family.INET else ("CONFIG_NF_TABLES",)
 
 
 def _for_expression(name: str, family: Family) -> tuple[str, ...]:
-    if name == "fib":
-        return (f"CONFIG_NFT_FIB_{ {Family.INET: 'INET', Family.IP: 'IPV4', Family.IP6: 'IPV6'}[family] }",)
-    return {"nat": ("CONFIG_NFT_NAT",), "lookup": ("CONFIG_NF_TABLES_SET",)}.get(name, ())
+    options = {"fib": _FIB_OPTIONS[family], "nat": "CONFIG_NFT_NAT", "lookup": "CONFIG_NF_TABLES_SET"}
+    return (options[name],) if name in options else ()
