@@ -67,6 +67,7 @@ def is_third_party(name: str) -> bool:
             (f"mirrord_agent.incoming.{module}", ["mirrord_agent.incoming", "mirrord_agent.wire"], ["attrs"])
             for module in MIRRORING
         ),
+        ("mirrord_agent.incoming.guardian", [], []),
         ("mirrord_trace.policy", ["mirrord_trace.policy", "mirrord_syscalls"], ["attrs"]),
         (
             "mirrord_trace.config",
@@ -118,6 +119,10 @@ def test_package_imports_only(package: str, ours: list[str], third_party: list[s
     [
         ("mirrord_agent.wire", ["socket", "ssl", "select", "time", "os", "asyncio"]),
         *((f"mirrord_agent.incoming.{module}", ["socket", "select", "time", "os"]) for module in MIRRORING),
+        *(
+            (f"mirrord_agent.incoming.{name}", ["trio", "select", "subprocess", "time", "os"])
+            for name in ("netlink_messages", "expressions", "nft", "ruleset", "sock_diag")
+        ),
         ("mirrord_syscalls", ["select", "subprocess", "time", "os"]),
         ("mirrord_trace.policy", ["select", "subprocess", "time", "socket"]),
         ("mirrord_trace.supervisor.handlers", ["ptrace", "mirrord_trace.supervisor.delivery.ptrace"]),

@@ -17,6 +17,7 @@ class Capability(enum.Enum):
     SETGID = 6
     SETUID = 7
     LINUX_IMMUTABLE = 9
+    NET_ADMIN = 12
     SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYS_RESOURCE = 24
@@ -25,7 +26,12 @@ class Capability(enum.Enum):
 
 
 #: Those that decide what a process may do with files.
-FILE_CAPABILITIES = frozenset(Capability) - {Capability.SETGID, Capability.SETUID, Capability.SYS_PTRACE}
+FILE_CAPABILITIES = frozenset(Capability) - {
+    Capability.SETGID,
+    Capability.SETUID,
+    Capability.NET_ADMIN,
+    Capability.SYS_PTRACE,
+}
 
 
 def is_held(capability: Capability) -> bool:
