@@ -1,0 +1,1 @@
+"""HTTP as it comes to the target's port: whose is which request? Sans-I/O."""
