@@ -57,8 +57,8 @@ def is_third_party(name: str) -> bool:
     ("package", "ours", "third_party"),
     [
         ("mirrord_syscalls", ["mirrord_syscalls"], ["attrs"]),
-        ("mirrord_agent", ["mirrord_agent"], ["attrs", "msgpack", "regex", "trio"]),
-        ("mirrord_agent.incoming.http", ["mirrord_agent.incoming.http"], ["attrs", "regex"]),
+        ("mirrord_agent", ["mirrord_agent"], ["attrs", "h2", "msgpack", "regex", "trio"]),
+        ("mirrord_agent.incoming.http", ["mirrord_agent.incoming.http"], ["attrs", "h2", "regex"]),
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
         ("mirrord_agent.frame_socket", ["mirrord_agent.wire"], ["trio"]),
         ("mirrord_agent.job_queue", [], []),
