@@ -59,7 +59,8 @@ def is_third_party(name: str) -> bool:
     ("package", "ours", "third_party"),
     [
         ("mirrord_syscalls", ["mirrord_syscalls"], ["attrs"]),
-        ("mirrord_agent", ["mirrord_agent"], ["attrs", "msgpack", "trio"]),
+        ("mirrord_agent", ["mirrord_agent"], ["attrs", "h2", "msgpack", "regex", "trio"]),
+        ("mirrord_agent.incoming.http", ["mirrord_agent.incoming.http"], ["attrs", "h2", "regex"]),
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
         ("mirrord_agent.frame_socket", ["mirrord_agent.wire"], ["trio"]),
         ("mirrord_agent.job_queue", [], []),
@@ -123,6 +124,7 @@ def test_package_imports_only(package: str, ours: list[str], third_party: list[s
             (f"mirrord_agent.incoming.{name}", ["trio", "select", "subprocess", "time", "os"])
             for name in ("netlink_messages", "expressions", "nft", "ruleset", "sock_diag")
         ),
+        ("mirrord_agent.incoming.http", ["socket", "ssl", "select", "os", "asyncio", "trio"]),
         ("mirrord_syscalls", ["select", "subprocess", "time", "os"]),
         ("mirrord_trace.policy", ["select", "subprocess", "time", "socket"]),
         ("mirrord_trace.supervisor.handlers", ["ptrace", "mirrord_trace.supervisor.delivery.ptrace"]),
