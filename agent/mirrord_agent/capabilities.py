@@ -18,6 +18,7 @@ class Capability(enum.Enum):
     SETUID = 7
     LINUX_IMMUTABLE = 9
     NET_ADMIN = 12
+    NET_RAW = 13
     SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYS_RESOURCE = 24
@@ -30,6 +31,7 @@ FILE_CAPABILITIES = frozenset(Capability) - {
     Capability.SETGID,
     Capability.SETUID,
     Capability.NET_ADMIN,
+    Capability.NET_RAW,
     Capability.SYS_PTRACE,
 }
 

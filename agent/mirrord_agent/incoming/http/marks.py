@@ -31,3 +31,7 @@ class Mark:
         """The header for that side's responses, if they have one."""
         value = self.values.get(side)
         return None if value is None else (self.name, value)
+
+
+#: On responses that the user's process gave.
+OF_PROCESS = Mark(b"mirrord-trace-served-by", {Side.PROCESS: b"local-process"})
