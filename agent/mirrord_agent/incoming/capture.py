@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -39,7 +40,9 @@ class Capture:
     def __init__(self) -> None:
         """Raises OSError, with words for the user."""
         try:
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+            self._socket = socket.socket(
+                socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL)
+            )
         except PermissionError as error:
             advice = why_denied(Capability.NET_RAW, otherwise="to see packets of the target's")
             raise OSError(errno.EPERM, f"capturing packets is not permitted: {advice}") from error
@@ -52,8 +55,7 @@ class Capture:
         try:
             self._enlarge_buffer()
             self._attach(compile_filter((), ()))
-            # Until it is bound nothing is captured, and from then on what the filter takes.
-            self._socket.bind(("", _ETH_P_ALL))
+            self._drop_all()
         except BaseException:
             self._socket.close()
             raise
@@ -63,6 +65,12 @@ class Capture:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         except PermissionError:  # without CAP_NET_ADMIN the system's maximum holds
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+
+    def _drop_all(self) -> None:
+        """What came before there was a filter."""
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.recv_into(self._buffer)
 
     def watch(self, tcp_ports: Collection[int], udp_ports: Collection[int]) -> None:
         """From now on captures TCP packets from and to these ports, and UDP packets to these. Raises OSError."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
+import attrs
 import trio
 
 from mirrord_agent.wire import handshake
@@ -19,6 +21,7 @@ from mirrord_agent.wire.frames import (
     Goodbye,
     GoodbyeKind,
     IncomingMode,
+    InetEndpoint,
     Reset,
     Subscribe,
     Subscribed,
@@ -26,7 +29,7 @@ from mirrord_agent.wire.frames import (
     Welcome,
 )
 from mirrord_trace.targets.agent_process import agent_command, running_agent, with_our_modules
-from tests.mirrord_agent.incoming.networks import Network
+from tests.mirrord_agent.incoming.networks import Network, Networks, pod_and_outside
 from tests.mirrord_agent.incoming.sessions import PORT
 from tests.mirrord_agent.support import FrameClient
 
@@ -39,6 +42,36 @@ def process_in(network: Network) -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()
+
+
+@attrs.frozen
+class Pod:
+    """A pod with a process, and where its clients are."""
+
+    networks: Networks
+    pid: int
+
+    @property
+    def inside(self) -> Network:
+        """The pod's."""
+        return self.networks.pod
+
+    @property
+    def outside(self) -> Network:
+        """The clients'."""
+        return self.networks.outside
+
+
+@contextmanager
+def pod_with_process() -> Iterator[Pod]:
+    """One with addresses of both versions of IP."""
+    with pod_and_outside() as networks, process_in(networks.pod) as pid:
+        yield Pod(networks, pid)
+
+
+def endpoint_of(address: Any) -> InetEndpoint:
+    """What the agent calls an address of the socket module."""
+    return InetEndpoint(address[0], address[1])
 
 
 class IncomingClient(FrameClient):

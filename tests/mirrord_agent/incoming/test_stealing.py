@@ -8,39 +8,20 @@ import signal
 import socket
 from collections.abc import Iterator
 
-import attrs
 import pytest
 
 from mirrord_agent.wire.frames import Arrived, Close, Data, Eof, Failed, InetEndpoint, Reset
-from tests.mirrord_agent.incoming.agents import agent_for, process_in
-from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, SHORT_S, Network, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, pod_with_process
+from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, SHORT_S, Network
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, reaches, versions
 from tests.mirrord_agent.support import in_trio
 from tests.waiting import has_ended, holds_within
 
 
-@attrs.frozen
-class Pod:
-    networks: Networks
-    pid: int
-
-    @property
-    def inside(self) -> Network:
-        return self.networks.pod
-
-    @property
-    def outside(self) -> Network:
-        return self.networks.outside
-
-
 @pytest.fixture
 def pod() -> Iterator[Pod]:
-    with pod_and_outside() as networks, process_in(networks.pod) as pid:
-        yield Pod(networks, pid)
-
-
-def endpoint_of(address: tuple[str, int]) -> InetEndpoint:
-    return InetEndpoint(address[0], address[1])
+    with pod_with_process() as made:
+        yield made
 
 
 @versions
