@@ -179,6 +179,7 @@ class _Session:
                     self._let_streams_finish()
                 else:
                     self._streams.cancel_scope.cancel()
+            await incoming.drain()
         finally:
             incoming.close()
         assert self._ending is not None

@@ -35,7 +35,15 @@ def reset(port: int) -> int:
         return sum(_end(netlink, each) for each in served if (each.local, each.remote) not in passed_on)
 
 
-def _connections(netlink: Netlink, *, local_port: int = 0, remote_port: int = 0) -> list[Connection]:
+def unfinished(port: int) -> int:
+    """How many connections of a TCP port here are closed, and the other end does not know it yet. Raises OSError."""
+    with Netlink(NETLINK_SOCK_DIAG) as netlink:
+        return len(_connections(netlink, sock_diag.ENDING, local_port=port))
+
+
+def _connections(
+    netlink: Netlink, states: int = sock_diag.CONNECTED, *, local_port: int = 0, remote_port: int = 0
+) -> list[Connection]:
     words = "listing the TCP connections of the target's network namespace"
     return [
         sock_diag.decode_connection(message)
@@ -43,7 +51,7 @@ def _connections(netlink: Netlink, *, local_port: int = 0, remote_port: int = 0)
         for message in netlink.dump(
             sock_diag.BY_FAMILY,
             REQUEST | DUMP,
-            sock_diag.list_connections(family, sock_diag.CONNECTED, local_port=local_port, remote_port=remote_port),
+            sock_diag.list_connections(family, states, local_port=local_port, remote_port=remote_port),
             words,
         )
     ]

@@ -79,6 +79,8 @@ class RoutedConnection:
         self._is_acting = False
         self._has_timer = False
         self._legs_left = 0
+        self._is_let_go = False
+        """Whether the client has left: its process is not there any more."""
 
     def begin(self, client: socket.socket) -> None:
         """Serves the client, and connects to the target."""
@@ -86,9 +88,14 @@ class RoutedConnection:
         self._open(Side.TARGET)
 
     def let_go(self) -> None:
-        """Ends it: what there is to write still goes out."""
-        for side in list(self._legs):
-            self._legs.pop(side).close(reset=False)
+        """Ends it as soon as no request is under way."""
+        self._is_let_go = True
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._router.is_idle:
+            for side in list(self._legs):
+                self._legs.pop(side).close(reset=False)
 
     # What the legs report.
 
@@ -128,6 +135,8 @@ class RoutedConnection:
         while self._actions:
             self._carry_out(self._actions.popleft())
         self._is_acting = False
+        if self._is_let_go:
+            self._end_if_idle()
         for leg in list(self._legs.values()):
             leg.wake()
         if self._router.deadline is not None and not self._has_timer and self._legs:
@@ -161,7 +170,9 @@ class RoutedConnection:
 
     def _open(self, side: Side) -> None:
         around = self._surroundings
-        if side is Side.PROCESS:
+        if side is Side.PROCESS and self._is_let_go:
+            self._act(self._router.unreachable(side, trio.current_time()))
+        elif side is Side.PROCESS:
             number = around.arrivals.next_stream()
             leg = ProcessLeg(self, around.link, around.pool, number, around.arrivals)
             self._legs[side] = leg

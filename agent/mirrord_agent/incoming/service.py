@@ -149,6 +149,10 @@ class IncomingService:
         """The client has left in good order: what it said goes out, and nothing more is waited for."""
         self._stealing.let_go()
 
+    async def drain(self) -> None:
+        """Waits a moment for what was sent last to reach the target's clients."""
+        await self._stealing.drain()
+
     def close(self) -> None:
         """Everything that has arrived is over."""
         self._stealing.close()

@@ -22,6 +22,8 @@ DESTROY: Final = 21
 ESTABLISHED: Final = 1 << 1
 CONNECTED: Final = ESTABLISHED | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 """SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING as well."""
+ENDING: Final = 1 << 4 | 1 << 9 | 1 << 11
+"""FIN_WAIT1, LAST_ACK and CLOSING: what was sent, and the FIN behind it, are not acknowledged."""
 
 _MARK: Final = 15
 _NO_COOKIE: Final = 0xFFFFFFFF

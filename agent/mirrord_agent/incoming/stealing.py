@@ -7,6 +7,7 @@ TCP. Who connects to the listener without having been redirected is refused: its
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import attrs
 import trio
 
 from mirrord_agent import addresses
-from mirrord_agent.incoming import stolen_datagrams
+from mirrord_agent.incoming import connections, stolen_datagrams
 from mirrord_agent.incoming.arrivals import MAX_ARRIVED, Arrivals
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.redirects import Redirects
@@ -37,7 +38,10 @@ _BACKLOG = 4096
 #: Connections accepted in a row before others get their turn.
 _BATCH = 64
 #: How long to wait when the agent is out of descriptors or memory.
-_PAUSE_S = 0.1
+_RECOVERY_S = 0.1
+#: How long what was sent may take to be acknowledged when the session has ended.
+_DRAIN_S = 2.0
+_PAUSE_S = 0.01
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -57,11 +61,7 @@ class _Means:
     membership: Membership
     redirects: Redirects
     listener: socket.socket
-
-    @property
-    def listener_port(self) -> int:
-        port: int = self.listener.getsockname()[1]
-        return port
+    listener_port: int
 
 
 class Stealing:
@@ -165,7 +165,7 @@ class Stealing:
         except BaseException:
             membership.close()
             raise
-        return _Means(membership, redirects, listener)
+        return _Means(membership, redirects, listener, listener.getsockname()[1])
 
     def _reserve_again(self) -> None:
         """Sees to it that there is a reserved descriptor: it may have been used, and closed."""
@@ -183,6 +183,16 @@ class Stealing:
             self.end_datagrams(stolen.subscription)
         if self._means is not None:
             self._means.listener.close()
+
+    async def drain(self) -> None:
+        """Waits until the real clients have what was sent to them, but not for long. The redirects serve that."""
+        if self._means is None:
+            return
+        with trio.move_on_after(_DRAIN_S), suppress(OSError):  # where the kernel tells nothing of its sockets
+            while True:
+                if not connections.unfinished(self._means.listener_port):
+                    return
+                await trio.sleep(_PAUSE_S)
 
     def close(self) -> None:
         """Removes the redirects, which connections need as long as there are any."""
@@ -203,7 +213,7 @@ class Stealing:
             except OSError as error:
                 # Others are of a connection that is gone already (accept(2)).
                 if error.errno in _EXHAUSTED:
-                    await trio.sleep(_PAUSE_S)
+                    await trio.sleep(_RECOVERY_S)
                 continue
             self._take(connection)
             accepted += 1
@@ -213,6 +223,7 @@ class Stealing:
     def _take(self, connection: socket.socket) -> None:
         """Serves a connection, or refuses it."""
         try:
+            connection = self._above_redirects(connection)
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             local = original_destination(connection)
@@ -232,6 +243,14 @@ class Stealing:
             self._start_task(partial(self._serve, stolen.subscription, connection, peer, local))
         else:
             self._route(stolen.subscription, connection, peer, local)
+
+    def _above_redirects(self, connection: socket.socket) -> socket.socket:
+        """The same, of a descriptor that is closed earlier than the redirects' if the agent is killed."""
+        reserved, _ = self._reserved
+        if connection.fileno() > reserved:
+            return connection
+        with connection:
+            return socket.socket(fileno=fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, reserved + 1))
 
     async def _serve(
         self, subscription: Subscription, connected: socket.socket, peer: InetEndpoint, local: InetEndpoint

@@ -28,6 +28,7 @@ from mirrord_agent.wire.frames import (
     Transport,
     Welcome,
 )
+from mirrord_agent.wire.windows import INITIAL_WINDOW
 from mirrord_trace.targets.agent_process import agent_command, running_agent, with_our_modules
 from tests.mirrord_agent.incoming.networks import Network, Networks, pod_and_outside
 from tests.mirrord_agent.incoming.sessions import PORT
@@ -67,6 +68,13 @@ def pod_with_process() -> Iterator[Pod]:
     """One with addresses of both versions of IP."""
     with pod_and_outside() as networks, process_in(networks.pod) as pid:
         yield Pod(networks, pid)
+
+
+def listening_ports(network: Network, version: int) -> list[int]:
+    """Those of TCP listeners that were made for this version of IP."""
+    name = {4: "tcp", 6: "tcp6"}[version]
+    rows = [row.split() for row in network.run("cat", f"/proc/net/{name}").splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"]
 
 
 def endpoint_of(address: Any) -> InetEndpoint:
@@ -143,6 +151,19 @@ class IncomingClient(FrameClient):
                 case None | Data() | Eof() | Reset():
                     raise AssertionError(f"{frame} after {data!r:.80} of stream {stream}")
         return data
+
+    async def give(self, stream: int, data: bytes) -> None:
+        """Says something on a stream, no faster than the agent gives credit."""
+        sent, room = 0, INITIAL_WINDOW
+        while sent < len(data):
+            piece = data[sent : sent + min(room, 1 << 18)]
+            await self.send(Data(stream, piece))
+            sent += len(piece)
+            room -= len(piece)
+            while not room:
+                credit = await self.receive_kind(Credit)
+                assert credit.stream == stream
+                room += credit.amount_bytes
 
     async def leave(self) -> None:
         """Says goodbye and waits for the agent's end."""

@@ -6,13 +6,22 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
+import trio
 
 from mirrord_agent.wire.frames import Arrived, Close, Data, Eof, InetEndpoint, Reset
-from tests.mirrord_agent.incoming.agents import IncomingClient, Pod, agent_for, endpoint_of, pod_with_process
+from tests.mirrord_agent.incoming.agents import (
+    IncomingClient,
+    Pod,
+    agent_for,
+    endpoint_of,
+    listening_ports,
+    pod_with_process,
+)
 from tests.mirrord_agent.incoming.networks import POD, SHORT_S
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, versions
 from tests.mirrord_agent.support import in_trio
@@ -49,6 +58,19 @@ def served(pod: Pod, version: int = 4) -> Iterator[socket.socket]:
     """The target's listener."""
     with pod.inside.listen(version, PORT) as target:
         yield target
+
+
+async def in_thread(function: Callable[..., object], *arguments: object) -> None:
+    """Calls what waits, while the agent is talked with."""
+    await trio.to_thread.run_sync(partial(function, *arguments))
+
+
+def has_been_ended(client: socket.socket) -> bool:
+    """Whether it hears that its connection is over."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 async def answers_mine(agent: IncomingClient, stream: int, question: bytes, answer: bytes) -> None:
@@ -107,20 +129,13 @@ async def test_a_long_request_and_its_answer_flow(pod: Pod) -> None:
         with served(pod):
             await agent.subscribe(accepts=MINE)
             with pod.outside.connect(POD[4], PORT) as client:
-                client.setblocking(False)
-                sent, question = 0, request("/mine", body)
-                sent += client.send(question)
-                await agent.arrived()
-                heard = 0
-                while heard < len(question):
-                    heard += len(await agent.heard(2, 1))
-                    with ExitStack() as passed:
-                        passed.callback(lambda: None)
-                        try:
-                            sent += client.send(question[sent : sent + (1 << 20)])
-                        except BlockingIOError:
-                            continue
-                assert heard == len(question)
+                question = request("/mine", body)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(in_thread, client.sendall, question)
+                    await agent.arrived()
+                    assert await agent.heard(2, len(question)) == question
+                    nursery.start_soon(in_thread, receive, client, response(body))
+                    await agent.give(2, response(body))
 
 
 @in_trio
@@ -209,9 +224,10 @@ async def test_the_target_serves_again_when_one_of_two_agents_is_killed(pod: Pod
         with served(pod) as target:
             for agent in (first, second):
                 await agent.subscribe(accepts=MINE)
+            idle: list[socket.socket] = []
             with ExitStack() as clients:
                 for _ in range(100):
-                    clients.enter_context(pod.outside.connect(POD[4], PORT))
+                    idle.append(clients.enter_context(pod.outside.connect(POD[4], PORT)))
                     clients.enter_context(target.accept()[0])
                 for agent in (first, second):
                     os.kill(agent.agent, signal.SIGKILL)
@@ -221,6 +237,7 @@ async def test_the_target_serves_again_when_one_of_two_agents_is_killed(pod: Pod
                         with accepted:
                             client.sendall(request("/theirs"))
                             receive(accepted, request("/theirs"))
+                assert all(has_been_ended(each) for each in idle)
             assert pod.inside.ruleset() == ""
 
 
@@ -239,6 +256,29 @@ async def test_a_goodbye_ends_connections_that_are_idle(pod: Pod) -> None:
                     await agent.leave()
                     assert client.recv(1) == b""
                     assert accepted.recv(1) == b""
+
+
+@in_trio
+async def test_a_goodbye_lets_requests_to_the_target_be_answered(pod: Pod) -> None:
+    async with agent_for(pod.pid) as agent:
+        with served(pod) as target:
+            await agent.subscribe(accepts=MINE)
+            with pod.outside.connect(POD[4], PORT) as client:
+                accepted, _ = target.accept()
+                with accepted:
+                    client.sendall(request("/theirs"))
+                    receive(accepted, request("/theirs"))
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(agent.leave)
+                        assert await trio.to_thread.run_sync(holds_within, SHORT_S, lambda: not has_listener(pod))
+                        accepted.sendall(response(b"theirs"))
+                    receive(client, response(b"theirs"))
+                    assert client.recv(1) == b""
+
+
+def has_listener(pod: Pod) -> bool:
+    """Whether the agent's is there, beside the target's."""
+    return len(listening_ports(pod.inside, 6)) > 0
 
 
 @in_trio

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from mirrord_agent.wire.frames import Arrived, Close, Data, Eof, Failed, InetEndpoint, Reset
-from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, pod_with_process
-from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, SHORT_S, Network
+from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, listening_ports, pod_with_process
+from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, SHORT_S
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, reaches, versions
 from tests.mirrord_agent.support import in_trio
 from tests.waiting import has_ended, holds_within
@@ -91,15 +91,10 @@ async def test_a_reset_of_the_real_client(pod: Pod) -> None:
 async def test_whoever_was_not_redirected_is_refused(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
         await agent.subscribe()
-        ports = listening_ports(pod.inside)
+        ports = listening_ports(pod.inside, 6)
         assert len(ports) == 1
         with pytest.raises(ConnectionError), pod.outside.connect(POD[4], ports[0]) as client:
             client.recv(1)
-
-
-def listening_ports(network: Network) -> list[int]:
-    rows = [row.split() for row in network.run("cat", "/proc/net/tcp6").splitlines()[1:]]
-    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"]
 
 
 @in_trio

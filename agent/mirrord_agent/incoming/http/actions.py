@@ -81,6 +81,10 @@ class Router(Protocol):
     def deadline(self) -> float | None:
         """When to call `expire`, on the clock of the times that were given; None for not at all."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, or none is told from others any more."""
+
     def receive(self, side: Side, data: bytes, now: float) -> list[Action]:
         """A side has sent this."""
 

@@ -85,6 +85,12 @@ class Http1Router:
         """When the body of a request has been awaited long enough."""
         return self._requests.deadline if self._is_routing else None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, or none is told from others any more."""
+        is_busy = self._unanswered or self._requests.is_in_body() or self._requests.held
+        return not (self._is_routing and is_busy)
+
     def reads(self, side: Side) -> bool:
         """Whether bytes of this side are wanted now."""
         if self._relay is not None:

@@ -70,6 +70,11 @@ class Http2Router:
         """When the body of a request has been awaited long enough."""
         return None if self._is_done else self._judge.deadline
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._streams
+
     def reads(self, side: Side) -> bool:
         """Whether bytes of this side are wanted now."""
         if self._is_done:

@@ -36,6 +36,11 @@ class ConnectionRouter:
         """When to call `expire`."""
         return None if self._router is None else self._router.deadline
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, or none is told from others any more."""
+        return not self._client_said if self._router is None else self._router.is_idle
+
     def reads(self, side: Side) -> bool:
         """Whether bytes of this side are wanted now."""
         return True if self._router is None else self._router.reads(side)
