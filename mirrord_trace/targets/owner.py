@@ -1,16 +1,21 @@
-"""Whose session it is: what an agent tells others who want what this session has."""
+"""Whose a session is, as others are told."""
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import socket
 
 
-def owner_in_words() -> str:
-    """The user, the machine and our process. It is short: agents keep some 60 bytes."""
+def user_at_host() -> str:
+    """Who runs us, and on which machine."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name
-        user = f"uid {os.getuid()}"
-    return f"{user} on {socket.gethostname()} (process {os.getpid()})"
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def owner_in_words() -> str:
+    """For agents, which tell it others who want what this session has. They keep some 60 bytes of it."""
+    return f"{user_at_host()} (process {os.getpid()})"
