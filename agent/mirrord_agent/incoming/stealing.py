@@ -20,7 +20,7 @@ import trio
 
 from mirrord_agent import addresses
 from mirrord_agent.incoming import connections, stolen_datagrams
-from mirrord_agent.incoming.arrivals import MAX_ARRIVED, Arrivals
+from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.redirects import Redirects
 from mirrord_agent.incoming.registry import Membership
@@ -95,7 +95,8 @@ class Stealing:
 
         With `flush` those that the target has are reset.
         """
-        means, claim = await self._claim(subscription)
+        means = await self._have_means()
+        claim = await self._claim(means, subscription, means.listener_port)
         try:
             means.redirects.add(subscription.port, means.listener_port)
         except BaseException:
@@ -122,15 +123,18 @@ class Stealing:
 
     async def begin_datagrams(self, subscription: Subscription) -> StolenDatagrams:
         """Steals datagrams to a UDP port. Raises OSError, with words for the user."""
-        means, claim = await self._claim(subscription)
-        listener = None
+        means = await self._have_means()
+        listener = stolen_datagrams.open_listener()
         try:
-            listener = stolen_datagrams.open_listener()
-            means.redirects.add(subscription.port, listener.getsockname()[1], "udp")
+            listener_port: int = listener.getsockname()[1]
+            claim = await self._claim(means, subscription, listener_port)
+            try:
+                means.redirects.add(subscription.port, listener_port, "udp")
+            except BaseException:
+                claim.close()
+                raise
         except BaseException:
-            claim.close()
-            if listener is not None:
-                listener.close()
+            listener.close()
             raise
         self._udp[subscription.port] = _Stolen(subscription, claim)
         return StolenDatagrams(self._link, subscription.stream, listener)
@@ -139,18 +143,20 @@ class Stealing:
         """Steals none any more."""
         self._give_back(self._udp.pop(subscription.port))
 
-    async def _claim(self, subscription: Subscription) -> tuple[_Means, socket.socket]:
+    async def _claim(self, means: _Means, subscription: Subscription, listener_port: int) -> socket.socket:
         """Sees to it that nobody else has the port. Raises OSError."""
+        is_filtered = subscription.accepts is not None
+        return await means.membership.claim(
+            subscription.protocol, subscription.port, listener_port, self._owner, filtered=is_filtered
+        )
+
+    async def _have_means(self) -> _Means:
+        """Raises OSError."""
         async with self._choosing:
-            means = self._means
-            if means is None:
-                means = self._means = await self._open_means()
-                self._start_keeper(self._accept, means.listener)
-            is_filtered = subscription.accepts is not None
-            claim = await means.membership.claim(
-                subscription.protocol, subscription.port, self._owner, filtered=is_filtered
-            )
-        return means, claim
+            if self._means is None:
+                self._means = await self._open_means()
+                self._start_keeper(self._accept, self._means.listener)
+            return self._means
 
     async def _open_means(self) -> _Means:
         membership = await Membership.join()
@@ -237,7 +243,7 @@ class Stealing:
         elif not self._arrivals.take_place():
             _refuse(connection)
             stolen.subscription.notices.tell(
-                f"a connection of {in_words(peer)} to port {local.port} was refused: {MAX_ARRIVED} connections are open"
+                f"a connection of {in_words(peer)} to port {local.port} was refused: {TOO_MANY}"
             )
         elif stolen.subscription.accepts is None:
             self._start_task(partial(self._serve, stolen.subscription, connection, peer, local))

@@ -113,8 +113,14 @@ async def test_what_comes_for_a_subscription_that_is_over(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
         for protocol in ("tcp", "udp"):
             for mode in ("steal", "mirror"):
-                number = await agent.subscribe(protocol=protocol, mode=mode)  # type: ignore[arg-type]
-                over = [Close(number), Credit(number, 5), Datagram(number, PEER, b"x"), Reset(number, 5), Close(number)]
+                number = await agent.subscribe(protocol=protocol, mode=mode)
+                over: list[Frame] = [
+                    Close(number),
+                    Credit(number, 5),
+                    Datagram(number, PEER, b"x"),
+                    Reset(number, 5),
+                    Close(number),
+                ]
                 await agent.send(*over)
         assert await agent.subscribe() == 9
 
