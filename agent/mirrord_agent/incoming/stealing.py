@@ -7,8 +7,6 @@ TCP. Who connects to the listener without having been redirected is refused: its
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +22,7 @@ from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.redirects import Redirects
 from mirrord_agent.incoming.registry import Membership
+from mirrord_agent.incoming.reserved import ReservedDescriptor
 from mirrord_agent.incoming.stolen_datagrams import StolenDatagrams
 from mirrord_agent.incoming.subscriptions import Subscription, in_words
 from mirrord_agent.link import Link
@@ -73,6 +72,7 @@ class Stealing:
         pool: WindowPool,
         arrivals: Arrivals,
         owner: str,
+        reserved: ReservedDescriptor,
         start_task: Callable[..., None],
         start_keeper: Callable[..., None],
     ) -> None:
@@ -83,7 +83,7 @@ class Stealing:
         self._owner = owner
         self._start_task = start_task
         self._start_keeper = start_keeper
-        self._reserved = _reserve_descriptor()
+        self._reserved = reserved
         self._choosing = trio.Lock()
         self._means: _Means | None = None
         self._tcp: dict[int, _Stolen] = {}
@@ -163,23 +163,15 @@ class Stealing:
         try:
             listener = _open_listener()
             try:
-                redirects = Redirects.open(membership.order, descriptor=self._reserved[0])
+                redirects = Redirects.open(membership.order, descriptor=self._reserved.take())
             except BaseException:
-                self._reserve_again()
+                self._reserved.give_back()
                 listener.close()
                 raise
         except BaseException:
             membership.close()
             raise
         return _Means(membership, redirects, listener, listener.getsockname()[1])
-
-    def _reserve_again(self) -> None:
-        """Sees to it that there is a reserved descriptor: it may have been used, and closed."""
-        descriptor, former = self._reserved
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), former):
-                return
-        self._reserved = _reserve_descriptor()
 
     def stop(self) -> None:
         """Steals nothing any more; connections that are there go on."""
@@ -202,9 +194,7 @@ class Stealing:
 
     def close(self) -> None:
         """Removes the redirects, which connections need as long as there are any."""
-        if self._means is None:
-            os.close(self._reserved[0])
-        else:
+        if self._means is not None:
             self._means.redirects.close()
             self._means.membership.close()
 
@@ -229,7 +219,7 @@ class Stealing:
     def _take(self, connection: socket.socket) -> None:
         """Serves a connection, or refuses it."""
         try:
-            connection = self._above_redirects(connection)
+            connection = self._reserved.below(connection)
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             local = original_destination(connection)
@@ -249,14 +239,6 @@ class Stealing:
             self._start_task(partial(self._serve, stolen.subscription, connection, peer, local))
         else:
             self._route(stolen.subscription, connection, peer, local)
-
-    def _above_redirects(self, connection: socket.socket) -> socket.socket:
-        """The same, of a descriptor that is closed earlier than the redirects' if the agent is killed."""
-        reserved, _ = self._reserved
-        if connection.fileno() > reserved:
-            return connection
-        with connection:
-            return socket.socket(fileno=fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, reserved + 1))
 
     async def _serve(
         self, subscription: Subscription, connected: socket.socket, peer: InetEndpoint, local: InetEndpoint
@@ -293,15 +275,6 @@ class Stealing:
         """Has the connections that are routed end with what they have to write."""
         for routed in list(self._routed):
             routed.let_go()
-
-
-def _reserve_descriptor() -> tuple[int, os.stat_result]:
-    """A low descriptor, and how to know it again.
-
-    Files of a process that is killed are closed from the highest down: connections have to go before their redirects.
-    """
-    descriptor = os.memfd_create("reserved", os.MFD_CLOEXEC)
-    return descriptor, os.fstat(descriptor)
 
 
 def _open_listener() -> socket.socket:
