@@ -7,11 +7,12 @@ stays this machine's, and so do multicast and broadcast addresses.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 import attrs
 
-from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4
+from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4, to_mapped
 
 Protocol = Literal["tcp", "udp"]
 Mode = Literal["mirror", "steal"]
@@ -80,9 +81,10 @@ def _can_be_served(address: Inet4 | Inet6) -> bool:
 
 def unspecified_like(address: Inet4 | Inet6) -> Inet4 | Inet6:
     """The same port of all addresses of a machine, in the family that `address` is of."""
-    host_class = type(address.host)
-    mapped = mapped_ipv4(address)
-    return attrs.evolve(address, host=host_class(0xFFFF << 32 if mapped is not None else 0))
+    if isinstance(address, Inet4):
+        return Inet4(IPv4Address(0), address.port)
+    anywhere = Inet4(IPv4Address(0), address.port)
+    return Inet6(IPv6Address(0), address.port) if mapped_ipv4(address) is None else to_mapped(anywhere)
 
 
 def overlap(first: Inet4 | Inet6, second: Inet4 | Inet6) -> bool:
