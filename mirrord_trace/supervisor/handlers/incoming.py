@@ -178,6 +178,9 @@ class IncomingHandlers:
             borrowed.listen(backlog if backlog >= 0 else _LONGEST_BACKLOG)  # as the kernel takes a negative one
             is_ipv6 = borrowed.family == socket.AF_INET6
             only = bool(is_ipv6 and borrowed.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+            # One that was shut down before may have lost its port, if the kernel had chosen that.
+            binding = attrs.evolve(binding, here=address_of_name(borrowed.getsockname()))
+        self.bindings.put(inode, binding)
         listening = Listening(inode, binding.here, binding.asked, only)
         asked = Asked(
             wanted.port,
