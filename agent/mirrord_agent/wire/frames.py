@@ -196,7 +196,7 @@ class Subscribe:
     flush: bool
     """Whether the connections that the target has on the port are reset once new ones are stolen."""
     mark: bool
-    """Whether responses of the client's process carry the header of `incoming.http.marks`."""
+    """Whether responses of the client's process carry the header of `incoming.http.marks`; only with a filter."""
 
 
 @attrs.frozen
@@ -213,8 +213,12 @@ class Subscribed:
 class Arrived:
     """A connection has come to a subscribed port: from the agent, which opens the stream with it.
 
-    With a filter it comes with the first request of the connection that is the client's. Both windows are initial. On a
-    mirrored connection the client sends neither `Data` nor `Eof`.
+    With a filter it comes with the first request of the connection that is the client's. Both windows are initial.
+
+    Where the process cannot be reached the client says `Reset` with ECONNREFUSED. On a mirrored connection it sends
+    neither `Data` nor `Eof`, unless there is a filter: HTTP/2 takes what the process says to go on, so the client
+    passes that on at least where the first `Data` begins with HTTP/2's preface. It says `Close` or `Reset` in the end:
+    an `Eof` of the agent leaves the stream open.
     """
 
     stream: int
