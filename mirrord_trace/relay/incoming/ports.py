@@ -6,6 +6,7 @@ Each connection goes to one that can show its client, and among a group's the ke
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -127,13 +128,15 @@ class IncomingPorts:
         try:
             connected = await self._connect(port, stream)
             if connected is None:
+                stream.reset(errno.ECONNREFUSED)
                 return
             connection, names = connected
             try:
                 if port.asked.mode == "mirror":
                     with connection:
                         is_closed = partial(is_closed_by_process, self.streams.here, connection)
-                        await Mirroring(connection, stream, is_closed).run()
+                        is_filtered = port.asked.http_filter is not None
+                        await Mirroring(connection, stream, is_closed, is_filtered).run()
                 else:
                     with self.streams.sending() as sent:
                         await self.streams.serve(connection, stream, sent)
