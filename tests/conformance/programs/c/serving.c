@@ -180,7 +180,7 @@ int main(int argc, char **argv) {
     refused_in_the_end("after it was closed", host, port);
 
     listener = serving(host, port, 0, 0);
-    printf("at one address: %s\n", own_name(listener));
+    printf("bound to: %s\n", own_name(listener));
     visited(listener, "at one address", host, port, 0);
     shutdown(listener, SHUT_RD);
     refused_in_the_end("after it was shut down", host, port);
