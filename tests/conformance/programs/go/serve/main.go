@@ -22,10 +22,10 @@ func main() {
 		listener, err := net.Listen("tcp", ":"+port)
 		say.Need("listen", err)
 		fmt.Println("listening:", listener.Addr())
-		seen := make(chan string, 1)
+		seen := make(chan string, 2)
 		server := http.Server{Handler: http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-			fmt.Println("local:", request.Context().Value(http.LocalAddrContextKey))
 			seen <- request.RemoteAddr
+			seen <- fmt.Sprint(request.Context().Value(http.LocalAddrContextKey))
 			fmt.Fprint(response, "welcome")
 		})}
 		go server.Serve(listener)
@@ -34,6 +34,7 @@ func main() {
 		from := net.JoinHostPort(fields[1], fields[2])
 		fmt.Println("visitor:", fields[1])
 		fmt.Println("client is the visitor:", <-seen == from)
+		fmt.Println("local:", <-seen)
 		heard := strings.Split(line(answers), "|")
 		fmt.Println("heard:", heard[0], heard[len(heard)-1])
 		server.Close()
