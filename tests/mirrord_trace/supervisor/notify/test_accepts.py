@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mirrord_syscalls.sockaddr import Inet4, encode_sockaddr
-from mirrord_trace.supervisor.delivery.base import PresentAddresses, TaskGone
+from mirrord_trace.supervisor.delivery.base import MemoryFault, PresentAddresses, TaskGone
 from mirrord_trace.supervisor.delivery.notify.replies import Deferred, Descriptor, Reply, Result
 from tests.mirrord_trace.supervisor.notify.tasks import NOWHERE, FakeTask, lower
 
