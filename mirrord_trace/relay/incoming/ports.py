@@ -152,7 +152,7 @@ class IncomingPorts:
         assert isinstance(stream.peer, InetEndpoint)
         assert isinstance(stream.local, InetEndpoint)
         client, local = _plain_address(stream.peer), _plain_address(stream.local)
-        for way in ways(port.listeners.values(), client):
+        for way in ways(port.listeners.values(), client, local):
             arrival = Arrival(client, attrs.evolve(local, port=way.listening.asked.port))
             family = socket.AF_INET if isinstance(way.to, Inet4) else socket.AF_INET6
             connection = socket.socket(family, socket.SOCK_STREAM)
