@@ -21,7 +21,7 @@ import attrs
 import trio
 
 from mirrord_agent.wire.frames import AddressFamily
-from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, mapped_ipv4
+from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, decode_sockaddr, mapped_ipv4
 from mirrord_syscalls.subscription import NonZero, Rule
 from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, unspecified_like
 from mirrord_trace.relay.addresses import address_of_name, inet_endpoint_of
@@ -39,6 +39,9 @@ from mirrord_trace.supervisor.handlers.answer import Answer
 _SIGNAL_CHECK_S: Final = 0.02
 _LONGEST_BACKLOG: Final = 0x7FFF_FFFF
 _TCP_PROTOCOLS: Final = (socket.IPPROTO_TCP, 262)  # 262: IPPROTO_MPTCP
+_SO_PEERNAME: Final = 28  # asm-generic/socket.h
+_NAME_BYTES: Final = {socket.AF_INET: 16, socket.AF_INET6: 28}
+"""Of struct sockaddr_in and sockaddr_in6."""
 _NOT_TO_BE_HAD: Final = (errno.EADDRINUSE, errno.EACCES)
 
 
@@ -228,7 +231,8 @@ class IncomingHandlers:
             with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
                 if _protocol_of(borrowed) != "tcp":
                     return None
-                peer, here = (address_of_name(name) for name in (borrowed.getpeername(), borrowed.getsockname()))
+                peer = _peer_of(borrowed)
+                here = address_of_name(borrowed.getsockname())
         except OSError:
             return None
         found = arrivals.named(peer, here.port)
@@ -279,6 +283,11 @@ def _bind(borrowed: socket.socket, address: Inet4 | Inet6) -> int:
     except OSError as error:
         return error.errno or errno.EINVAL
     return 0
+
+
+def _peer_of(borrowed: socket.socket) -> SocketAddress:
+    """As getpeername(2), but known after a reset as well. Raises OSError."""
+    return decode_sockaddr(borrowed.getsockopt(socket.SOL_SOCKET, _SO_PEERNAME, _NAME_BYTES[borrowed.family]))
 
 
 def _protocol_of(borrowed: socket.socket) -> Protocol | None:

@@ -220,6 +220,80 @@ async def test_what_ends_before_it_is_accepted_is_still_shown() -> None:
             assert shown == inet(CLIENT.host, CLIENT.port)
 
 
+def test_what_was_reset_is_shown_whenever_it_is_accepted_and_asked_for() -> None:
+    clock = trio.testing.MockClock()
+
+    async def test() -> None:
+        with free_port() as port:
+            async with process() as it:
+                listening = await it.serve(inet("0.0.0.0", port))
+                for _ in range(2):
+                    stream = it.arrives()
+                    stream.gives(b"brief", OSError(errno.ECONNRESET, "reset"))
+                    await stream.until(lambda stream=stream: stream.has_closed)  # type: ignore[misc]
+                for _ in range(10):
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    clock.jump(10)
+                _, shown = await it.accept(listening)
+                assert shown == inet(CLIENT.host, CLIENT.port)
+                accepted, _ = await trio.to_thread.run_sync(listening.accept)
+                it.sockets.append(accepted)
+                verdict = it.here.sockets.getsockname(call_of("getsockname", accepted.fileno()))
+                assert isinstance(verdict, PresentAddresses)
+                assert verdict.translate(inet("127.0.0.1", 1)) == inet(POD, port)
+
+    trio.run(test, clock=clock)
+
+
+@in_trio
+async def test_who_is_accepted_while_it_ends_is_shown() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            stream = it.arrives()
+            verdict = it.here.incoming.accept(call_of("accept4", listening.fileno(), 1, 1))
+            accepted, name = await trio.to_thread.run_sync(listening.accept)
+            it.sockets.append(accepted)
+            stream.gives(OSError(errno.ECONNRESET, "reset"))
+            await stream.until(lambda: stream.has_closed)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert isinstance(verdict, PresentAddresses)
+            assert verdict.translate(address_of_name(name)) == inet(CLIENT.host, CLIENT.port)
+
+
+@in_trio
+async def test_a_client_of_this_machine_may_have_a_port_that_an_arrival_had() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            stream = it.arrives()
+            stream.gives(OSError(errno.ECONNRESET, "reset"))
+            await stream.until(lambda: stream.has_closed)
+            ended, name = await trio.to_thread.run_sync(listening.accept)
+            it.sockets.append(ended)
+            client = it.make()
+            client.bind(name)
+            client.connect(("127.0.0.1", port))
+            accepted, shown = await it.accept(listening)
+            assert shown == address_of_name(name)
+            assert it.name(accepted, "getpeername") == shown
+
+
+@in_trio
+async def test_names_of_what_is_not_accepted_go_with_the_listener() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            stream = it.arrives()
+            stream.gives(OSError(errno.ECONNRESET, "reset"))
+            await stream.until(lambda: stream.has_closed)
+            listening.close()
+            while not it.listener().is_closed:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            while it.here.incoming.ports.arrivals.are_named():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+
+
 @in_trio
 async def test_clients_of_this_machine_are_shown_as_they_are() -> None:
     with free_port() as port:
