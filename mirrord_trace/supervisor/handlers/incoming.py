@@ -95,16 +95,20 @@ class IncomingHandlers:
             error = self._try(borrowed, request, attrs.evolve(address, port=self.policy.port_here(address.port)))
         if error == errno.EADDRNOTAVAIL:
             return self._bind_for_target(call, request)
-        return self._bound(request, error)
+        return self._bound(call, request, error)
 
     async def _bind_for_target(self, call: Call, request: _Bind) -> Verdict:
         """This machine does not have the address; the target may."""
-        if not await self._is_targets(request.asked):
-            return Fail(errno.EADDRNOTAVAIL)
+        if attrs.evolve(mapped_ipv4(request.asked) or request.asked, port=0) not in self._targets:
+            is_targets = await self._unless_signalled(call, request.asked)
+            if is_targets is None:
+                return Fail(errno.EINTR)
+            if not is_targets:
+                return Fail(errno.EADDRNOTAVAIL)
         anywhere = unspecified_like(request.asked)
         with socket.socket(fileno=call.borrow(request.handle.descriptor)) as borrowed:
             error = self._try(borrowed, request, attrs.evolve(anywhere, port=self.policy.port_here(anywhere.port)))
-        answer = self._bound(request, error)
+        answer = self._bound(call, request, error)
         return await answer if isinstance(answer, Coroutine) else answer
 
     def _try(self, borrowed: socket.socket, request: _Bind, here: Inet4 | Inet6) -> int:
@@ -137,22 +141,43 @@ class IncomingHandlers:
             )
         return other
 
-    def _bound(self, request: _Bind, error: int) -> Answer:
+    def _bound(self, call: Call, request: _Bind, error: int) -> Answer:
         if error:
             return Fail(error)
         if request.protocol == "udp" and request.wanted is not None:
-            return self._hear_datagrams(request.handle, request.wanted)
+            return self._hear_datagrams(call, request.handle, request.wanted)
         return Return(0)
 
-    async def _hear_datagrams(self, handle: Handle, wanted: Wanted) -> Verdict:
-        await self.datagrams.hear(handle, wanted.port, wanted.mode)
+    async def _hear_datagrams(self, call: Call, handle: Handle, wanted: Wanted) -> Verdict:
+        """A signal ends the wait only: the port is served as soon as it can be."""
+        is_heard = trio.Event()
+
+        async def hear() -> None:
+            await self.datagrams.hear(handle, wanted.port, wanted.mode)
+            is_heard.set()
+
+        self.ports.nursery.start_soon(hear)
+        await _until(call, is_heard)
         return Return(0)
+
+    async def _unless_signalled(self, call: Call, address: Inet4 | Inet6) -> bool | None:
+        """Whether the target has an address; None if a signal comes before the answer."""
+        is_answered = trio.Event()
+        found: list[bool] = []
+
+        async def ask() -> None:
+            found.append(await self._is_targets(address))
+            is_answered.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await _until(call, is_answered)
+            nursery.cancel_scope.cancel()
+        return found[0] if found else None
 
     async def _is_targets(self, address: Inet4 | Inet6) -> bool:
         """Whether the target has an address, found out by a socket that wishes for it."""
         plain = mapped_ipv4(address) or address
-        if attrs.evolve(plain, port=0) in self._targets:
-            return True
         family: AddressFamily = "inet4" if isinstance(plain, Inet4) else "inet6"
         try:
             flow = await self.ports.session.open_datagrams(family, None, inet_endpoint_of(attrs.evolve(plain, port=0)))
