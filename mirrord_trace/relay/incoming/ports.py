@@ -208,11 +208,13 @@ class IncomingPorts:
         """`is_served`: whether the process still listens where it would accept the connection."""
         here, now = self.streams.here, trio.current_time()
         until = min(self._unsettled[names], math.inf if is_served else now + _KEPT_S)
-        if until <= now or names.are_anothers(here):
+        self._unsettled[names] = until
+        if until < math.inf:
+            if until <= now:
+                self._forget(names)
+        elif names.are_anothers(here):
             self._forget(names)
-        elif until < math.inf or here.row("tcp", names.destination, names.source) is None:
-            self._unsettled[names] = until
-        else:
+        elif here.row("tcp", names.destination, names.source) is not None:
             self._settle(names)
 
     def _forget(self, names: Names) -> None:
