@@ -239,6 +239,16 @@ def test_resets(packets: list[bytes], by_target: bool) -> None:
     assert (reassembler.connections, reassembler.held_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_a_reset_behind_more_than_one_window_that_only_the_client_tells_of(is_plain: bool) -> None:
+    reassembler = opened()
+    if not is_plain:
+        assert fed(reassembler, [TALK.from_client(1, b"b")]) == []
+    sent = range(0, 3 * MAX_WINDOW, MAX_WINDOW // 2)
+    assert fed(reassembler, [TALK.from_client(0, acknowledged=position) for position in sent]) == []
+    assert fed(reassembler, [TALK.from_target(0, flags=RST, position=sent[-1])]) == [Reset(1, by_target=True)]
+
+
 def test_a_reset_behind_more_than_one_window_of_the_targets() -> None:
     reassembler = opened()
     ahead = [TALK.from_target(0, position=step * (MAX_WINDOW - 1)) for step in (1, 2)]
