@@ -129,6 +129,11 @@ class Reassembler:
         return len(self._connections)
 
     @property
+    def needs_payloads(self) -> bool:
+        """Whether what the next packet carries may be of use, and not only how it begins."""
+        return bool(self._connections or self._handshakes or self._udp_ports)
+
+    @property
     def tcp_ports(self) -> frozenset[int]:
         """The ports whose TCP packets, to and from, are needed: subscribed ones and those of open connections."""
         return frozenset(self._tcp_ports).union(map(destination_port, self._by_flow))

@@ -416,6 +416,18 @@ def test_without_a_subscription_open_connections_go_on_and_no_new_ones_begin() -
     assert reassembler.tcp_ports == {81}
 
 
+def test_payloads_are_of_no_use_before_a_connection_begins_and_behind_the_last() -> None:
+    reassembler = following()
+    assert not reassembler.needs_payloads
+    for packet in (*TALK.handshake(), TALK.from_client(0, b"hello")):
+        fed(reassembler, [packet])
+        assert reassembler.needs_payloads
+    fed(reassembler, [TALK.from_client(5, flags=RST)])
+    assert not reassembler.needs_payloads
+    reassembler.subscribe_datagrams(53)
+    assert reassembler.needs_payloads
+
+
 def test_a_forgotten_connection_is_not_heard_of_again() -> None:
     reassembler = opened()
     fed(reassembler, [TALK.from_client(5, b"f")])
