@@ -12,7 +12,7 @@
 
 Redirects are a table of nftables, which goes with the session: `ruleset`, `guardian`; `nft`, `expressions`, `netlink`
 and others say it to the kernel. `destinations` tells where a redirected connection was going, `connections` resets
-those that are there.
+those that are there, and `stale_translations` of sessions that were killed are forgotten (`conntrack`).
 
 What is mirrored is read off captured packets; bytes in, events out:
 

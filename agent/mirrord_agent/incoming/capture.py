@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -29,6 +29,8 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _BUFFER_BYTES: Final = 64 << 20
 #: Longer than any packet: GSO_MAX_SIZE of Linux is 8 times 65535.
 _LONGEST: Final = 1 << 20
+#: How much of a packet is enough where only beginnings of connections matter: all of most SYNs, data included.
+BEGINNING_BYTES: Final = 2048
 #: Packets, and bytes, after which others get their turn.
 _BATCH: Final = 64
 _BATCH_BYTES: Final = 2 << 20
@@ -85,14 +87,18 @@ class Capture:
         described = struct.pack("@HP", length, ctypes.addressof(instructions))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
 
-    def packets(self) -> Iterator[memoryview]:
-        """A batch of those that are there; each is valid until the next one."""
+    def packets(self, are_whole: Callable[[], bool]) -> Iterator[memoryview]:
+        """A batch of those that are there; each is valid until the next one.
+
+        Before each one is taken it is asked whether it has to be whole: to copy it costs most of what a packet costs.
+        """
         taken = 0
+        beginning = self._buffer[:BEGINNING_BYTES]
         for _ in range(_BATCH):
             if taken >= _BATCH_BYTES:
                 return
             try:
-                size = self._socket.recv_into(self._buffer)
+                size = self._socket.recv_into(self._buffer if are_whole() else beginning)
             except BlockingIOError:
                 return
             except OSError as error:

@@ -7,6 +7,10 @@ Two kinds are left out whatever their ports are:
 - What a session sends to the target itself, which its mark shows, is passed on from a client: the client's own packets
   were seen when they came.
 
+Of what the target sends by TCP only the ends of a connection and what is short are taken: acknowledgments, which tell
+whether the target has got what was lost here. Its data would cost the target dearly: a copy keeps the pages that the
+data is in, and the target has to take cold ones for what it says next (measured: a third of its throughput).
+
 IPv6 packets with extension headers are all taken; they are rare, and are looked at when they are decoded.
 """
 
@@ -23,9 +27,13 @@ INSTRUCTION: Final = struct.Struct("=HBBI")
 #: Ports beyond which all are taken: each is asked for in turn, and two programs at a time have to fit 20 KiB
 #: (net.core.optmem_max in socket(7)).
 MOST_PORTS: Final = 64
+#: What is short: a bare acknowledgment with all options, and an answer of some words.
+SHORT_BYTES: Final = 256
 
-# Codes: load a word, a half-word or a byte, from a place or behind X; X as the length of an IPv4 header; jumps; return.
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_INDEXED = 0x20, 0x28, 0x30, 0x48
+# Codes: load a word, a half-word or a byte, from a place or behind X, or a packet's length; X as the length of an IPv4
+# header; jumps; return.
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_INDEXED, _LOAD_BYTE_INDEXED = 0x20, 0x28, 0x30, 0x48, 0x50
+_LOAD_LENGTH: Final = 0x80
 _LOAD_HEADER_LENGTH: Final = 0xB1
 _JUMP, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_GREATER_EQUAL, _JUMP_BITS = 0x05, 0x15, 0x25, 0x35, 0x45
 _AND, _SHIFT_RIGHT = 0x54, 0x74
@@ -38,6 +46,7 @@ _PACKET_OUTGOING: Final = 4
 _ARPHRD_LOOPBACK: Final = 772
 
 _TCP, _UDP = 6, 17
+_FIN_SYN_RST: Final = 0x07
 _EXTENSIONS: Final = (0, 43, 44, 60)
 _ALL: Final = 0xFFFFFFFF
 
@@ -47,7 +56,7 @@ _LEAVE: Final[_Instruction] = (_RETURN, 0, 0, 0)
 
 
 def compile_filter(tcp_ports: Collection[int], udp_ports: Collection[int]) -> bytes:
-    """Takes TCP packets from and to these ports, and UDP packets to these."""
+    """Takes TCP packets to these ports, those from them that tell of a connection, and UDP packets to them."""
     program: list[_Instruction] = [
         (_LOAD_WORD, 0, 0, _MARK),
         (_JUMP_GREATER_EQUAL, 0, 2, mark_of(1)),
@@ -80,8 +89,8 @@ def _of_version_4(tcp_ports: Collection[int], udp_ports: Collection[int]) -> lis
         _LEAVE,
         (_LOAD_HEADER_LENGTH, 0, 0, 0),
         (_LOAD_BYTE, 0, 0, 9),
-        *_of_protocol(_TCP, _any_port(_LOAD_HALF_INDEXED, (0, 2), tcp_ports)),
-        *_of_protocol(_UDP, _any_port(_LOAD_HALF_INDEXED, (2,), udp_ports)),
+        *_of_protocol(_TCP, _of_tcp(_LOAD_HALF_INDEXED, _LOAD_BYTE_INDEXED, 0, tcp_ports)),
+        *_of_protocol(_UDP, _of_udp(_LOAD_HALF_INDEXED, 0, udp_ports)),
         _LEAVE,
     ]
 
@@ -91,8 +100,8 @@ def _of_version_6(tcp_ports: Collection[int], udp_ports: Collection[int]) -> lis
     return [
         (_LOAD_BYTE, 0, 0, 6),
         *taken,
-        *_of_protocol(_TCP, _any_port(_LOAD_HALF, (40, 42), tcp_ports)),
-        *_of_protocol(_UDP, _any_port(_LOAD_HALF, (42,), udp_ports)),
+        *_of_protocol(_TCP, _of_tcp(_LOAD_HALF, _LOAD_BYTE, 40, tcp_ports)),
+        *_of_protocol(_UDP, _of_udp(_LOAD_HALF, 40, udp_ports)),
         _LEAVE,
     ]
 
@@ -102,13 +111,32 @@ def _of_protocol(number: int, rest: list[_Instruction]) -> list[_Instruction]:
     return [(_JUMP_EQUAL, 1, 0, number), (_JUMP, 0, 0, len(rest)), *rest]
 
 
-def _any_port(load: int, places: Collection[int], ports: Collection[int]) -> list[_Instruction]:
-    """Takes a packet that has one of these ports at one of these places, and no other."""
+def _of_tcp(load_half: int, load_byte: int, header: int, ports: Collection[int]) -> list[_Instruction]:
+    """Takes a packet to one of these ports, and from one of them if it is short or the end of a connection."""
     if len(ports) > MOST_PORTS:
         return [_TAKE]
-    program: list[_Instruction] = []
-    for place in places:
-        program.append((load, 0, 0, place))
-        for port in sorted(ports):
-            program += [(_JUMP_EQUAL, 0, 1, port), _TAKE]
-    return [*program, _LEAVE]
+    from_target = [
+        (load_byte, 0, 0, header + 13),
+        (_JUMP_BITS, 2, 0, _FIN_SYN_RST),
+        (_LOAD_LENGTH, 0, 0, 0),
+        (_JUMP_GREATER, 1, 0, SHORT_BYTES),
+        _TAKE,
+        _LEAVE,
+    ]
+    from_ports: list[_Instruction] = [_LEAVE]
+    for port in sorted(ports, reverse=True):
+        from_ports[:0] = [(_JUMP_EQUAL, 0, 1, port), (_JUMP, 0, 0, len(from_ports))]
+    return [*_to_ports(load_half, header, ports), (load_half, 0, 0, header), *from_ports, *from_target]
+
+
+def _of_udp(load_half: int, header: int, ports: Collection[int]) -> list[_Instruction]:
+    """Takes a packet to one of these ports."""
+    if len(ports) > MOST_PORTS:
+        return [_TAKE]
+    return [*_to_ports(load_half, header, ports), _LEAVE]
+
+
+def _to_ports(load_half: int, header: int, ports: Collection[int]) -> list[_Instruction]:
+    """Takes what goes to one of these ports, and goes on with the next instruction for the rest."""
+    taken = [each for port in sorted(ports) for each in ((_JUMP_EQUAL, 0, 1, port), _TAKE)]
+    return [(load_half, 0, 0, header + 2), *taken]

@@ -36,6 +36,12 @@ def reset(port: int) -> int:
         return sum(_end(netlink, each) for each in served if (each.local, each.remote) not in passed_on)
 
 
+def served() -> set[tuple[sock_diag.End, sock_diag.End]]:
+    """Local and remote ends of all connections of this network namespace. Raises OSError."""
+    with Netlink(NETLINK_SOCK_DIAG) as netlink:
+        return {(each.local, each.remote) for each in _connections(netlink)}
+
+
 def unfinished(ports: Container[int]) -> int:
     """How many connections of TCP ports here are closed, and the other end does not know it yet. Raises OSError."""
     with Netlink(NETLINK_SOCK_DIAG) as netlink:

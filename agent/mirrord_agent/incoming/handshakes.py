@@ -38,6 +38,9 @@ class Handshakes:
         """The oldest first."""
         self._by_back: dict[bytes, Handshake] = {}
 
+    def __len__(self) -> int:
+        return len(self._by_flow)
+
     def begin(self, syn: TcpSegment, now_s: float, room_bytes: int) -> None:
         """A SYN was seen. Another one of the same flow gives way if this is not its repetition.
 

@@ -17,9 +17,10 @@ from mirrord_agent.link import Link
 from mirrord_agent.wire import ProtocolError, ReceiveWindow, SendWindow, WindowPool
 from mirrord_agent.wire.frames import Credit, Data, Eof, Reset
 
-#: Bytes that one copy may be behind, and all of a session together.
-MAX_BEHIND = 8 << 20
-MAX_ALL_BEHIND = 32 << 20
+#: Bytes that one copy may be behind, and all of a session together. On a busy machine a client may have no turn for a
+#: tenth of a second and longer; at 200 MB/s 32 MiB come within a sixth.
+MAX_BEHIND = 32 << 20
+MAX_ALL_BEHIND = 64 << 20
 #: What keeping a piece costs besides its bytes.
 _PIECE_OVERHEAD = 64
 #: Most bytes of one frame.

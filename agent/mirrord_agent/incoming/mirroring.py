@@ -107,7 +107,7 @@ class Mirroring:
             with trio.move_on_at(min([look_s, *filter(None, (each.deadline for each in self._awaiting))])):
                 await self._capture.wait()
             now_s = trio.current_time()
-            for packet in self._capture.packets():
+            for packet in self._capture.packets(lambda: self._reassembler.needs_payloads):
                 self._hear(self._reassembler.feed(packet, now_s))
             if now_s >= look_s:
                 self._hear(self._reassembler.expire(now_s))

@@ -93,17 +93,16 @@ class Netlink:
             return _refused(answer.errno, "asking nftables", self._options, answer.words)
         return _refused(answer.errno, request.words, request.options, answer.words, request)
 
-    def dump(self, kind: int, flags: int, body: bytes, words: str) -> list[Message]:
-        """What the kernel lists when asked. Raises Refused."""
+    def dump(self, kind: int, flags: int, body: bytes, words: str) -> Iterator[Message]:
+        """What the kernel lists when asked, which is to be taken to the end. Raises Refused."""
         self._sequence += 1
         self._send(encode_message(Message(kind, flags, self._sequence, body)), words)
-        listed: list[Message] = []
         while True:
             for message in decode_messages(self._socket.recv(_MOST_BYTES)):
                 if message.kind in (ERROR, DONE):
                     self._check(message, words, self._options)
-                    return listed
-                listed.append(message)
+                    return
+                yield message
 
     def command(self, kind: int, flags: int, body: bytes, words: str, options: tuple[str, ...]) -> None:
         """Has the kernel do one thing, which takes these options of it. Raises Refused."""

@@ -80,7 +80,7 @@ class _Connection:
     seen_s: float
     """When a packet of either side was last seen."""
     target_sequence: int | None
-    """The last sequence number of the target."""
+    """The last sequence number of the target that was seen, or acknowledged by the client."""
     target_ended: bool = False
     is_plain: bool = False
     """Whether what comes in order can be passed on without further ado."""
@@ -129,6 +129,11 @@ class Reassembler:
         return len(self._connections)
 
     @property
+    def needs_payloads(self) -> bool:
+        """Whether what the next packet carries may be of use, and not only how it begins."""
+        return bool(self._connections or self._handshakes or self._udp_ports)
+
+    @property
     def tcp_ports(self) -> frozenset[int]:
         """The ports whose TCP packets, to and from, are needed: subscribed ones and those of open connections."""
         return frozenset(self._tcp_ports).union(map(destination_port, self._by_flow))
@@ -175,6 +180,7 @@ class Reassembler:
                     and flags & _CONTROL == ACK
                     and len(payload) == length
                 ):
+                    connection.target_sequence = acknowledgment
                     if not length:
                         return _NOTHING
                     stream.position += length
@@ -263,7 +269,10 @@ class Reassembler:
                 stream.sent_up_to(position)
                 self._watch(connection, now_s)
             return _NOTHING
-        return self._add(connection, segment, now_s) if flags & ACK else _NOTHING
+        if not flags & ACK or stream.nearest(segment.sequence) is None:
+            return _NOTHING
+        connection.target_sequence = segment.acknowledgment
+        return self._add(connection, segment, now_s)
 
     def _begins_again(self, connection: _Connection, syn: TcpSegment, now_s: float) -> Sequence[Event]:
         """Another SYN on a connection. The target has to agree, if the client has not ended this one."""

@@ -35,15 +35,16 @@ _answer = struct.Struct("=BBxx")
 _ANSWER_BYTES: Final = _answer.size + _IDENTITY_BYTES + 20
 
 Address = IPv4Address | IPv6Address
+End = tuple[Address, int]
+"""Address, which is IPv4 also where an IPv6 socket has it, and port."""
 
 
 @attrs.frozen
 class Connection:
     """One end of a TCP connection."""
 
-    local: tuple[Address, int]
-    """Address, which is IPv4 also where an IPv6 socket has it, and port."""
-    remote: tuple[Address, int]
+    local: End
+    remote: End
     mark: int
     """0 is none."""
     family: int

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from mirrord_agent.incoming import connections, stolen_datagrams
+from mirrord_agent.incoming import connections, stale_translations, stolen_datagrams
 from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.redirects import Redirects
 from mirrord_agent.incoming.registry import Membership
@@ -89,6 +89,8 @@ class Stealing:
         With `flush` those that the target has are reset.
         """
         means = await self._have_means()
+        with suppress(OSError):  # where the kernel tells nothing of them they go by themselves, some minutes later
+            stale_translations.forget({subscription.port})
         listener = StolenConnections(subscription.port, self._reserved)
         try:
             claim = await self._redirect(means, subscription, listener.listener_port)

@@ -11,7 +11,8 @@ from collections.abc import Collection
 import attrs
 import pytest
 
-from mirrord_agent.incoming.capture_filter import INSTRUCTION, MOST_PORTS, compile_filter
+from mirrord_agent.incoming.capture_filter import INSTRUCTION, MOST_PORTS, SHORT_BYTES, compile_filter
+from mirrord_agent.incoming.packets import ACK, FIN, RST, SYN
 from mirrord_agent.incoming.ruleset import LAST_ORDER, mark_of
 from mirrord_agent.wire.frames import InetEndpoint
 from tests.mirrord_agent.incoming.crafted import CLIENT, CLIENT6, HOP_BY_HOP, LOCAL, LOCAL6, TCP, ip4, ip6, tcp, udp
@@ -40,12 +41,14 @@ def takes(program: bytes, captured: Captured) -> bool:
     while True:
         code, if_true, if_false, operand = instructions[position]
         position += 1
-        size = {0x20: 4, 0x28: 2, 0x30: 1, 0x48: 2}.get(code)
+        size = {0x20: 4, 0x28: 2, 0x30: 1, 0x48: 2, 0x50: 1}.get(code)
         match code:
             case 0x20 if operand in known:
                 accumulator = known[operand]
-            case 0x28 | 0x30 | 0x48:
-                start = operand + (index if code == 0x48 else 0)
+            case 0x80:
+                accumulator = len(packet)
+            case 0x28 | 0x30 | 0x48 | 0x50:
+                start = operand + (index if code in (0x48, 0x50) else 0)
                 assert size is not None
                 if start + size > len(packet):
                     return False
@@ -90,6 +93,22 @@ def at(endpoint: InetEndpoint, port: int) -> InetEndpoint:
 def test_tcp_from_and_to_the_ports(client: InetEndpoint, local: InetEndpoint, port: int, taken: bool) -> None:
     for source, destination in itertools.permutations((client, at(local, port))):
         assert takes(WATCHED, Captured(tcp(source, destination, 1, 1, 0, b"data"))) == taken
+
+
+@pytest.mark.parametrize(("client", "local"), PAIRS)
+@pytest.mark.parametrize("port", [80, 443])
+@pytest.mark.parametrize("client_port", [40000, 443])
+def test_what_is_long_is_taken_of_the_client_only(
+    client: InetEndpoint, local: InetEndpoint, port: int, client_port: int
+) -> None:
+    there, here = at(client, client_port), at(local, port)
+    headers = len(tcp(here, there, 1, 1, ACK))
+    for length in (SHORT_BYTES - headers, SHORT_BYTES - headers + 1, 60_000):
+        assert takes(WATCHED, Captured(tcp(there, here, 1, 1, ACK, bytes(length))))
+        is_taken = headers + length <= SHORT_BYTES or client_port == 443
+        assert takes(WATCHED, Captured(tcp(here, there, 1, 1, ACK, bytes(length)))) == is_taken
+        for flag in (SYN, FIN, RST):
+            assert takes(WATCHED, Captured(tcp(here, there, 1, 1, ACK | flag, bytes(length))))
 
 
 @pytest.mark.parametrize(("client", "local"), PAIRS)

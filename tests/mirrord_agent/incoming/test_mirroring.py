@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mirrord_agent.incoming.mirrored_stream import MAX_BEHIND
 from mirrord_agent.wire.frames import Arrived, Close, Credit, Data, Datagram, Eof, InetEndpoint, Notice, Reset
 from mirrord_agent.wire.windows import INITIAL_WINDOW
 from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, pod_with_process
@@ -92,7 +93,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_the_target_serves_on(p
             subscription = await agent.subscribe(mode="mirror")
             with pod.outside.connect(POD[4], PORT) as client, reaches(target, client) as accepted:
                 await agent.arrived()
-                for _ in range(64):
+                for _ in range(MAX_BEHIND // len(piece) + 2):
                     carry(piece, client, accepted)
                 taken = 0
                 while not isinstance(frame := await agent.receive(), Notice):

@@ -239,6 +239,16 @@ def test_resets(packets: list[bytes], by_target: bool) -> None:
     assert (reassembler.connections, reassembler.held_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_a_reset_behind_more_than_one_window_that_only_the_client_tells_of(is_plain: bool) -> None:
+    reassembler = opened()
+    if not is_plain:
+        assert fed(reassembler, [TALK.from_client(1, b"b")]) == []
+    sent = range(0, 3 * MAX_WINDOW, MAX_WINDOW // 2)
+    assert fed(reassembler, [TALK.from_client(0, acknowledged=position) for position in sent]) == []
+    assert fed(reassembler, [TALK.from_target(0, flags=RST, position=sent[-1])]) == [Reset(1, by_target=True)]
+
+
 def test_a_reset_behind_more_than_one_window_of_the_targets() -> None:
     reassembler = opened()
     ahead = [TALK.from_target(0, position=step * (MAX_WINDOW - 1)) for step in (1, 2)]
@@ -404,6 +414,18 @@ def test_without_a_subscription_open_connections_go_on_and_no_new_ones_begin() -
     assert reassembler.tcp_ports == {LOCAL.port, 81}
     assert fed(reassembler, [TALK.from_client(3, flags=RST)]) == [Reset(1, by_target=False)]
     assert reassembler.tcp_ports == {81}
+
+
+def test_payloads_are_of_no_use_before_a_connection_begins_and_behind_the_last() -> None:
+    reassembler = following()
+    assert not reassembler.needs_payloads
+    for packet in (*TALK.handshake(), TALK.from_client(0, b"hello")):
+        fed(reassembler, [packet])
+        assert reassembler.needs_payloads
+    fed(reassembler, [TALK.from_client(5, flags=RST)])
+    assert not reassembler.needs_payloads
+    reassembler.subscribe_datagrams(53)
+    assert reassembler.needs_payloads
 
 
 def test_a_forgotten_connection_is_not_heard_of_again() -> None:

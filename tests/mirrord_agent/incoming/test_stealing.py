@@ -156,6 +156,30 @@ async def test_the_target_serves_again_when_the_agent_is_killed(pod: Pod) -> Non
             assert pod.inside.ruleset() == ""
 
 
+@versions
+@in_trio
+async def test_a_client_comes_again_from_the_same_port_to_the_session_that_follows(pod: Pod, version: int) -> None:
+    def connect(client: socket.socket) -> None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind((OUTSIDE[version], SOURCE_PORT))
+        client.connect((POD[version], PORT))
+
+    async with agent_for(pod.pid) as agent:
+        await agent.subscribe()
+        with pod.outside.open_socket(version) as client:
+            connect(client)
+            await agent.arrived()
+            os.kill(agent.agent, signal.SIGKILL)
+            assert client.recv(1) == b""
+            # With the table goes whatever would let connection tracking see the client's end.
+            assert holds_within(SHORT_S, lambda: has_ended(agent.agent) and pod.inside.ruleset() == "")
+    async with agent_for(pod.pid) as agent:
+        await agent.subscribe()
+        with pod.outside.open_socket(version) as client:
+            connect(client)
+            assert (await agent.arrived()).peer == endpoint_of(client.getsockname())
+
+
 @in_trio
 async def test_a_goodbye_lets_what_was_said_reach_the_real_client(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
