@@ -1,0 +1,145 @@
+"""What mirroring costs the target, and how much of it arrives.
+
+Native is the target by itself. The target and its client keep both processors busy, so whatever else runs slows them
+down; the tool's own processes and the program that gets the copies are therefore counted: what the target does per
+processor time that they left is compared with what it does when it has all.
+
+The agent is also stopped (SIGSTOP) while the kernel goes on to copy packets for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+from benchmarks import building, processes, target
+from benchmarks.bench import Bench
+from benchmarks.errors import MeasurementFailed, Unavailable
+from benchmarks.figures import NATIVE, Figure
+from benchmarks.processes import Command
+from benchmarks.target import PORT, WEB_PORT, Target
+from benchmarks.ways import NOTIFY, tool
+
+SECTION: Final = "mirror"
+WAYS: Final = (NATIVE, NOTIFY)
+REQUESTS: Final = "requests to the target"
+LEFT: Final = "the same, by the processor time that was left to it"
+STOPPED: Final = "the same while the agent is stopped"
+SHARE: Final = "the tool's share of the processors meanwhile"
+ROUND_TRIP: Final = "round trip of the target's"
+COPIED: Final = "arrives in the copy"
+RATES: Final = (200, 400)
+"""MB/s."""
+_CONNECTIONS: Final = 32
+_MESSAGE: Final = 65536
+_REQUESTS_S: Final = 2
+_PACED_MS: Final = 3000
+_MEASURED_MS: Final = 300
+_TIMEOUT_S: Final = 60.0
+
+_FIGURES: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
+    REQUESTS: (REQUESTS, "1/s", {}),
+    SHARE: (SHARE, "1", {}),
+    LEFT: (LEFT, "1/s", {}),
+    STOPPED: (STOPPED, "1/s", {}),
+    ROUND_TRIP: (ROUND_TRIP, "ns", {}),
+    **{f"{COPIED}:{rate}": (COPIED, "B/s", {"MB/s": rate}) for rate in RATES},
+}
+"""Figure's name, unit and parameters by what is measured."""
+
+
+def measure(bench: Bench) -> list[Figure]:
+    """Requests per second, shares, nanoseconds, bytes per second."""
+    missing = bench.ways.missing_of(*WAYS)
+    found: Mapping[str, Mapping[str, Sequence[float]]] = {}
+    if NOTIFY not in missing:
+        try:
+            target.find_wrk()
+            with target.open_target() as opened:
+                runners = {
+                    NATIVE: partial(_natively, opened, bench.quick),
+                    NOTIFY: partial(_mirrored, opened, bench.quick),
+                }
+                samples = bench.alternate(runners, bench.rounds)
+            found, missing = samples.by_key, {**missing, **samples.missing}
+        except Unavailable as error:
+            missing |= dict.fromkeys(WAYS, str(error))
+    return [
+        Figure(SECTION, name, unit, found.get(key, {}), parameters, missing)
+        for key, (name, unit, parameters) in _FIGURES.items()
+    ]
+
+
+def _natively(opened: Target, quick: bool) -> dict[str, float]:
+    rate = opened.requests(_CONNECTIONS, _requests_s(quick))
+    found = {REQUESTS: rate, LEFT: rate, STOPPED: rate, ROUND_TRIP: _round_trip(opened, quick)}
+    for megabytes in RATES:
+        found[f"{COPIED}:{megabytes}"], _ = _paced(opened, megabytes, quick)
+    return found
+
+
+def _mirrored(opened: Target, quick: bool) -> dict[str, float]:
+    found = {}
+    with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
+        found |= _requests(opened, process, quick)
+        (agent,) = filter(processes.is_agent, processes.descendants(process.pid))
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            found[STOPPED] = opened.requests(_CONNECTIONS, _requests_s(quick))
+        finally:
+            os.kill(agent, signal.SIGCONT)
+    with _mirroring(opened, [building.program("far_side"), str(PORT)]):
+        found[ROUND_TRIP] = _round_trip(opened, quick)
+    for megabytes in RATES:
+        with _mirroring(opened, [building.program("far_side"), str(PORT)]) as process:
+            rate, sent = _paced(opened, megabytes, quick)
+            arrived = _received(process)
+            found[f"{COPIED}:{megabytes}"] = rate * arrived / sent
+    return found
+
+
+@contextmanager
+def _mirroring(opened: Target, program: Command) -> Iterator[subprocess.Popen[str]]:
+    command = tool(NOTIFY, opened.far_side.pid, "--incoming", "mirror").command(program)
+    with processes.serving(command, _TIMEOUT_S) as process:
+        yield process
+
+
+def _requests_s(quick: bool) -> int:
+    return 1 if quick else _REQUESTS_S
+
+
+def _requests(opened: Target, process: subprocess.Popen[str], quick: bool) -> dict[str, float]:
+    ours = [process.pid, *processes.descendants(process.pid)]
+    used_s, began_s = sum(map(processes.processor_time_s, ours)), time.monotonic()
+    rate = opened.requests(_CONNECTIONS, _requests_s(quick))
+    used_s, taken_s = sum(map(processes.processor_time_s, ours)) - used_s, time.monotonic() - began_s
+    share = used_s / taken_s / len(os.sched_getaffinity(0))
+    return {REQUESTS: rate, SHARE: share, LEFT: rate / (1 - share)}
+
+
+def _round_trip(opened: Target, quick: bool) -> float:
+    (taken_ns,) = opened.traffic(["rtt:1"], _MEASURED_MS // (4 if quick else 1)).values()
+    return taken_ns
+
+
+def _paced(opened: Target, megabytes: int, quick: bool) -> tuple[float, float]:
+    """Bytes per second that the target got, and how many bytes."""
+    cell = f"paced:{megabytes * 1_000_000}:{_MESSAGE}"
+    (rate,) = opened.traffic([cell], _PACED_MS // (4 if quick else 1)).values()
+    return rate, _received(opened.far_side)
+
+
+def _received(far_side: subprocess.Popen[str]) -> float:
+    """How many bytes one says that it got. Raises MeasurementFailed."""
+    line = processes.read_line(far_side, _TIMEOUT_S)
+    word, _, number = line.rpartition(" ")
+    if word not in ("received", "cut"):
+        raise MeasurementFailed(f"the far side says {line!r}")
+    return float(number)
