@@ -100,7 +100,7 @@ class Arrivals:
         with self._changing:
             return self._by_names.pop((names.source, names.destination.port), None)
 
-    @property
-    def has_named(self) -> bool:
+    def are_named(self) -> bool:
         """Whether there is any whose socket may not be known."""
-        return bool(self._by_names)
+        with self._changing:  # else one could be accepted already that is just being named
+            return bool(self._by_names)
