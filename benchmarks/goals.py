@@ -279,9 +279,7 @@ def _stolen_requests(figures: Sequence[Figure]) -> Verdict:
 
 
 def _mirror_cost(figures: Sequence[Figure]) -> Verdict:
-    goal = (
-        f"Mirroring costs the target at most {_MIRROR_COST:.0%} of its throughput beyond the processor time it takes"
-    )
+    goal = f"Mirroring costs the target at most {_MIRROR_COST:.0%} of its throughput beyond the processor time it takes"
     return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.LEFT), _MIRROR_COST)
 
 
@@ -302,9 +300,7 @@ def _mirror_rate(figures: Sequence[Figure]) -> Verdict:
     """Every round counts: what is cut once is cut."""
     goal = f"Mirroring keeps up with {_MIRROR_RATE} MB/s without a cut"
     figure = find(figures, mirror.SECTION, mirror.COPIED, **{"MB/s": _MIRROR_RATE})
-    share = figure.ratio(NOTIFY) if figure else None
-    return (
-        _unmeasured(goal, figure, NOTIFY)
-        if share is None
-        else Verdict(goal, f"{share.minimum:.1%} of it arrived in the worst round", share.minimum >= 1)
-    )
+    share = figure.summary(NOTIFY) if figure else None
+    if share is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    return Verdict(goal, f"{share.minimum:.0%} of it arrived in the worst round", share.minimum >= 1)

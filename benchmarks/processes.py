@@ -14,7 +14,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,6 +110,7 @@ def read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
     """The next line of its standard output, without its end. Raises MeasurementFailed with its last words."""
     assert process.stdout is not None
     assert process.stderr is not None
+    assert isinstance(process.args, list)
     if not wait_readable(process.stdout.fileno(), timeout_s):
         raise MeasurementFailed(f"said nothing within {timeout_s:g} s: {shown(process.args)}")
     line = process.stdout.readline()
@@ -128,7 +129,7 @@ def serving(command: Command, timeout_s: float) -> Iterator[subprocess.Popen[str
         yield process
 
 
-def shown(command: Command) -> str:
+def shown(command: Sequence[object]) -> str:
     """The command line, or as much of it as tells what it was."""
     text = shlex.join(map(str, command))
     return text if len(text) <= 160 else f"{text[:100]} … {text[-55:]}"
@@ -196,3 +197,12 @@ def processor_time_s(pid: int) -> float:
     """What a process that runs has used, in the kernel and outside, by all its threads. Raises OSError."""
     clock_of_process = ~pid << 3 | 2  # as clock_getcpuclockid(3) makes it, which Python lacks
     return time.clock_gettime(clock_of_process)
+
+
+def processor_times_s(pids: Iterable[int]) -> dict[int, float]:
+    """The same of several, without those that have ended."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = processor_time_s(pid)
+    return found

@@ -50,15 +50,8 @@ class Target:
 
     def requests(self, connections: int, duration_s: int, *options: str) -> float:
         """Requests for a few bytes per second, as wrk counts them. Raises MeasurementFailed."""
-        command = [
-            find_wrk(),
-            f"--threads={min(connections, 2)}",
-            f"--connections={connections}",
-            f"--duration={duration_s}s",
-            *options,
-            f"http://{ADDRESS}:{WEB_PORT}/",
-        ]
-        return requests_per_second(processes.run(self.outside(command), _TIMEOUT_S))
+        command = self.outside(wrk(connections, duration_s, *options))
+        return requests_per_second(processes.run(command, _TIMEOUT_S))
 
 
 def _within(network: networks.Network, program: Command) -> list[str]:
@@ -68,6 +61,18 @@ def _within(network: networks.Network, program: Command) -> list[str]:
 def traffic(cells: Sequence[str], duration_ms: int) -> list[str | Path]:
     """The command line of `programs/traffic.c` that measures these cells."""
     return [building.program("traffic"), ADDRESS, str(PORT), "0", str(duration_ms), *cells]
+
+
+def wrk(connections: int, duration_s: int, *options: str) -> list[str]:
+    """The command line of wrk(1) that asks the web server. Raises Unavailable."""
+    return [
+        find_wrk(),
+        f"--threads={min(connections, 2)}",
+        f"--connections={connections}",
+        f"--duration={duration_s}s",
+        *options,
+        f"http://{ADDRESS}:{WEB_PORT}/",
+    ]
 
 
 def find_wrk() -> str:

@@ -33,7 +33,8 @@ LEFT: Final = "the same, by the processor time that was left to it"
 STOPPED: Final = "the same while the agent is stopped"
 SHARE: Final = "the tool's share of the processors meanwhile"
 ROUND_TRIP: Final = "round trip of the target's"
-COPIED: Final = "arrives in the copy"
+PACED: Final = "paced throughput of the target's"
+COPIED: Final = "of which the copy gets"
 RATES: Final = (200, 400)
 """MB/s."""
 _CONNECTIONS: Final = 32
@@ -49,7 +50,8 @@ _FIGURES: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
     LEFT: (LEFT, "1/s", {}),
     STOPPED: (STOPPED, "1/s", {}),
     ROUND_TRIP: (ROUND_TRIP, "ns", {}),
-    **{f"{COPIED}:{rate}": (COPIED, "B/s", {"MB/s": rate}) for rate in RATES},
+    **{f"{PACED}:{rate}": (PACED, "B/s", {"MB/s": rate}) for rate in RATES},
+    **{f"{COPIED}:{rate}": (COPIED, "1", {"MB/s": rate}) for rate in RATES},
 }
 """Figure's name, unit and parameters by what is measured."""
 
@@ -80,12 +82,12 @@ def _natively(opened: Target, quick: bool) -> dict[str, float]:
     rate = opened.requests(_CONNECTIONS, _requests_s(quick))
     found = {REQUESTS: rate, LEFT: rate, STOPPED: rate, ROUND_TRIP: _round_trip(opened, quick)}
     for megabytes in RATES:
-        found[f"{COPIED}:{megabytes}"], _ = _paced(opened, megabytes, quick)
+        found[f"{PACED}:{megabytes}"], _ = _paced(opened, megabytes, quick)
     return found
 
 
 def _mirrored(opened: Target, quick: bool) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
         found |= _requests(opened, process, quick)
         (agent,) = filter(processes.is_agent, processes.descendants(process.pid))
@@ -98,9 +100,8 @@ def _mirrored(opened: Target, quick: bool) -> dict[str, float]:
         found[ROUND_TRIP] = _round_trip(opened, quick)
     for megabytes in RATES:
         with _mirroring(opened, [building.program("far_side"), str(PORT)]) as process:
-            rate, sent = _paced(opened, megabytes, quick)
-            arrived = _received(process)
-            found[f"{COPIED}:{megabytes}"] = rate * arrived / sent
+            found[f"{PACED}:{megabytes}"], sent = _paced(opened, megabytes, quick)
+            found[f"{COPIED}:{megabytes}"] = _received(process) / sent
     return found
 
 
@@ -117,9 +118,10 @@ def _requests_s(quick: bool) -> int:
 
 def _requests(opened: Target, process: subprocess.Popen[str], quick: bool) -> dict[str, float]:
     ours = [process.pid, *processes.descendants(process.pid)]
-    used_s, began_s = sum(map(processes.processor_time_s, ours)), time.monotonic()
+    before, began_s = processes.processor_times_s(ours), time.monotonic()
     rate = opened.requests(_CONNECTIONS, _requests_s(quick))
-    used_s, taken_s = sum(map(processes.processor_time_s, ours)) - used_s, time.monotonic() - began_s
+    after, taken_s = processes.processor_times_s(ours), time.monotonic() - began_s
+    used_s = sum(after_s - before[pid] for pid, after_s in after.items())
     share = used_s / taken_s / len(os.sched_getaffinity(0))
     return {REQUESTS: rate, SHARE: share, LEFT: rate / (1 - share)}
 

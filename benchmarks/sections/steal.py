@@ -1,8 +1,8 @@
 """Traffic that is stolen from the target, beside the same programs as its clients meet them in the pod.
 
 A client's bytes travel client, agent, supervisor, process: four processes on two processors where natively two are.
-What one passage through relay and agent takes is measured in the other direction, too, which is what stealing is
-compared with: the same round trip, from a process outside to the pod.
+What one passage through relay and agent takes is measured in the other direction, too, by the same programs: that is
+what stealing is compared with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REQUEST: Final = "small request"
 REQUESTS: Final = "requests"
 NEW: Final = "requests, each on a new connection"
 CONNECTIONS: Final = (32, 64)
-RELAY: Final = "round trip of an outgoing connection"
+RELAYED: Final = "the same, from here to the pod"
 ROUND_TRIP: Final = "round trip"
 MODES: Final = ("steal", "mirror")
 START: Final = {mode: f"start, listen and end: {mode}" for mode in MODES}
@@ -51,10 +51,9 @@ _CELLS: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
     **{f"udp:64:{window}": ("datagrams", "1/s", {"under way": window}) for window in (1, 32)},
 }
 """What `traffic` is asked for: figure's name, unit and parameters by cell."""
-_RELAY_CELL: Final = "rtt:1"
 _FIGURES: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
     REQUEST: (REQUEST, "ns", {}),
-    RELAY: (RELAY, "ns", {}),
+    RELAYED: (RELAYED, "ns", {}),
     **_CELLS,
     **{f"{REQUESTS}:{count}": (REQUESTS, "1/s", {"connections": count}) for count in CONNECTIONS},
     NEW: (NEW, "1/s", {}),
@@ -90,9 +89,9 @@ def _measure(opened: Target, way: str, quick: bool) -> Mapping[str, float]:
     with _server(opened, way, far_side):
         found = opened.traffic(list(_CELLS), _MEASURED_MS // divisor)
     with _server(opened, way, web):
-        found |= _requests(opened, 1 if quick else _REQUESTS_S)
-    outgoing = target.traffic([_RELAY_CELL], _MEASURED_MS // divisor)
-    (found[RELAY],) = processes.numbers(processes.run(_command(opened, way, "off", outgoing), _TIMEOUT_S)).values()
+        found |= _requests(opened, _duration_s(quick))
+    outgoing = _command(opened, way, "off", target.wrk(1, _duration_s(quick)))
+    found[RELAYED] = 1e9 / target.requests_per_second(processes.run(outgoing, _TIMEOUT_S))
     taken = building.OUTPUT / "taken"
     for mode in MODES:
         listen: Command = [building.program("listen"), str(_FREE_PORT)]
@@ -113,6 +112,10 @@ def _server(opened: Target, way: str, program: Command) -> AbstractContextManage
     if way == NATIVE:
         return nullcontext()
     return processes.serving(_command(opened, way, "steal", program), _TIMEOUT_S)
+
+
+def _duration_s(quick: bool) -> int:
+    return 1 if quick else _REQUESTS_S
 
 
 def _requests(opened: Target, duration_s: int) -> dict[str, float]:
