@@ -199,6 +199,12 @@ def processor_time_s(pid: int) -> float:
     return time.clock_gettime(clock_of_process)
 
 
+def busy_s() -> float:
+    """What the processors have been used for, all together, since the machine started (proc_stat(5))."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def processor_times_s(pids: Iterable[int]) -> dict[int, float]:
     """The same of several, without those that have ended."""
     found = {}

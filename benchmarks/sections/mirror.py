@@ -1,8 +1,8 @@
 """What mirroring costs the target, and how much of it arrives.
 
-Native is the target by itself. The target and its client keep both processors busy, so whatever else runs slows them
-down; the tool's own processes and the program that gets the copies are therefore counted: what the target does per
-processor time that they left is compared with what it does when it has all.
+Native is the target by itself. Target and client keep the processors busy, so whatever else runs slows them down: the
+tool's own processes and the program that gets the copies take their time from them. What mirroring costs beyond that
+shows in the requests that are answered for each second of processor time that is not theirs, the kernel's included.
 
 The agent is also stopped (SIGSTOP) while the kernel goes on to copy packets for it.
 """
@@ -29,9 +29,10 @@ from benchmarks.ways import NOTIFY, tool
 SECTION: Final = "mirror"
 WAYS: Final = (NATIVE, NOTIFY)
 REQUESTS: Final = "requests to the target"
-LEFT: Final = "the same, by the processor time that was left to it"
-STOPPED: Final = "the same while the agent is stopped"
-SHARE: Final = "the tool's share of the processors meanwhile"
+STOPPED: Final = "requests to it while the agent is stopped"
+BY_TIME: Final = "requests by processor time"
+STOPPED_BY_TIME: Final = "requests by processor time while the agent is stopped"
+USED: Final = "processors that the tool uses meanwhile"
 ROUND_TRIP: Final = "round trip of the target's"
 PACED: Final = "paced throughput of the target's"
 COPIED: Final = "of which the copy gets"
@@ -46,9 +47,10 @@ _TIMEOUT_S: Final = 60.0
 
 _FIGURES: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
     REQUESTS: (REQUESTS, "1/s", {}),
-    SHARE: (SHARE, "1", {}),
-    LEFT: (LEFT, "1/s", {}),
     STOPPED: (STOPPED, "1/s", {}),
+    BY_TIME: (BY_TIME, "1/s", {}),
+    STOPPED_BY_TIME: (STOPPED_BY_TIME, "1/s", {}),
+    USED: (USED, "1", {}),
     ROUND_TRIP: (ROUND_TRIP, "ns", {}),
     **{f"{PACED}:{rate}": (PACED, "B/s", {"MB/s": rate}) for rate in RATES},
     **{f"{COPIED}:{rate}": (COPIED, "1", {"MB/s": rate}) for rate in RATES},
@@ -79,8 +81,9 @@ def measure(bench: Bench) -> list[Figure]:
 
 
 def _natively(opened: Target, quick: bool) -> dict[str, float]:
-    rate = opened.requests(_CONNECTIONS, _requests_s(quick))
-    found = {REQUESTS: rate, LEFT: rate, STOPPED: rate, ROUND_TRIP: _round_trip(opened, quick)}
+    rate, by_time, _ = _requests(opened, quick)
+    found = {REQUESTS: rate, STOPPED: rate, BY_TIME: by_time, STOPPED_BY_TIME: by_time}
+    found[ROUND_TRIP] = _round_trip(opened, quick)
     for megabytes in RATES:
         found[f"{PACED}:{megabytes}"], _ = _paced(opened, megabytes, quick)
     return found
@@ -89,11 +92,12 @@ def _natively(opened: Target, quick: bool) -> dict[str, float]:
 def _mirrored(opened: Target, quick: bool) -> dict[str, float]:
     found: dict[str, float] = {}
     with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
-        found |= _requests(opened, process, quick)
-        (agent,) = filter(processes.is_agent, processes.descendants(process.pid))
+        ours = [process.pid, *processes.descendants(process.pid)]
+        found[REQUESTS], found[BY_TIME], found[USED] = _requests(opened, quick, ours)
+        (agent,) = filter(processes.is_agent, ours)
         os.kill(agent, signal.SIGSTOP)
         try:
-            found[STOPPED] = opened.requests(_CONNECTIONS, _requests_s(quick))
+            found[STOPPED], found[STOPPED_BY_TIME], _ = _requests(opened, quick, ours)
         finally:
             os.kill(agent, signal.SIGCONT)
     with _mirroring(opened, [building.program("far_side"), str(PORT)]):
@@ -112,18 +116,15 @@ def _mirroring(opened: Target, program: Command) -> Iterator[subprocess.Popen[st
         yield process
 
 
-def _requests_s(quick: bool) -> int:
-    return 1 if quick else _REQUESTS_S
-
-
-def _requests(opened: Target, process: subprocess.Popen[str], quick: bool) -> dict[str, float]:
-    ours = [process.pid, *processes.descendants(process.pid)]
-    before, began_s = processes.processor_times_s(ours), time.monotonic()
-    rate = opened.requests(_CONNECTIONS, _requests_s(quick))
-    after, taken_s = processes.processor_times_s(ours), time.monotonic() - began_s
+def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> tuple[float, float, float]:
+    """Requests per second; per second of processor time that is not ours; and the processors that we use."""
+    before, busy_s, began_s = processes.processor_times_s(ours), processes.busy_s(), time.monotonic()
+    duration_s = 1 if quick else _REQUESTS_S
+    rate = opened.requests(_CONNECTIONS, duration_s)
+    taken_s, busy_s = time.monotonic() - began_s, processes.busy_s() - busy_s
+    after = processes.processor_times_s(ours)
     used_s = sum(after_s - before[pid] for pid, after_s in after.items())
-    share = used_s / taken_s / len(os.sched_getaffinity(0))
-    return {REQUESTS: rate, SHARE: share, LEFT: rate / (1 - share)}
+    return rate, rate * duration_s / (busy_s - used_s), used_s / taken_s
 
 
 def _round_trip(opened: Target, quick: bool) -> float:
