@@ -111,12 +111,16 @@ def read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
     assert process.stdout is not None
     assert process.stderr is not None
     assert isinstance(process.args, list)
-    if not wait_readable(process.stdout.fileno(), timeout_s):
-        raise MeasurementFailed(f"said nothing within {timeout_s:g} s: {shown(process.args)}")
-    line = process.stdout.readline()
-    if not line:
-        raise MeasurementFailed(f"ended: {shown(process.args)}\n{_tail(process.stderr.read())}")
-    return line.rstrip("\n")
+    descriptor, deadline = process.stdout.fileno(), time.monotonic() + timeout_s
+    line = b""
+    while not line.endswith(b"\n"):
+        if not wait_readable(descriptor, deadline - time.monotonic()):
+            raise MeasurementFailed(f"said nothing within {timeout_s:g} s: {shown(process.args)}")
+        byte = os.read(descriptor, 1)  # what is behind the line stays in the pipe, where the next wait sees it
+        if not byte:
+            raise MeasurementFailed(f"ended: {shown(process.args)}\n{_tail(process.stderr.read())}")
+        line += byte
+    return line.decode().removesuffix("\n")
 
 
 @contextmanager
