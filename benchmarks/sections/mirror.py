@@ -4,7 +4,7 @@ Native is the target by itself. Target and client keep the processors busy, so w
 tool's own processes and the program that gets the copies take their time from them. What mirroring costs beyond that
 shows in the requests that are answered for each second of processor time that is not theirs, the kernel's included.
 
-The agent is also stopped (SIGSTOP) while the kernel goes on to copy packets for it.
+The agent is also stopped (SIGSTOP): the kernel goes on to copy packets for it until its buffer is full.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -33,7 +33,6 @@ STOPPED: Final = "requests to it while the agent is stopped"
 BY_TIME: Final = "requests by processor time"
 STOPPED_BY_TIME: Final = "requests by processor time while the agent is stopped"
 USED: Final = "processors that the tool uses meanwhile"
-ROUND_TRIP: Final = "round trip of the target's"
 PACED: Final = "paced throughput of the target's"
 COPIED: Final = "of which the copy gets"
 RATES: Final = (200, 400)
@@ -41,17 +40,22 @@ RATES: Final = (200, 400)
 _CONNECTIONS: Final = 32
 _MESSAGE: Final = 65536
 _REQUESTS_S: Final = 2
-_PACED_MS: Final = 3000
+_PACED_MS: Final = 2000
 _MEASURED_MS: Final = 300
 _TIMEOUT_S: Final = 60.0
 
+_CELLS: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
+    **{f"rtt:{size}": ("round trip of the target's", "ns", {"bytes": size}) for size in (1, _MESSAGE)},
+    f"down:1:{_MESSAGE}": ("throughput out of the target", "B/s", {}),
+}
+"""What `traffic` is asked for: figure's name, unit and parameters by cell."""
 _FIGURES: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
     REQUESTS: (REQUESTS, "1/s", {}),
     STOPPED: (STOPPED, "1/s", {}),
     BY_TIME: (BY_TIME, "1/s", {}),
     STOPPED_BY_TIME: (STOPPED_BY_TIME, "1/s", {}),
     USED: (USED, "1", {}),
-    ROUND_TRIP: (ROUND_TRIP, "ns", {}),
+    **_CELLS,
     **{f"{PACED}:{rate}": (PACED, "B/s", {"MB/s": rate}) for rate in RATES},
     **{f"{COPIED}:{rate}": (COPIED, "1", {"MB/s": rate}) for rate in RATES},
 }
@@ -66,12 +70,10 @@ def measure(bench: Bench) -> list[Figure]:
         try:
             target.find_wrk()
             with target.open_target() as opened:
-                runners = {
-                    NATIVE: partial(_natively, opened, bench.quick),
-                    NOTIFY: partial(_mirrored, opened, bench.quick),
-                }
-                samples = bench.alternate(runners, bench.rounds)
-            found, missing = samples.by_key, {**missing, **samples.missing}
+                cost = bench.alternate(_ways(opened, bench.quick, _cost_natively, _cost), 2 * bench.rounds)
+                rest = bench.alternate(_ways(opened, bench.quick, _rest_natively, _rest), bench.rounds)
+            found = {**cost.by_key, **rest.by_key}
+            missing |= {**cost.missing, **rest.missing}
         except Unavailable as error:
             missing |= dict.fromkeys(WAYS, str(error))
     return [
@@ -80,16 +82,21 @@ def measure(bench: Bench) -> list[Figure]:
     ]
 
 
-def _natively(opened: Target, quick: bool) -> dict[str, float]:
+Measure = Callable[[Target, bool], Mapping[str, float]]
+
+
+def _ways(
+    opened: Target, quick: bool, natively: Measure, mirrored: Measure
+) -> dict[str, Callable[[], Mapping[str, float]]]:
+    return {NATIVE: partial(natively, opened, quick), NOTIFY: partial(mirrored, opened, quick)}
+
+
+def _cost_natively(opened: Target, quick: bool) -> Mapping[str, float]:
     rate, by_time, _ = _requests(opened, quick)
-    found = {REQUESTS: rate, STOPPED: rate, BY_TIME: by_time, STOPPED_BY_TIME: by_time}
-    found[ROUND_TRIP] = _round_trip(opened, quick)
-    for megabytes in RATES:
-        found[f"{PACED}:{megabytes}"], _ = _paced(opened, megabytes, quick)
-    return found
+    return {REQUESTS: rate, STOPPED: rate, BY_TIME: by_time, STOPPED_BY_TIME: by_time}
 
 
-def _mirrored(opened: Target, quick: bool) -> dict[str, float]:
+def _cost(opened: Target, quick: bool) -> Mapping[str, float]:
     found: dict[str, float] = {}
     with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
         ours = [process.pid, *processes.descendants(process.pid)]
@@ -97,13 +104,26 @@ def _mirrored(opened: Target, quick: bool) -> dict[str, float]:
         (agent,) = filter(processes.is_agent, ours)
         os.kill(agent, signal.SIGSTOP)
         try:
+            opened.requests(_CONNECTIONS, 1)  # until the kernel's buffer is full
             found[STOPPED], found[STOPPED_BY_TIME], _ = _requests(opened, quick, ours)
         finally:
             os.kill(agent, signal.SIGCONT)
-    with _mirroring(opened, [building.program("far_side"), str(PORT)]):
-        found[ROUND_TRIP] = _round_trip(opened, quick)
+    return found
+
+
+def _rest_natively(opened: Target, quick: bool) -> Mapping[str, float]:
+    found = opened.traffic(list(_CELLS), _MEASURED_MS // (4 if quick else 1))
     for megabytes in RATES:
-        with _mirroring(opened, [building.program("far_side"), str(PORT)]) as process:
+        found[f"{PACED}:{megabytes}"], _ = _paced(opened, megabytes, quick)
+    return found
+
+
+def _rest(opened: Target, quick: bool) -> Mapping[str, float]:
+    far_side: Command = [building.program("far_side"), str(PORT)]
+    with _mirroring(opened, far_side):
+        found = opened.traffic(list(_CELLS), _MEASURED_MS // (4 if quick else 1))
+    for megabytes in RATES:
+        with _mirroring(opened, far_side) as process:
             found[f"{PACED}:{megabytes}"], sent = _paced(opened, megabytes, quick)
             found[f"{COPIED}:{megabytes}"] = _received(process) / sent
     return found
@@ -125,11 +145,6 @@ def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> tuple[fl
     after = processes.processor_times_s(ours)
     used_s = sum(after_s - before[pid] for pid, after_s in after.items())
     return rate, rate * duration_s / (busy_s - used_s), used_s / taken_s
-
-
-def _round_trip(opened: Target, quick: bool) -> float:
-    (taken_ns,) = opened.traffic(["rtt:1"], _MEASURED_MS // (4 if quick else 1)).values()
-    return taken_ns
 
 
 def _paced(opened: Target, megabytes: int, quick: bool) -> tuple[float, float]:
