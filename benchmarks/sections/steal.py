@@ -35,7 +35,7 @@ _MESSAGE: Final = 65536
 _CONNECTS: Final = 100
 _MEASURED_MS: Final = 300
 _REQUESTS_S: Final = 2
-_MOST_ROUNDS: Final = 5
+_MOST_ROUNDS: Final = 3
 _TIMEOUT_S: Final = 60.0
 _FREE_PORT: Final = 7100
 
@@ -70,7 +70,7 @@ def measure(bench: Bench) -> list[Figure]:
         target.find_wrk()
         with target.open_target() as opened:
             ways = [way.name for way in bench.ways.some(*WAYS)]
-            rounds = min(bench.rounds, _MOST_ROUNDS)
+            rounds = 1 if bench.quick else min(bench.rounds, _MOST_ROUNDS)
             samples = bench.alternate({way: partial(_measure, opened, way, bench.quick) for way in ways}, rounds)
         found, missing = samples.by_key, {**missing, **samples.missing}
     except Unavailable as error:
