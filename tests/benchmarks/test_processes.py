@@ -97,7 +97,9 @@ def test_processor_time_only_grows_and_those_that_have_ended_have_none() -> None
 
 
 def test_an_agent_is_known_by_its_command_line() -> None:
-    with processes.running([sys.executable, "-c", "input()", "-m", "mirrord_agent"], stdin=subprocess.PIPE) as agent:
+    waiting = "print('ready', flush=True); input()"
+    with processes.running([sys.executable, "-c", waiting, "-m", "mirrord_agent"], stdin=subprocess.PIPE) as agent:
+        assert processes.read_line(agent, 30) == "ready"
         assert processes.is_agent(agent.pid)
     assert not processes.is_agent(agent.pid)
     assert not processes.is_agent(os.getpid())
