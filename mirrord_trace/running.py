@@ -29,7 +29,6 @@ from mirrord_trace.reporting import Reporter
 from mirrord_trace.session import Session
 from mirrord_trace.sockets_here import TreeListeners
 from mirrord_trace.supervisor import launch, names_files
-from mirrord_trace.supervisor.bindings import Bindings
 from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
 from mirrord_trace.supervisor.delivery.choice import MakeDelivery
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
@@ -208,7 +207,9 @@ class _World:
         streams = StreamRelay(session, nursery)
         datagrams = DatagramRelays(session, nursery)
         nursery.start_soon(datagrams.sweep)
-        datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
+        datagram_handlers = DatagramHandlers(
+            table, policy, listeners, datagrams, gives_ports_back=configuration.incoming.ports is None
+        )
         ports = IncomingPorts(session, streams, nursery, reporter.warning)
         nursery.start_soon(ports.watch)
         incoming = _incoming_handlers(configuration.incoming, ports, datagram_handlers, listeners)
@@ -242,7 +243,7 @@ def _incoming_handlers(
         policy,
         ports,
         IncomingDatagrams(ports.session, datagrams.serve, datagrams.serve_too, ports.tell),
-        Bindings(),
+        datagrams.bindings,
         listeners,
         ports.tell,
         flush=wanted.flush_connections,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 import attrs
@@ -72,10 +72,14 @@ class SocketsHere:
         requests = (dump_request(protocol, family, local_port=port) for family in _FAMILIES)
         return {row.inode for request in requests for row in self._dump(request)}
 
-    def udp_port(self, inode: int) -> int | None:
-        """The port of a UDP socket; None when it has none."""
+    def udp_ports(self, inodes: Collection[int], source: Inet4 | Inet6) -> list[int]:
+        """The ports of those UDP sockets that have one, best first for who sends from `source`, a loopback address.
+
+        One that `source` cannot reach comes last.
+        """
         requests = (dump_request("udp", family) for family in _FAMILIES)
-        return next((row.local.port for request in requests for row in self._dump(request) if row.inode == inode), None)
+        rows = [row for request in requests for row in self._dump(request) if row.inode in inodes and row.local.port]
+        return [row.local.port for row in sorted(rows, key=lambda row: not takes(row, source))]
 
     def close(self) -> None:
         """Gives the netlink socket back."""

@@ -110,14 +110,23 @@ class _Flow:
 
 @attrs.define(eq=False)
 class DatagramRelay:
-    """The relay of one UDP socket. All methods but `known` and `translate` are for Trio's thread."""
+    """The relay of one UDP socket, or of several that serve the same port of the target.
+
+    All methods but `known` and `translate` are for Trio's thread.
+    """
 
     handle: Handle
     _owner: DatagramRelays
     connected: bool
-    on_end: Callable[[DatagramRelay], None]
-    """Told when the relay was closed, because the process's socket is gone or otherwise."""
+    on_end: Callable[[DatagramRelay, int], None]
+    """Told of each socket, by inode, that the relay is not for any more: the socket is gone, or the relay is closed."""
     born: float = attrs.field(factory=trio.current_time)
+    inodes: set[int] = attrs.field(init=False)
+    """The sockets that it is for."""
+    has_heard: bool = attrs.field(init=False, default=False)
+    """Whether anything has come for the process."""
+    _held: dict[int, Inet4 | Inet6] = attrs.field(init=False, factory=dict)
+    """The peers whose ports sockets are connected to, by the sockets' inodes."""
     _flows: dict[AddressFamily, _Flow] = attrs.field(factory=dict)
     _peers: OrderedDict[Inet4 | Inet6, PeerPort] = attrs.field(factory=OrderedDict)
     _retired: deque[PeerPort] = attrs.field(factory=deque)
@@ -127,6 +136,10 @@ class DatagramRelay:
     _is_closed: bool = False
     _is_serving: bool = False
     _answers_count: bool = True
+
+    @inodes.default
+    def _first_socket(self) -> set[int]:
+        return {self.handle.inode}
 
     @property
     def was_used(self) -> bool:
@@ -189,6 +202,39 @@ class DatagramRelay:
         self._flows["inet6"] = _Flow(remote)
         self._owner.nursery.start_soon(self._receive, flow)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it is for who sends to a port of the target."""
+        return self._is_serving
+
+    def hold(self, inode: int, peer: Inet4 | Inet6) -> Inet4 | Inet6:
+        """What stands for `peer`, and will as long as this socket is connected to it. Raises OSError."""
+        plain = _plain(peer)
+        port = self._peers.get(plain) or self._add_port(plain)
+        self._held[inode] = plain
+        return port.named_by(peer)
+
+    def release(self, inode: int) -> None:
+        """A socket is not connected to any peer any more."""
+        self._held.pop(inode, None)
+
+    def join(self, inode: int) -> None:
+        """Is for another socket as well."""
+        self.inodes.add(inode)
+
+    def leave(self, inode: int) -> None:
+        """Is not for a socket any more; when there is none left, it is closed."""
+        if inode not in self.inodes:
+            return
+        if len(self.inodes) == 1:
+            self._owner.remove(self)
+            return
+        self.inodes.remove(inode)
+        self.release(inode)
+        for flow in self._flows.values():
+            flow.process = None  # it may have been this one's
+        self.on_end(self, inode)
+
     def drain(self) -> None:
         """Passes on what the process has sent and nobody has looked at."""
         for port in (*self._peers.values(), *self._retired):
@@ -222,8 +268,9 @@ class DatagramRelay:
         self._by_address.move_to_end(port.address)
         self._peers[peer] = port
         self._owner.nursery.start_soon(self._send, port, trio.socket.from_stdlib_socket(port.socket))
-        while len(self._peers) > PEERS_PER_SOCKET:
-            self._retired.append(self._peers.popitem(last=False)[1])
+        while len(self._peers) - len(self._held) > PEERS_PER_SOCKET:
+            held = set(self._held.values())
+            self._retired.append(self._peers.pop(next(peer for peer in self._peers if peer not in held)))
         while len(self._retired) > PEERS_PER_SOCKET:
             self._retired.popleft().close()
         while len(self._by_address) > _NAMES_KEPT:
@@ -266,8 +313,8 @@ class DatagramRelay:
         """
         owners = self._owner.here.inodes("udp", name[1])
         if owners:
-            return self.handle.inode in owners
-        return self.handle.inode not in self._owner.here.inodes("udp")
+            return not self.inodes.isdisjoint(owners)
+        return self.inodes.isdisjoint(self._owner.here.inodes("udp"))
 
     # from the pod
 
@@ -286,6 +333,7 @@ class DatagramRelay:
                     self._deliver(data, source)
 
     def _deliver(self, data: bytes, source: InetEndpoint | None) -> None:
+        self.has_heard = True
         port = next(iter(self._peers.values())) if self.connected and self._peers else self._port_of(source)
         flow = self._flow_of(port)
         if flow.process is None:
@@ -305,8 +353,8 @@ class DatagramRelay:
 
     def _find_process(self, port: PeerPort) -> tuple[str, int] | None:
         """Where to reach a socket that has not sent anything yet."""
-        number = self._owner.here.udp_port(self.handle.inode)
-        return None if number is None else (str(port.address.host), number)
+        numbers = self._owner.here.udp_ports(self.inodes, port.address)
+        return (str(port.address.host), numbers[0]) if numbers else None
 
     def _end_with_an_error(self) -> None:
         """Nothing is answered any more: whoever waits on a connected socket is told."""
@@ -379,7 +427,7 @@ class DatagramRelays:
     _crowded: trio.Event = attrs.field(factory=trio.Event)
     _since_sweep: int = 0
 
-    def add(self, handle: Handle, on_end: Callable[[DatagramRelay], None], *, connected: bool) -> DatagramRelay:
+    def add(self, handle: Handle, on_end: Callable[[DatagramRelay, int], None], *, connected: bool) -> DatagramRelay:
         """A relay without peers for a socket of the process."""
         relay = DatagramRelay(handle, self, connected, on_end)
         self._relays.add(relay)
@@ -393,7 +441,8 @@ class DatagramRelays:
         if relay in self._relays:
             self._relays.remove(relay)
             relay.close()
-            relay.on_end(relay)
+            for inode in relay.inodes:
+                relay.on_end(relay, inode)
 
     def drain(self) -> None:
         """Passes on what processes have sent before they ended."""
@@ -420,5 +469,6 @@ class DatagramRelays:
         deadline = trio.current_time() - _GRACE_S
         for relay in list(self._relays):
             relay.close_retired()
-            if relay.handle.inode not in present and (relay.was_used or relay.born < deadline):
-                self.remove(relay)
+            if relay.was_used or relay.born < deadline:
+                for inode in relay.inodes - present:
+                    relay.leave(inode)

@@ -31,7 +31,6 @@ from mirrord_trace.relay.tcp import StreamRelay
 from mirrord_trace.relay.udp import DatagramRelays
 from mirrord_trace.session import Session, SessionLost
 from mirrord_trace.sockets_here import TreeListeners
-from mirrord_trace.supervisor.bindings import Bindings
 from mirrord_trace.supervisor.delivery.base import Call, Fail, MemoryFault, UseAddress, Verdict
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
@@ -473,7 +472,7 @@ async def machine(
                 incoming or IncomingPolicy(mode=None),
                 ports,
                 IncomingDatagrams(cast(Session, target), datagrams.serve, datagrams.serve_too, told.append),
-                Bindings(),
+                datagrams.bindings,
                 listeners,
                 told.append,
             )

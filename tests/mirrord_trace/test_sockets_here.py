@@ -101,8 +101,13 @@ def test_what_the_kernel_says_of_a_socket() -> None:
         client.close()
         accepted.close()
         assert here.row("tcp", *names) is None, "the listener is not meant"
-    with socket.socket(type=socket.SOCK_DGRAM) as bound:
-        assert here.udp_port(inode_of(bound)) is None
+    with socket.socket(type=socket.SOCK_DGRAM) as bound, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+        both = {inode_of(bound), inode_of(six)}
+        assert here.udp_ports(both, inet("127.0.0.1", 1)) == []
         bound.bind(("127.0.0.1", 0))
-        assert here.udp_port(inode_of(bound)) == bound.getsockname()[1]
+        assert here.udp_ports(both, inet("127.0.0.1", 1)) == [bound.getsockname()[1]]
+        six.bind(("::1", 0))
+        numbers = [bound.getsockname()[1], six.getsockname()[1]]
+        assert here.udp_ports(both, inet("127.0.0.1", 1)) == numbers
+        assert here.udp_ports(both, inet("::1", 1)) == numbers[::-1]
     here.close()

@@ -4,7 +4,7 @@
 
 - `stealing`: connections and datagrams come to the agent, by `redirects` (with a `reserved` descriptor) of which other
   sessions know (`registry`).
-- `stolen_datagrams`: a UDP port.
+- `stolen_connections`, `stolen_datagrams`: a TCP port, a UDP port.
 - `routed`, with `socket_leg` and `process_leg`: connections of which a filter takes requests; see `http`.
 - `mirroring`: packets (`capture`, `capture_filter`) become copies of connections and datagrams, if these are the
   target's (`local_addresses`, `translations`).

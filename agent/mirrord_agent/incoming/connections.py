@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Container
 from typing import Final
 
 from mirrord_agent.incoming import ruleset, sock_diag
@@ -35,10 +36,10 @@ def reset(port: int) -> int:
         return sum(_end(netlink, each) for each in served if (each.local, each.remote) not in passed_on)
 
 
-def unfinished(port: int) -> int:
-    """How many connections of a TCP port here are closed, and the other end does not know it yet. Raises OSError."""
+def unfinished(ports: Container[int]) -> int:
+    """How many connections of TCP ports here are closed, and the other end does not know it yet. Raises OSError."""
     with Netlink(NETLINK_SOCK_DIAG) as netlink:
-        return len(_connections(netlink, sock_diag.ENDING, local_port=port))
+        return sum(each.local[1] in ports for each in _connections(netlink, sock_diag.ENDING))
 
 
 def _connections(

@@ -2,7 +2,8 @@
 
 The process's listener is reached from this machine, so the kernel's names of an accepted socket are of this machine. A
 connection is known by the address that it comes from and the port that it goes to, from before the process can accept
-it; once its socket is known, by that. It is forgotten when its socket is gone, for the kernel may use the names again.
+it; once its socket is known, by that. A connection that has ended may still be accepted, or just have been; so it keeps
+its names for a time, in which the kernel may give them to another: to a client on this machine, who is looked for then.
 
 Names are `plain`: IPv4 addresses are no mapped ones, and IPv6 addresses are without flow information.
 """
@@ -14,12 +15,14 @@ import os
 import socket
 import threading
 from collections import OrderedDict
+from contextlib import closing
 from typing import Final
 
 import attrs
 
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, mapped_ipv4, to_mapped
 from mirrord_trace.relay.addresses import address_of_name
+from mirrord_trace.sockets_here import SocketsHere
 
 _ACCEPTED_KEPT: Final = 8192
 """More sockets than the relay serves at a time; of those that ended the names may still be asked for."""
@@ -40,6 +43,13 @@ class Names:
 
     source: Inet4 | Inet6
     destination: Inet4 | Inet6
+    inode: int
+    """The socket that has the source."""
+
+    def are_anothers(self, here: SocketsHere) -> bool:
+        """Whether somebody else on this machine has the source by now."""
+        row = here.row("tcp", self.source, self.destination)
+        return row is not None and row.inode not in (0, self.inode)
 
 
 def plain(address: Inet4 | Inet6) -> Inet4 | Inet6:
@@ -55,11 +65,18 @@ def shown(address: Inet4 | Inet6, like: SocketAddress) -> SocketAddress:
     return address if isinstance(like, Inet6) else like  # a socket of IPv4 has no way to show it
 
 
+@attrs.define
+class _Named:
+    arrival: Arrival
+    names: Names
+    has_ended: bool = False
+
+
 @attrs.define(eq=False)
 class Arrivals:
     """Connections by their names and by the process's sockets. From any thread."""
 
-    _by_names: dict[tuple[Inet4 | Inet6, int], Arrival] = attrs.field(factory=dict)
+    _by_names: dict[tuple[Inet4 | Inet6, int], _Named] = attrs.field(factory=dict)
     _by_inode: OrderedDict[int, Arrival] = attrs.field(factory=OrderedDict)
     _changing: threading.Lock = attrs.field(factory=threading.Lock)
 
@@ -73,8 +90,9 @@ class Arrivals:
             result = connection.connect_ex(name)
             if result not in (0, errno.EINPROGRESS):
                 raise OSError(result, os.strerror(result))
-            names = Names(plain(address_of_name(connection.getsockname())), plain(to))
-            self._by_names[names.source, to.port] = arrival
+            source = plain(address_of_name(connection.getsockname()))
+            names = Names(source, plain(to), os.fstat(connection.fileno()).st_ino)
+            self._by_names[source, to.port] = _Named(arrival, names)
         return names
 
     def named(self, peer: SocketAddress, port: int) -> Arrival | None:
@@ -82,7 +100,23 @@ class Arrivals:
         if not isinstance(peer, Inet4 | Inet6):
             return None
         with self._changing:
-            return self._by_names.get((plain(peer), port))
+            found = self._by_names.get((plain(peer), port))
+        if found is None:
+            return None
+        if found.has_ended:
+            with closing(SocketsHere()) as here:
+                if found.names.are_anothers(here):
+                    return None
+        return found.arrival
+
+    def ended(self, names: Names) -> Arrival | None:
+        """Our side of it is closed next, and another may have its names then."""
+        with self._changing:
+            found = self._find(names)
+            if found is None:
+                return None
+            found.has_ended = True
+            return found.arrival
 
     def accepted(self, inode: int, arrival: Arrival) -> None:
         """The process has accepted it, as this socket."""
@@ -96,9 +130,18 @@ class Arrivals:
         return self._by_inode.get(inode)
 
     def forget(self, names: Names) -> Arrival | None:
-        """No socket has these names any more, or who has is known."""
+        """Nobody asks for it by its names any more."""
         with self._changing:
-            return self._by_names.pop((names.source, names.destination.port), None)
+            found = self._find(names)
+            if found is None:
+                return None
+            del self._by_names[names.source, names.destination.port]
+            return found.arrival
+
+    def _find(self, names: Names) -> _Named | None:
+        """What has these names and not only the same addresses, as a later one may have."""
+        found = self._by_names.get((names.source, names.destination.port))
+        return found if found is not None and found.names == names else None
 
     def are_named(self) -> bool:
         """Whether there is any whose socket may not be known."""

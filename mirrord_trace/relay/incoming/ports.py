@@ -7,6 +7,7 @@ Each connection goes to one that can show its client, and among a group's the ke
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -28,8 +29,8 @@ from mirrord_trace.relay.tcp import StreamRelay, is_closed_by_process
 from mirrord_trace.session import RemoteListener, RemoteStream, Session, SessionLost
 
 _UNSETTLED_AT_MOST: Final = 4096
-_ACCEPTED_WITHIN_S: Final = 5.0
-"""After that a client on this machine may have the names that a connection had which was reset."""
+_KEPT_S: Final = 5.0
+"""An accept takes less, from when the process has the socket until its client is shown."""
 
 
 @attrs.frozen
@@ -67,7 +68,7 @@ class IncomingPorts:
     arrivals: Arrivals = attrs.field(factory=Arrivals)
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
     _unsettled: dict[Names, float] = attrs.field(init=False, factory=dict)
-    """Connections that are over on our side and that the process may still accept; until when, if they were reset."""
+    """Connections that are over on our side, and until when their names are kept; who waits to be accepted may wait."""
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def listen(self, listening: Listening, asked: Asked) -> trio.Event:
@@ -152,7 +153,7 @@ class IncomingPorts:
         assert isinstance(stream.peer, InetEndpoint)
         assert isinstance(stream.local, InetEndpoint)
         client, local = _plain_address(stream.peer), _plain_address(stream.local)
-        for way in ways(port.listeners.values(), client):
+        for way in ways(port.listeners.values(), client, local):
             arrival = Arrival(client, attrs.evolve(local, port=way.listening.asked.port))
             family = socket.AF_INET if isinstance(way.to, Inet4) else socket.AF_INET6
             connection = socket.socket(family, socket.SOCK_STREAM)
@@ -186,21 +187,37 @@ class IncomingPorts:
         A connection that was reset before it is accepted is not to be found any more, but will be accepted.
         """
         row = self.streams.here.row("tcp", names.destination, names.source)
-        if row is not None and not row.inode and row.state in WAITING_STATES:
-            self._unsettled[names] = trio.current_time() + _ACCEPTED_WITHIN_S
-            if len(self._unsettled) > _UNSETTLED_AT_MOST:
-                self._forget(next(iter(self._unsettled)))
-            self._has_work.set()
-            return
-        if row is None and trio.current_time() < self._unsettled.get(names, 0):
-            return
-        arrival = self._forget(names)
-        if arrival is not None and row is not None and row.inode:
-            self.arrivals.accepted(row.inode, arrival)
+        if row is not None and row.inode:
+            arrival = self.arrivals.ended(names)
+            if arrival is not None:
+                self.arrivals.accepted(row.inode, arrival)
+            self._keep(names, trio.current_time() + _KEPT_S)
+        elif row is not None and row.state in WAITING_STATES:
+            self.arrivals.ended(names)
+            self._keep(names, math.inf)
+        else:
+            self._forget(names)
 
-    def _forget(self, names: Names) -> Arrival | None:
+    def _keep(self, names: Names, until: float) -> None:
+        self._unsettled[names] = until
+        if len(self._unsettled) > _UNSETTLED_AT_MOST:
+            self._forget(next(iter(self._unsettled)))
+        self._has_work.set()
+
+    def _settle_later(self, names: Names, is_served: bool) -> None:
+        """`is_served`: whether the process still listens where it would accept the connection."""
+        here, now = self.streams.here, trio.current_time()
+        until = min(self._unsettled[names], math.inf if is_served else now + _KEPT_S)
+        if until <= now or names.are_anothers(here):
+            self._forget(names)
+        elif until < math.inf or here.row("tcp", names.destination, names.source) is None:
+            self._unsettled[names] = until
+        else:
+            self._settle(names)
+
+    def _forget(self, names: Names) -> None:
         self._unsettled.pop(names, None)
-        return self.arrivals.forget(names)
+        self.arrivals.forget(names)
 
     # what ends without a word
 
@@ -216,8 +233,9 @@ class IncomingPorts:
                 await endings.next()
                 for port in list(self._ports.values()):
                     self._look_at(port)
+                served = {each.here.port for port in self._ports.values() for each in port.listeners.values()}
                 for names in list(self._unsettled):
-                    self._settle(names)
+                    self._settle_later(names, names.destination.port in served)
         finally:
             endings.close()
 

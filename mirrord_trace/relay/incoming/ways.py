@@ -30,21 +30,34 @@ class Way:
     listening: Listening
 
 
-def ways(listeners: Iterable[Listening], client: Inet4 | Inet6) -> list[Way]:
-    """The ways to those that can show this client, a plain address, to the process. The best comes first.
+def ways(listeners: Iterable[Listening], client: Inet4 | Inet6, local: Inet4 | Inet6) -> list[Way]:
+    """The ways to those that hear this client and can show it to the process. The best comes first.
 
-    In the pod a socket on a loopback address hears nobody from outside; so one on ::1 is no worse for IPv4 than one on
-    127.0.0.1. But a socket of IPv4 cannot name a client of IPv6.
+    `local` is the address of the target that the client has connected to; both are plain. In the pod a socket on a
+    loopback address hears nobody from outside; so one on ::1 is no worse for IPv4 than one on 127.0.0.1. But a socket
+    of IPv4 cannot name a client of IPv6.
     """
     candidates = [
-        (rank, Way(to, listening)) for listening in listeners for rank, to in enumerate(_addresses(listening, client))
+        (rank, Way(to, listening))
+        for listening in listeners
+        if _hears(listening, local)
+        for rank, to in enumerate(_addresses(listening, client))
     ]
     return [way for _, way in sorted(candidates, key=lambda candidate: candidate[0])]
 
 
+def _hears(listening: Listening, local: Inet4 | Inet6) -> bool:
+    """Whether what comes to an address of the target is for it: one that asked for another address hears nothing of it.
+
+    Only who asked for an address of the target is bound to another here than it asked for, namely to all.
+    """
+    asked, here = (mapped_ipv4(address) or address for address in (listening.asked, listening.here))
+    return asked.host in (here.host, local.host)
+
+
 def _addresses(listening: Listening, client: Inet4 | Inet6) -> Iterator[Inet4 | Inet6]:
     bound = mapped_ipv4(listening.here) or listening.here
-    if isinstance(listening.here, Inet4) and isinstance(client, Inet6):
+    if isinstance(bound, Inet4) and isinstance(client, Inet6):
         return
     if not bound.host.is_unspecified:
         yield bound

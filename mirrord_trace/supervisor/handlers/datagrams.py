@@ -2,6 +2,11 @@
 
 The agent must open a socket in the pod first (for a connected one: with an address and perhaps an error that the
 process is to see), so the first datagram to a peer waits for it; those that follow are only pointed to the port.
+
+A socket that is bound to a port serves that port of the target, from the moment that it is bound: whoever waits for
+datagrams need not make a call by which we could tell (it may sit in poll). But clients, too, bind sockets to ports, and
+show it by the first word: a socket that sends, or is connected, to a peer in the pod before anything has come for it
+gives its port back to the target.
 """
 
 from __future__ import annotations
@@ -13,13 +18,14 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from mirrord_agent.wire.frames import InetEndpoint
-from mirrord_syscalls.sockaddr import Inet4, Inet6
+from mirrord_agent.wire.frames import AddressFamily, InetEndpoint
+from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4
 from mirrord_trace.policy.outgoing import OutgoingPolicy, Side
 from mirrord_trace.relay.addresses import address_of_endpoint, inet_endpoint_of, wished_source
 from mirrord_trace.relay.udp import DatagramRelay, DatagramRelays, Handle
 from mirrord_trace.session import RemoteDatagrams
 from mirrord_trace.sockets_here import TreeListeners
+from mirrord_trace.supervisor.bindings import Bindings
 from mirrord_trace.supervisor.delivery.base import PASS, Call, Fail, UseAddress, UseAddresses, Verdict
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.socket_table import ConnectedDatagrams, Datagrams, SocketTable
@@ -45,6 +51,9 @@ class DatagramHandlers:
     policy: OutgoingPolicy
     listeners: TreeListeners
     relays: DatagramRelays
+    bindings: Bindings = attrs.field(factory=Bindings)
+    gives_ports_back: bool = True
+    """Whether a socket that speaks first is a client's; False where the user has named the ports that are served."""
     token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token)
 
     def is_local(self, address: Inet4 | Inet6) -> bool:
@@ -57,6 +66,9 @@ class DatagramHandlers:
         """Connect of a UDP socket."""
         if borrowed.family == socket.AF_INET and isinstance(address, Inet6):
             return PASS  # EAFNOSUPPORT
+        record = self.table.get(inode)
+        if isinstance(record, Datagrams) and record.to_clients is not None and record.to_clients.known(address):
+            return self._connect_to_client(inode, borrowed.getsockname()[1], record.to_clients, address)
         if not self._is_remote(address):
             return self._connect_here(inode, address)
         handle = Handle(call.tid, descriptor, inode)
@@ -76,6 +88,7 @@ class DatagramHandlers:
     async def _connect(
         self, handle: Handle, family: int, address: Inet4 | Inet6, local: InetEndpoint | None
     ) -> Verdict:
+        self._spoke_first(handle.inode)
         relay = self.relays.add(handle, self._ended, connected=True)
         try:
             in_pod, port = await relay.open(address, local)
@@ -95,6 +108,47 @@ class DatagramHandlers:
             return result
 
         return UseAddress(port, done)
+
+    async def _connect_to_client(
+        self, inode: int, number: int, relay: DatagramRelay, address: Inet4 | Inet6
+    ) -> Verdict:
+        """Connects a server's socket to a client, which the process hears on from the port that it serves."""
+        try:
+            here = await self._local_to(inode, number, address)
+            port = relay.hold(inode, address)
+        except OSError as error:
+            return Fail(error.errno or errno.ENETUNREACH)
+
+        def done(result: int) -> int:
+            if result == 0:
+                self._replace_peer(inode, ConnectedDatagrams(relay, here, address))
+            return result
+
+        return UseAddress(port, done)
+
+    async def _local_to(self, inode: int, number: int, address: Inet4 | Inet6) -> Inet4 | Inet6:
+        """The address of a socket that serves a port once it is connected, as in the pod. Raises OSError.
+
+        `number` is its port on this machine.
+        """
+        binding = self.bindings.get(inode)
+        if binding is not None and not (mapped_ipv4(binding.asked) or binding.asked).host.is_unspecified:
+            return binding.asked
+        plain = mapped_ipv4(address) or address
+        family: AddressFamily = "inet4" if isinstance(plain, Inet4) else "inet6"
+        flow = await self.relays.session.open_datagrams(family, inet_endpoint_of(plain))
+        flow.close()
+        local = address_of_endpoint(flow.local, socket.AF_INET6 if isinstance(address, Inet6) else socket.AF_INET)
+        assert isinstance(local, Inet4 | Inet6)
+        return attrs.evolve(local, port=number if binding is None else binding.asked.port)
+
+    def _spoke_first(self, inode: int) -> None:
+        """A socket speaks to a peer that has not spoken to it. In Trio's thread."""
+        record = self.table.get(inode)
+        if self.gives_ports_back and isinstance(record, Datagrams) and record.to_clients is not None:
+            relay = record.to_clients
+            if not relay.has_heard:
+                relay.leave(inode)
 
     def send(self, call: Call, descriptor: int, inode: int, message: Message) -> Answer:
         """A datagram with a destination."""
@@ -161,6 +215,8 @@ class DatagramHandlers:
         except OSError as error:
             return Fail(error.errno or errno.EBADF)
         ports: list[Inet4 | Inet6 | None] = []
+        if any(address is not None and self._client_port(inode, address) is None for address in addresses):
+            self._spoke_first(inode)
         for address, source in zip(addresses, sources, strict=True):
             port = None if address is None else self._port(inode, address)
             if address is not None and port is None:
@@ -207,6 +263,7 @@ class DatagramHandlers:
 
     def serve_too(self, inode: int, relay: DatagramRelay) -> None:
         """Another socket hears of the same port."""
+        relay.join(inode)
         self.table.change(inode, lambda before: attrs.evolve(before, to_clients=relay))
 
     def _is_remote(self, address: Inet4 | Inet6) -> bool:
@@ -220,7 +277,11 @@ class DatagramHandlers:
     def _replace_peer(self, inode: int, peer: ConnectedDatagrams | None) -> None:
         def replace(before: Datagrams) -> Datagrams:
             if before.to_peer is not None:
-                self.token.run_sync_soon(self.relays.remove, before.to_peer.relay)
+                former = before.to_peer.relay
+                if not former.is_serving:
+                    self.token.run_sync_soon(self.relays.remove, former)
+                elif peer is None or peer.relay is not former:
+                    self.token.run_sync_soon(former.release, inode)
             return attrs.evolve(before, to_peer=peer)
 
         self.table.change(inode, replace)
@@ -230,7 +291,7 @@ class DatagramHandlers:
         if isinstance(self.table.get(inode), Datagrams):
             self._replace_peer(inode, None)
 
-    def _ended(self, relay: DatagramRelay) -> None:
+    def _ended(self, relay: DatagramRelay, inode: int) -> None:
         """The process's socket is gone, the session is, or the relay was replaced."""
         if self.relays.session.lost.is_set():
             return  # the sockets that are left keep their names
@@ -243,5 +304,5 @@ class DatagramHandlers:
                 None if before.to_clients is relay else before.to_clients,
             )
 
-        if isinstance(self.table.get(relay.handle.inode), Datagrams):
-            self.table.change(relay.handle.inode, without)
+        if isinstance(self.table.get(inode), Datagrams):
+            self.table.change(inode, without)

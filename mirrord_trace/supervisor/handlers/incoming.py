@@ -21,7 +21,7 @@ import attrs
 import trio
 
 from mirrord_agent.wire.frames import AddressFamily
-from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, mapped_ipv4
+from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, decode_sockaddr, mapped_ipv4
 from mirrord_syscalls.subscription import NonZero, Rule
 from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, unspecified_like
 from mirrord_trace.relay.addresses import address_of_name, inet_endpoint_of
@@ -39,6 +39,9 @@ from mirrord_trace.supervisor.handlers.answer import Answer
 _SIGNAL_CHECK_S: Final = 0.02
 _LONGEST_BACKLOG: Final = 0x7FFF_FFFF
 _TCP_PROTOCOLS: Final = (socket.IPPROTO_TCP, 262)  # 262: IPPROTO_MPTCP
+_SO_PEERNAME: Final = 28  # asm-generic/socket.h
+_NAME_BYTES: Final = {socket.AF_INET: 16, socket.AF_INET6: 28}
+"""Of struct sockaddr_in and sockaddr_in6."""
 _NOT_TO_BE_HAD: Final = (errno.EADDRINUSE, errno.EACCES)
 
 
@@ -92,16 +95,20 @@ class IncomingHandlers:
             error = self._try(borrowed, request, attrs.evolve(address, port=self.policy.port_here(address.port)))
         if error == errno.EADDRNOTAVAIL:
             return self._bind_for_target(call, request)
-        return self._bound(request, error)
+        return self._bound(call, request, error)
 
     async def _bind_for_target(self, call: Call, request: _Bind) -> Verdict:
         """This machine does not have the address; the target may."""
-        if not await self._is_targets(request.asked):
-            return Fail(errno.EADDRNOTAVAIL)
+        if attrs.evolve(mapped_ipv4(request.asked) or request.asked, port=0) not in self._targets:
+            is_targets = await self._unless_signalled(call, request.asked)
+            if is_targets is None:
+                return Fail(errno.EINTR)
+            if not is_targets:
+                return Fail(errno.EADDRNOTAVAIL)
         anywhere = unspecified_like(request.asked)
         with socket.socket(fileno=call.borrow(request.handle.descriptor)) as borrowed:
             error = self._try(borrowed, request, attrs.evolve(anywhere, port=self.policy.port_here(anywhere.port)))
-        answer = self._bound(request, error)
+        answer = self._bound(call, request, error)
         return await answer if isinstance(answer, Coroutine) else answer
 
     def _try(self, borrowed: socket.socket, request: _Bind, here: Inet4 | Inet6) -> int:
@@ -134,22 +141,43 @@ class IncomingHandlers:
             )
         return other
 
-    def _bound(self, request: _Bind, error: int) -> Answer:
+    def _bound(self, call: Call, request: _Bind, error: int) -> Answer:
         if error:
             return Fail(error)
         if request.protocol == "udp" and request.wanted is not None:
-            return self._hear_datagrams(request.handle, request.wanted)
+            return self._hear_datagrams(call, request.handle, request.wanted)
         return Return(0)
 
-    async def _hear_datagrams(self, handle: Handle, wanted: Wanted) -> Verdict:
-        await self.datagrams.hear(handle, wanted.port, wanted.mode)
+    async def _hear_datagrams(self, call: Call, handle: Handle, wanted: Wanted) -> Verdict:
+        """A signal ends the wait only: the port is served as soon as it can be."""
+        is_heard = trio.Event()
+
+        async def hear() -> None:
+            await self.datagrams.hear(handle, wanted.port, wanted.mode)
+            is_heard.set()
+
+        self.ports.nursery.start_soon(hear)
+        await _until(call, is_heard)
         return Return(0)
+
+    async def _unless_signalled(self, call: Call, address: Inet4 | Inet6) -> bool | None:
+        """Whether the target has an address; None if a signal comes before the answer."""
+        is_answered = trio.Event()
+        found: list[bool] = []
+
+        async def ask() -> None:
+            found.append(await self._is_targets(address))
+            is_answered.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await _until(call, is_answered)
+            nursery.cancel_scope.cancel()
+        return found[0] if found else None
 
     async def _is_targets(self, address: Inet4 | Inet6) -> bool:
         """Whether the target has an address, found out by a socket that wishes for it."""
         plain = mapped_ipv4(address) or address
-        if attrs.evolve(plain, port=0) in self._targets:
-            return True
         family: AddressFamily = "inet4" if isinstance(plain, Inet4) else "inet6"
         try:
             flow = await self.ports.session.open_datagrams(family, None, inet_endpoint_of(attrs.evolve(plain, port=0)))
@@ -228,7 +256,8 @@ class IncomingHandlers:
             with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
                 if _protocol_of(borrowed) != "tcp":
                     return None
-                peer, here = (address_of_name(name) for name in (borrowed.getpeername(), borrowed.getsockname()))
+                peer = _peer_of(borrowed)
+                here = address_of_name(borrowed.getsockname())
         except OSError:
             return None
         found = arrivals.named(peer, here.port)
@@ -279,6 +308,11 @@ def _bind(borrowed: socket.socket, address: Inet4 | Inet6) -> int:
     except OSError as error:
         return error.errno or errno.EINVAL
     return 0
+
+
+def _peer_of(borrowed: socket.socket) -> SocketAddress:
+    """As getpeername(2), but known after a reset as well. Raises OSError."""
+    return decode_sockaddr(borrowed.getsockopt(socket.SOL_SOCKET, _SO_PEERNAME, _NAME_BYTES[borrowed.family]))
 
 
 def _protocol_of(borrowed: socket.socket) -> Protocol | None:

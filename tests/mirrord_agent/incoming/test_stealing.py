@@ -17,6 +17,9 @@ from tests.mirrord_agent.incoming.sessions import PORT, Place, places, reaches, 
 from tests.mirrord_agent.support import in_trio
 from tests.waiting import has_ended, holds_within
 
+SOURCE_PORT = 30000
+"""Of a client that chooses its own."""
+
 
 @pytest.fixture
 def pod() -> Iterator[Pod]:
@@ -61,6 +64,26 @@ async def test_a_subscription_that_ends_leaves_the_port_to_the_target(pod: Pod, 
                         reaches(target, other).close()
 
 
+@versions
+@places
+@in_trio
+async def test_clients_are_who_they_are_if_one_comes_to_two_ports_from_the_same(
+    pod: Pod, version: int, place: Place
+) -> None:
+    network, host = place(pod.networks, version)
+    async with agent_for(pod.pid) as agent:
+        for port in (PORT, PORT + 1):
+            await agent.subscribe(port)
+        with network.open_socket(version) as first, network.open_socket(version) as second:
+            for client, port in ((first, PORT), (second, PORT + 1)):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind((host if network is pod.inside else OUTSIDE[version], SOURCE_PORT))
+                client.connect((host, port))
+                arrived = await agent.arrived()
+                assert arrived.peer == endpoint_of(client.getsockname())
+                assert arrived.local == InetEndpoint(host, port)
+
+
 @in_trio
 async def test_ends_by_the_client(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
@@ -90,11 +113,21 @@ async def test_a_reset_of_the_real_client(pod: Pod) -> None:
 @in_trio
 async def test_whoever_was_not_redirected_is_refused(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
-        await agent.subscribe()
+        for port in (PORT, PORT + 1):
+            await agent.subscribe(port)
         ports = listening_ports(pod.inside, 6)
-        assert len(ports) == 1
-        with pytest.raises(ConnectionError), pod.outside.connect(POD[4], ports[0]) as client:
-            client.recv(1)
+        assert len(ports) == 2
+        for port in ports:
+            with pytest.raises(ConnectionError), pod.outside.connect(POD[4], port) as client:
+                client.recv(1)
+
+
+@in_trio
+async def test_a_listener_goes_with_its_subscription(pod: Pod) -> None:
+    async with agent_for(pod.pid) as agent:
+        await agent.send(Close(await agent.subscribe()))
+        await agent.subscribe(PORT + 1)
+        assert len(listening_ports(pod.inside, 6)) == 1
 
 
 @in_trio

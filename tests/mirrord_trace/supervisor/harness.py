@@ -137,7 +137,9 @@ class Ended:
 
     @property
     def warnings(self) -> list[str]:
-        return [line.removeprefix("driver: warning: ") for line in self.said if line.startswith("driver: warning: ")]
+        """A program may have begun a line before one of them."""
+        mark = "driver: warning: "
+        return [line.partition(mark)[2] for line in self.said if mark in line]
 
 
 def run(

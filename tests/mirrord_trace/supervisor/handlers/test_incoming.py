@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -16,18 +17,24 @@ import trio.testing
 
 from mirrord_agent.wire.frames import InetEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, encode_sockaddr
-from mirrord_trace.policy.incoming import IncomingPolicy
+from mirrord_trace.policy.incoming import IncomingPolicy, Mode
 from mirrord_trace.relay.addresses import address_of_name
+from mirrord_trace.relay.udp import PEERS_PER_SOCKET
 from mirrord_trace.supervisor.delivery.base import PASS, Call, Fail, PresentAddresses, Return, UseAddress, Verdict
+from mirrord_trace.supervisor.socket_table import Datagrams
 from tests.mirrord_agent.support import in_trio
 from tests.mirrord_trace.support import (
+    PEER,
+    FakeDatagrams,
     FakeListener,
     FakeStream,
     Machine,
     Page,
+    ScriptedCall,
     call_of,
     connect_call,
     inet,
+    inode_of,
     machine,
     open_descriptors,
     sendto_call,
@@ -218,6 +225,80 @@ async def test_what_ends_before_it_is_accepted_is_still_shown() -> None:
             await stream.until(lambda: stream.has_closed)
             _, shown = await it.accept(listening)
             assert shown == inet(CLIENT.host, CLIENT.port)
+
+
+def test_what_was_reset_is_shown_whenever_it_is_accepted_and_asked_for() -> None:
+    clock = trio.testing.MockClock()
+
+    async def test() -> None:
+        with free_port() as port:
+            async with process() as it:
+                listening = await it.serve(inet("0.0.0.0", port))
+                for _ in range(2):
+                    stream = it.arrives()
+                    stream.gives(b"brief", OSError(errno.ECONNRESET, "reset"))
+                    await stream.until(lambda stream=stream: stream.has_closed)  # type: ignore[misc]
+                for _ in range(10):
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    clock.jump(10)
+                _, shown = await it.accept(listening)
+                assert shown == inet(CLIENT.host, CLIENT.port)
+                accepted, _ = await trio.to_thread.run_sync(listening.accept)
+                it.sockets.append(accepted)
+                verdict = it.here.sockets.getsockname(call_of("getsockname", accepted.fileno()))
+                assert isinstance(verdict, PresentAddresses)
+                assert verdict.translate(inet("127.0.0.1", 1)) == inet(POD, port)
+
+    trio.run(test, clock=clock)
+
+
+@in_trio
+async def test_who_is_accepted_while_it_ends_is_shown() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            stream = it.arrives()
+            verdict = it.here.incoming.accept(call_of("accept4", listening.fileno(), 1, 1))
+            accepted, name = await trio.to_thread.run_sync(listening.accept)
+            it.sockets.append(accepted)
+            stream.gives(OSError(errno.ECONNRESET, "reset"))
+            await stream.until(lambda: stream.has_closed)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert isinstance(verdict, PresentAddresses)
+            assert verdict.translate(address_of_name(name)) == inet(CLIENT.host, CLIENT.port)
+
+
+@in_trio
+async def test_a_client_of_this_machine_may_have_a_port_that_an_arrival_had() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            stream = it.arrives()
+            stream.gives(OSError(errno.ECONNRESET, "reset"))
+            await stream.until(lambda: stream.has_closed)
+            ended, name = await trio.to_thread.run_sync(listening.accept)
+            it.sockets.append(ended)
+            client = it.make()
+            client.bind(name)
+            client.connect(("127.0.0.1", port))
+            accepted, shown = await it.accept(listening)
+            assert shown == address_of_name(name)
+            assert it.name(accepted, "getpeername") == shown
+
+
+@in_trio
+async def test_names_of_what_is_not_accepted_go_with_the_listener() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            stream = it.arrives()
+            stream.gives(OSError(errno.ECONNRESET, "reset"))
+            await stream.until(lambda: stream.has_closed)
+            listening.close()
+            while not it.listener().is_closed:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            while it.here.incoming.ports.arrivals.are_named():
+                await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 @in_trio
@@ -614,3 +695,185 @@ async def test_the_subscription_to_datagrams_ends_with_the_socket() -> None:
             third = it.make(kind=socket.SOCK_DGRAM)
             assert await it.bind(third, inet("0.0.0.0", port)) == 0
             assert it.here.target.incoming.asked == [port, port]
+
+
+class Served:
+    """A UDP socket that serves a port of the target."""
+
+    def __init__(self, it: Process, port: int) -> None:
+        self.it = it
+        self.port = port
+
+    async def bind(self, host: str = "0.0.0.0", *, reuse_port: bool = False, only: bool = False) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        made = self.it.make(family, socket.SOCK_DGRAM, reuse_port=reuse_port, only=only)
+        assert await self.it.bind(made, inet(host, self.port)) == 0
+        return made
+
+    @property
+    def flow(self) -> FakeDatagrams:
+        return self.it.here.target.incoming.flows[-1]
+
+    async def hears(self, of: socket.socket, data: bytes, source: InetEndpoint = CLIENT) -> SocketAddress:
+        """A datagram comes to the target; who is seen to have sent it."""
+        self.flow.gives(data, source)
+        return await self.receives(of, data)
+
+    async def receives(self, of: socket.socket, data: bytes) -> SocketAddress:
+        of.settimeout(10)
+        received, name = await trio.to_thread.run_sync(of.recvfrom, 99)
+        assert received == data
+        verdict = self.it.here.sockets.receive(call_of("recvfrom", of.fileno(), 0, 0, 0, 1, 1))
+        assert isinstance(verdict, PresentAddresses)
+        return verdict.translate(address_of_name(name))
+
+
+@asynccontextmanager
+async def served(mode: Mode = "steal", **options: Any) -> AsyncIterator[Served]:
+    with free_port(socket.SOCK_DGRAM) as port:
+        async with process(IncomingPolicy(mode=mode, **options)) as it:
+            yield Served(it, port)
+
+
+async def until_closed(flow: FakeDatagrams) -> None:
+    while not flow.is_closed:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@in_trio
+async def test_each_of_several_sockets_of_a_udp_port_works_until_the_last_has_ended() -> None:
+    client = inet(CLIENT.host, CLIENT.port)
+    async with served() as it:
+        first = await it.bind(reuse_port=True)
+        second = await it.bind(reuse_port=True)
+        record = it.it.here.table.get(inode_of(second))
+        assert isinstance(record, Datagrams)
+        assert record.to_clients is not None
+        first.close()
+        while record.to_clients.inodes != {inode_of(second)}:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert await it.hears(second, b"question") == client
+        assert await it.it.here.sendto(second, b"answer", client) == 6
+        await it.flow.until_sent(1)
+        assert it.flow.sent == [(b"answer", CLIENT)]
+        second.close()
+        await until_closed(it.flow)
+        assert it.it.here.target.incoming.asked == [it.port]
+
+
+@in_trio
+async def test_each_family_has_its_udp_socket_wherever_that_is() -> None:
+    async with served() as it:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("0.0.0.0", it.port))
+            it.it.here.incoming.listeners.process_ids = tuple
+            four = await it.bind()
+            it.it.here.incoming.listeners.process_ids = lambda: [os.getpid()]
+            six = await it.bind("::", only=True)
+            assert four.getsockname()[1] != it.port
+            for _ in range(2):
+                assert await it.hears(six, b"six", CLIENT6) == inet(CLIENT6.host, CLIENT6.port)
+                assert await it.hears(four, b"four", CLIENT) == inet(CLIENT.host, CLIENT.port)
+
+
+@pytest.mark.parametrize("mode", ["steal", "mirror"])
+def test_a_udp_server_may_connect_to_a_client(mode: Mode) -> None:
+    @in_trio
+    async def test() -> None:
+        client, other = inet(CLIENT.host, CLIENT.port), InetEndpoint("198.18.0.8", 40008)
+        async with served(mode) as it:
+            server = await it.bind()
+            assert await it.hears(server, b"hello") == client
+            assert await it.it.here.connect(server, client) == 0
+            assert it.it.name(server, "getpeername") == client
+            assert it.it.name(server, "getsockname") == inet(POD, it.port)
+            it.flow.gives(b"not heard", other)
+            it.flow.gives(b"more", CLIENT)
+            assert await it.receives(server, b"more") == client
+            server.send(b"answer")
+            if mode == "steal":
+                await it.flow.until_sent(1)
+                assert it.flow.sent == [(b"answer", CLIENT)]
+            assert not it.flow.is_closed
+            server.close()
+            await until_closed(it.flow)
+
+    test()
+
+
+@in_trio
+async def test_a_client_to_whom_a_socket_is_connected_is_heard_among_many_others() -> None:
+    client = inet(CLIENT.host, CLIENT.port)
+    async with served() as it:
+        server = await it.bind(reuse_port=True)
+        assert await it.hears(server, b"hello") == client
+        connected = await it.bind(reuse_port=True)
+        assert await it.it.here.connect(connected, client) == 0
+        for number in range(2 * PEERS_PER_SOCKET):
+            await it.hears(server, b"crowd", InetEndpoint("198.18.0.9", 1000 + number))
+        assert await it.hears(connected, b"more") == client
+        connected.send(b"answer")
+        await it.flow.until_sent(1)
+        assert it.flow.sent == [(b"answer", CLIENT)]
+
+
+@pytest.mark.parametrize("way", ["connect", "send"])
+def test_who_speaks_first_is_a_client_and_its_port_stays_the_targets(way: str) -> None:
+    @in_trio
+    async def test() -> None:
+        async with served() as it:
+            one = await it.bind()
+            if way == "connect":
+                assert await it.it.here.connect(one, PEER) == 0
+            else:
+                assert await it.it.here.sendto(one, b"question", PEER) == 8
+            assert it.flow.is_closed
+            assert len(it.it.here.target.flows) == 1
+            assert not it.it.here.told
+
+    test()
+
+
+@in_trio
+async def test_who_was_asked_first_may_ask_others_too() -> None:
+    async with served() as it:
+        server = await it.bind()
+        await it.hears(server, b"question")
+        assert await it.it.here.sendto(server, b"what do you say?", PEER) == 16
+        assert not it.flow.is_closed
+        await it.hears(server, b"question")
+
+
+@in_trio
+async def test_whose_port_is_named_is_a_server_even_if_it_speaks_first() -> None:
+    async with served(ports=frozenset(range(20000, 30000))) as it:
+        it.it.here.sockets.datagrams.gives_ports_back = False
+        server = await it.bind()
+        assert await it.it.here.sendto(server, b"hello", PEER) == 5
+        assert not it.flow.is_closed
+        await it.hears(server, b"question")
+
+
+@in_trio
+async def test_binding_waits_for_the_agent_but_no_longer_than_a_signal_does() -> None:
+    async with served() as it:
+        it.it.here.target.incoming.may_answer = trio.Event()
+        server = it.it.make(kind=socket.SOCK_DGRAM)
+        call = bind_call(server, inet("0.0.0.0", it.port))
+        assert isinstance(call, ScriptedCall)
+        call.signal = lambda: True
+        assert await it.it.here.decide(it.it.here.incoming.bind(call)) == Return(0)
+        it.it.here.target.incoming.may_answer.set()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await it.hears(server, b"question")
+
+
+@in_trio
+async def test_a_signal_ends_the_question_whose_address_it_is() -> None:
+    with free_port() as port:
+        async with process() as it:
+            it.here.target.may_open = trio.Event()
+            call = bind_call(it.make(), inet(POD, port))
+            assert isinstance(call, ScriptedCall)
+            call.signal = lambda: True
+            assert await it.here.decide(it.here.incoming.bind(call)) == Fail(errno.EINTR)

@@ -15,6 +15,7 @@ import pytest
 
 from mirrord_syscalls.sockaddr import Inet4, encode_sockaddr
 from mirrord_trace.supervisor.delivery.base import MemoryFault, PresentAddresses, TaskGone
+from mirrord_trace.supervisor.delivery.notify.lowering import accepts
 from mirrord_trace.supervisor.delivery.notify.replies import Deferred, Descriptor, Reply, Result
 from tests.mirrord_trace.supervisor.notify.tasks import NOWHERE, FakeTask, lower
 
@@ -142,3 +143,17 @@ def test_nobody_is_accepted_for_a_task_that_is_gone(
         lower(task.call("accept", listener, place, length), SHOW)
     task.on_check = lambda: None
     listener.accept()[0].close()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_client_waits_on_while_the_task_has_no_room_for_it(
+    task: FakeTask, listener: socket.socket, client: socket.socket, blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener.setblocking(blocking)
+    place, length = task.buffer(16), task.buffer(raw_length(16))
+    call = task.call("accept", listener, place, length)
+    with monkeypatch.context() as crowded:
+        crowded.setattr(accepts, "has_room", lambda tid: tid != call.tid)
+        assert lower(call, SHOW) == Result(-errno.EMFILE)
+    with taken(made(lower(task.call("accept", listener, place, length), SHOW))) as accepted:
+        assert accepted.getpeername() == client.getsockname()

@@ -3,8 +3,8 @@
 Whether an accept waits is the open socket's to say, which the task shares with us: there is no flag for one call. So
 one that does not wait is made at once, and one that may, in a worker.
 
-Natively a task that can have no more descriptors (EMFILE) leaves the connection waiting; here that shows too late, and
-the client is turned away.
+A task that can have no more descriptors (EMFILE) leaves the connection waiting, as natively. If another of its threads
+takes the last one meanwhile, that shows too late, and the client is turned away.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final
 from mirrord_syscalls.sockaddr import SOCKADDR_STORAGE_BYTES
 from mirrord_trace.supervisor.delivery.base import PresentAddresses
 from mirrord_trace.supervisor.delivery.notify.lowering.connects import is_blocking
+from mirrord_trace.supervisor.delivery.notify.lowering.descriptors import has_room
 from mirrord_trace.supervisor.delivery.notify.lowering.frame import Frame
 from mirrord_trace.supervisor.delivery.notify.lowering.kernel import Loan
 from mirrord_trace.supervisor.delivery.notify.lowering.names import shown, write_name
@@ -34,6 +35,8 @@ def lower_accept(call: NotifiedCall, verdict: PresentAddresses) -> Reply:
     flags = call.integer(3) if call.name == "accept4" else 0
     if flags & ~_KNOWN_FLAGS:
         return Result(-errno.EINVAL)
+    if not has_room(call.tid):
+        return Result(-errno.EMFILE)
     loan = Loan(call.borrow(call.integer(0)))
     if is_blocking(loan.number):
         return Deferred(partial(_accept, call, verdict, loan, flags))
