@@ -61,7 +61,7 @@ check: venv .ci/test-packages agent-rootfs  ## everything that continuous integr
 	$(BIN)/pytest
 
 .PHONY: bench
-bench: venv .ci/bench-packages agent-rootfs  ## what interception costs, into benchmarks/results (12 minutes; an idle machine)
+bench: venv .ci/bench-packages agent-rootfs  ## what interception costs, into benchmarks/results (17 minutes; an idle machine)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: venv

@@ -30,7 +30,7 @@ _QUICK_ROUNDS = 2
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("sections", nargs=-1, type=click.Choice(list(SECTIONS)), metavar="[SECTION]...")
-@click.option("--quick", is_flag=True, help="Only see that everything works: two minutes, figures that mean little.")
+@click.option("--quick", is_flag=True, help="Only see that everything works: three minutes, figures that mean little.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"How often each way is measured.  [default: {_ROUNDS}]")
 @click.option(
     "--output",

@@ -1,4 +1,4 @@
-"""The goals of the notify delivery and of sessions in clusters, and whether the figures meet them: pure."""
+"""The goals of the issues, and whether the figures meet them: pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks import units
 from benchmarks.figures import NATIVE, Figure, find
-from benchmarks.sections import calls, cluster, files, growth, network, startup
+from benchmarks.sections import calls, cluster, files, growth, mirror, network, startup, steal
 from benchmarks.ways import FLOOR, NOTIFY, STRACE
 
 _FLOOR_FACTOR: Final = 1.6
@@ -28,6 +28,11 @@ _COLD_FILE_NS: Final = 0.5e6
 _FILE_RATE: Final = 500e6
 _LISTING_S: Final = 0.3
 _WARM_FACTOR: Final = 1.5
+_STOLEN_REQUESTS: Final = 5000.0
+_MIRROR_COST: Final = 0.02
+_MIRROR_RATE: Final = 200
+_NOTHING: Final = 0.02
+"""Of a throughput: two measurements of the same thing differ by as much."""
 
 
 @attrs.frozen
@@ -61,6 +66,11 @@ def judge(figures: Sequence[Figure]) -> list[Verdict]:
         _cold_file(figures),
         _file_rate(figures),
         _listing(figures),
+        _steal_trip(figures),
+        _stolen_requests(figures),
+        _mirror_cost(figures),
+        _stopped_mirror(figures),
+        _mirror_rate(figures),
     ]
 
 
@@ -242,3 +252,55 @@ def _file_rate(figures: Sequence[Figure]) -> Verdict:
 def _listing(figures: Sequence[Figure]) -> Verdict:
     goal = f"Listing 10,000 entries takes at most {_LISTING_S:g} s"
     return _within(goal, find(figures, files.SECTION, files.LISTING), _LISTING_S)
+
+
+def _steal_trip(figures: Sequence[Figure]) -> Verdict:
+    """A small request by the same program both ways: through the relay to the pod, and to a stolen port."""
+    goal = "Stealing a port adds at most one round trip through the relay to a small request"
+    figure = find(figures, steal.SECTION, steal.REQUEST)
+    relay_figure = find(figures, steal.SECTION, steal.RELAYED)
+    more = figure.difference(NOTIFY) if figure else None
+    trip = relay_figure.difference(NOTIFY) if relay_figure else None
+    if more is None or trip is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    measured = f"{units.shown(more.median, 'ns')} more, the relay {units.shown(trip.median, 'ns')}"
+    return Verdict(goal, measured, more.median <= trip.median)
+
+
+def _stolen_requests(figures: Sequence[Figure]) -> Verdict:
+    """The worse number of connections counts."""
+    goal = f"A stolen static Go server answers at least {_STOLEN_REQUESTS:g} requests of wrk per second"
+    found = [find(figures, steal.SECTION, steal.REQUESTS, connections=count) for count in steal.CONNECTIONS]
+    rates = [summary.median for figure in found if figure and (summary := figure.summary(NOTIFY))]
+    if len(rates) < len(found):
+        return _unmeasured(goal, found[0], NOTIFY)
+    words = (f"{rate:.0f} on {count} connections" for rate, count in zip(rates, steal.CONNECTIONS, strict=True))
+    return Verdict(goal, ", ".join(words), min(rates) >= _STOLEN_REQUESTS)
+
+
+def _mirror_cost(figures: Sequence[Figure]) -> Verdict:
+    goal = f"Mirroring costs the target at most {_MIRROR_COST:.0%} of its throughput beyond the processor time it takes"
+    return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.BY_TIME), _MIRROR_COST)
+
+
+def _stopped_mirror(figures: Sequence[Figure]) -> Verdict:
+    goal = "… and nothing while the agent is stopped"
+    return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.STOPPED_BY_TIME), _NOTHING)
+
+
+def _throughput_kept(goal: str, figure: Figure | None, may_lose: float) -> Verdict:
+    ratio = figure.ratio(NOTIFY) if figure else None
+    if ratio is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    spread = f"{ratio.lower - 1:+.1%} to {ratio.upper - 1:+.1%}"
+    return Verdict(goal, f"{ratio.median - 1:+.1%} ({spread})", ratio.median >= 1 - may_lose)
+
+
+def _mirror_rate(figures: Sequence[Figure]) -> Verdict:
+    """Every round counts: what is cut once is cut."""
+    goal = f"Mirroring keeps up with {_MIRROR_RATE} MB/s without a cut"
+    figure = find(figures, mirror.SECTION, mirror.COPIED, **{"MB/s": _MIRROR_RATE})
+    share = figure.summary(NOTIFY) if figure else None
+    if share is None:
+        return _unmeasured(goal, figure, NOTIFY)
+    return Verdict(goal, f"{share.minimum:.0%} of it arrived in the worst round", share.minimum >= 1)

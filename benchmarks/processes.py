@@ -13,7 +13,8 @@ import select
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -105,7 +106,34 @@ def wait_readable(descriptor: int, timeout_s: float) -> bool:
     return bool(select.select([descriptor], [], [], max(0.0, timeout_s))[0])
 
 
-def shown(command: Command) -> str:
+def read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
+    """The next line of its standard output, without its end. Raises MeasurementFailed with its last words."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert isinstance(process.args, list)
+    descriptor, deadline = process.stdout.fileno(), time.monotonic() + timeout_s
+    line = b""
+    while not line.endswith(b"\n"):
+        if not wait_readable(descriptor, deadline - time.monotonic()):
+            raise MeasurementFailed(f"said nothing within {timeout_s:g} s: {shown(process.args)}")
+        byte = os.read(descriptor, 1)  # what is behind the line stays in the pipe, where the next wait sees it
+        if not byte:
+            raise MeasurementFailed(f"ended: {shown(process.args)}\n{_tail(process.stderr.read())}")
+        line += byte
+    return line.decode().removesuffix("\n")
+
+
+@contextmanager
+def serving(command: Command, timeout_s: float) -> Iterator[subprocess.Popen[str]]:
+    """As `running`, for a program whose first line is "ready". Raises MeasurementFailed."""
+    with running(command) as process:
+        line = read_line(process, timeout_s)
+        if line != "ready":
+            raise MeasurementFailed(f"is not ready, but says {line!r}: {shown(command)}")
+        yield process
+
+
+def shown(command: Sequence[object]) -> str:
     """The command line, or as much of it as tells what it was."""
     text = shlex.join(map(str, command))
     return text if len(text) <= 160 else f"{text[:100]} … {text[-55:]}"
@@ -154,9 +182,37 @@ def memory_by_role(tool: int, programs: frozenset[str]) -> dict[str, MemoryUse]:
         with contextlib.suppress(OSError, ValueError, KeyError):
             if os.readlink(f"/proc/{pid}/exe") in programs:
                 continue
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            is_agent = any(b"mirrord_agent" in word for word in words)
-            role = "supervisor" if pid == tool else "agent" if is_agent else "guardian"
+            role = "supervisor" if pid == tool else "agent" if is_agent(pid) else "guardian"
             use = MemoryUse.of_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
             found[role] = found.get(role, MemoryUse()) + use
+    return found
+
+
+def is_agent(pid: int) -> bool:
+    """Whether a process is an agent."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(b"mirrord_agent" in word for word in words)
+
+
+def processor_time_s(pid: int) -> float:
+    """What a process that runs has used, in the kernel and outside, by all its threads. Raises OSError."""
+    clock_of_process = ~pid << 3 | 2  # as clock_getcpuclockid(3) makes it, which Python lacks
+    return time.clock_gettime(clock_of_process)
+
+
+def busy_s() -> float:
+    """What the processors have been used for, all together, since the machine started (proc_stat(5))."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_times_s(pids: Iterable[int]) -> dict[int, float]:
+    """The same of several, without those that have ended."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = processor_time_s(pid)
     return found

@@ -19,6 +19,8 @@ _TITLES: Final = {
     "startup": "Start-up",
     "files": "Files",
     "network": "Network",
+    "steal": "Stolen traffic",
+    "mirror": "Mirrored traffic",
     "growth": "Growth",
     "cluster": "In a cluster",
 }
@@ -27,6 +29,8 @@ _CHARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "startup": ("startup.svg",),
     "files": (),
     "network": ("throughput.svg", "latency.svg", "datagrams.svg"),
+    "steal": (),
+    "mirror": (),
     "growth": ("growth.svg", "memory.svg"),
     "cluster": (),
 }

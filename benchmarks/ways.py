@@ -95,8 +95,8 @@ def find_ways(pod: int) -> Ways:
     makers: dict[str, Callable[[], Way]] = {
         NATIVE: lambda: Way(NATIVE),
         FLOOR: _floor,
-        NOTIFY: lambda: _tool(NOTIFY, pod),
-        PTRACE: lambda: _tool(PTRACE, pod),
+        NOTIFY: lambda: tool(NOTIFY, pod),
+        PTRACE: lambda: tool(PTRACE, pod),
         STRACE: _strace,
         PROOT: _proot,
     }
@@ -111,11 +111,12 @@ def find_ways(pod: int) -> Ways:
     return Ways(available, missing)
 
 
-def _tool(delivery: str, pod: int) -> Way:
+def tool(delivery: str, pod: int, *options: str) -> Way:
+    """mirrord-trace itself. `pod`: a process of its target. Raises Unavailable."""
     command = Path(sys.executable).with_name("mirrord-trace")
     if not command.exists():
         raise Unavailable(f"no {command}: make venv")
-    prefix = (str(command), "run", "--quiet", "--target", f"pid/{pod}", "--delivery", delivery, "--")
+    prefix = (str(command), "run", "--quiet", "--target", f"pid/{pod}", "--delivery", delivery, *options, "--")
     return Way(delivery, prefix)
 
 

@@ -1,8 +1,9 @@
 /* The service in the pod that all traffic goes to: far_side PORT
  *
  * TCP: the first byte of a connection says what it is for. 'u': reads until the end, then tells how many bytes came (64
- * bits, this machine's order). 'd' and 32 bits: writes messages of that size until the peer leaves. 'e': sends back
- * what comes. UDP, same port: sends back what comes. Says "ready". */
+ * bits, this machine's order). 'U': the same, and says so on standard output, too: "received NUMBER", or "cut NUMBER"
+ * when the connection was broken off. 'd' and 32 bits: writes messages of that size until the peer leaves. 'e': sends
+ * back what comes. UDP, same port: sends back what comes. Says "ready". */
 #include "common.h"
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,12 +14,14 @@
 
 #define BUFFER (1u << 20)
 
-static void sink(int connection, char *buffer)
+static void sink(int connection, char *buffer, int aloud)
 {
     uint64_t count = 0;
     ssize_t got;
     while ((got = recv(connection, buffer, BUFFER, 0)) > 0)
         count += (uint64_t)got;
+    if (aloud)
+        dprintf(1, "%s %llu\n", got == 0 ? "received" : "cut", (unsigned long long)count);
     if (got == 0)
         send(connection, &count, sizeof count, 0);
 }
@@ -50,8 +53,8 @@ static void *serve(void *argument)
     /* Not touched beyond what is used: an idle connection costs little. */
     char *buffer = malloc(BUFFER), kind;
     if (buffer && recv(connection, &kind, 1, 0) == 1) {
-        if (kind == 'u')
-            sink(connection, buffer);
+        if (kind == 'u' || kind == 'U')
+            sink(connection, buffer, kind == 'U');
         else if (kind == 'd')
             source(connection, buffer);
         else if (kind == 'e')

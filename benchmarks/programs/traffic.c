@@ -6,6 +6,8 @@
  *   rtt:SIZE                 the median time until so many bytes have come back, nanoseconds
  *   up:STREAMS:SIZE          bytes per second to the far side, sent in messages of that size; what counts has arrived
  *   down:STREAMS:SIZE        bytes per second from there
+ *   paced:RATE:SIZE          bytes per second to the far side, which says aloud how much came; sent in messages of that
+ *                            size, and no faster than so many bytes per second
  *   udp:SIZE:WINDOW          echoed datagrams per second with so many under way, on a connected socket
  *   udpto:SIZE:WINDOW        the same on an unconnected socket, whose calls name the peer
  * Prints lines "CELL NUMBER". */
@@ -103,6 +105,28 @@ static void *upward(void *unused)
     return NULL;
 }
 
+static double paced(uint64_t rate, size_t size)
+{
+    char *buffer = calloc(1, BUFFER);
+    int connection = dial_for('U');
+    uint64_t arrived, sent = 0, began = now_ns(), due;
+    if (size < 1 || size > BUFFER || rate < 1)
+        usage("messages of 1 B to 1 MiB");
+    do {
+        send_all(connection, buffer, size);
+        sent += size;
+        due = began + sent * 1000 / rate * 1000000 + sent * 1000 % rate * 1000000 / rate;
+        struct timespec until = {.tv_sec = (time_t)(due / 1000000000u), .tv_nsec = (long)(due % 1000000000u)};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+    } while (now_ns() - began < duration_ns);
+    checked("shutdown", shutdown(connection, SHUT_WR));
+    receive_all(connection, &arrived, sizeof arrived);
+    double taken = (double)(now_ns() - began);
+    close(connection);
+    free(buffer);
+    return (double)arrived * 1e9 / taken;
+}
+
 static void *downward(void *unused)
 {
     (void)unused;
@@ -184,6 +208,8 @@ static double measure(const char *cell)
         return throughput(upward, (int)first, second);
     if (sscanf(cell, "down:%zu:%zu", &first, &second) == 2)
         return throughput(downward, (int)first, second);
+    if (sscanf(cell, "paced:%zu:%zu", &first, &second) == 2)
+        return paced(first, second);
     if (sscanf(cell, "udp:%zu:%zu", &first, &second) == 2)
         return datagrams(first, (int)second, 1);
     if (sscanf(cell, "udpto:%zu:%zu", &first, &second) == 2)

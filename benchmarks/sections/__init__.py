@@ -9,7 +9,7 @@ import attrs
 
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
-from benchmarks.sections import calls, cluster, files, growth, network, startup
+from benchmarks.sections import calls, cluster, files, growth, mirror, network, startup, steal
 
 
 @attrs.frozen
@@ -25,6 +25,8 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "startup": Section("Start-up", startup.measure),
     "files": Section("Files", files.measure),
     "network": Section("Network", network.measure),
+    "steal": Section("Stolen traffic", steal.measure),
+    "mirror": Section("Mirrored traffic", mirror.measure),
     "growth": Section("Growth", growth.measure),
     "cluster": Section("In a cluster", cluster.measure),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.figures import NATIVE, Figure
-from benchmarks.sections import calls, cluster, files, growth, network, startup
+from benchmarks.sections import calls, cluster, files, growth, mirror, network, startup, steal
 from benchmarks.ways import ALL, FLOOR, NOTIFY, PROOT, PTRACE, SSH, STRACE
 
 OPENAT = {NATIVE: 600.0, FLOOR: 3000.0, NOTIFY: 4500.0, PTRACE: 20e3, STRACE: 30e3}
@@ -154,12 +154,44 @@ def file_figures(
     ]
 
 
+def steal_figures(
+    *, request_ns: float = 3e5, relayed_ns: float = 3.2e5, rates: Mapping[int, float] | None = None
+) -> list[Figure]:
+    answered = rates or dict.fromkeys(steal.CONNECTIONS, 9e3)
+    return [
+        Figure(steal.SECTION, steal.REQUEST, "ns", three({NATIVE: 2e4, NOTIFY: 2e4 + request_ns})),
+        Figure(steal.SECTION, steal.RELAYED, "ns", three({NATIVE: 2e4, NOTIFY: 2e4 + relayed_ns})),
+        *(
+            Figure(steal.SECTION, steal.REQUESTS, "1/s", three({NATIVE: 9e4, NOTIFY: rate}), {"connections": count})
+            for count, rate in answered.items()
+        ),
+        *(Figure(steal.SECTION, name, "s", three({NATIVE: 2e-3, NOTIFY: 0.45})) for name in steal.START.values()),
+    ]
+
+
+def mirror_figures(*, kept: float = 0.99, kept_while_stopped: float = 1.0, copied: float = 1.0) -> list[Figure]:
+    by_time = {mirror.BY_TIME: kept, mirror.STOPPED_BY_TIME: kept_while_stopped}
+    return [
+        Figure(mirror.SECTION, mirror.REQUESTS, "1/s", three({NATIVE: 9e4, NOTIFY: 6e4})),
+        *(
+            Figure(mirror.SECTION, name, "1/s", three({NATIVE: 4e4, NOTIFY: 4e4 * share}))
+            for name, share in by_time.items()
+        ),
+        *(
+            Figure(mirror.SECTION, mirror.COPIED, "1", {NOTIFY: [1.0, copied, 1.0]}, {"MB/s": rate})
+            for rate in mirror.RATES
+        ),
+    ]
+
+
 def all_figures() -> list[Figure]:
     return [
         *call_figures(),
         *startup_figures(),
         *file_figures(),
         *network_figures(),
+        *steal_figures(),
+        *mirror_figures(),
         *growth_figures(),
         *cluster_figures(),
     ]

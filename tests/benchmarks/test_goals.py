@@ -13,7 +13,7 @@ def verdict(about: str, figures: list[Figure]) -> Verdict:
 
 
 def test_all_goals_are_judged() -> None:
-    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 14
+    assert [verdict.met for verdict in judge(samples.all_figures())] == [True] * 19
 
 
 def test_the_floor_is_the_measure_of_openat() -> None:
@@ -67,7 +67,7 @@ def test_the_worse_direction_counts(rate: float, met: bool) -> None:
 
 @pytest.mark.parametrize(("requests", "web_sockets", "met"), [(15, 1, True), (16, 1, False), (7, 2, False)])
 def test_what_a_session_may_cost_the_api_server(requests: int, web_sockets: int, met: bool) -> None:
-    judged = verdict("requests", samples.cluster_figures(requests=requests, web_sockets=web_sockets))
+    judged = verdict("WebSocket", samples.cluster_figures(requests=requests, web_sockets=web_sockets))
     assert judged.met is met
     assert judged.measured == f"{requests} and {web_sockets}"
 
@@ -108,6 +108,33 @@ def test_a_large_file(rate: float, met: bool) -> None:
 @pytest.mark.parametrize(("seconds", "met"), [(0.29, True), (0.31, False)])
 def test_many_entries(seconds: float, met: bool) -> None:
     assert verdict("10,000 entries", samples.file_figures(listing_s=seconds)).met is met
+
+
+@pytest.mark.parametrize(("request_ns", "met"), [(3.1e5, True), (3.3e5, False)])
+def test_stealing_is_compared_with_the_relay(request_ns: float, met: bool) -> None:
+    judged = verdict("Stealing", samples.steal_figures(request_ns=request_ns, relayed_ns=3.2e5))
+    assert judged.met is met
+    assert judged.measured == f"{request_ns / 1e3:.0f} µs more, the relay 320 µs"
+
+
+@pytest.mark.parametrize(("worst", "met"), [(5001.0, True), (4999.0, False)])
+def test_the_worse_number_of_connections_counts(worst: float, met: bool) -> None:
+    judged = verdict("stolen static Go server", samples.steal_figures(rates={32: 9e3, 64: worst}))
+    assert judged.met is met
+    assert judged.measured == f"9000 on 32 connections, {worst:.0f} on 64 connections"
+
+
+@pytest.mark.parametrize(("kept", "met"), [(0.985, True), (0.975, False)])
+def test_what_mirroring_costs_the_target(kept: float, met: bool) -> None:
+    assert verdict("Mirroring costs the target", samples.mirror_figures(kept=kept)).met is met
+    judged = verdict("while the agent is stopped", samples.mirror_figures(kept_while_stopped=kept))
+    assert judged.met is met
+    assert judged.measured.startswith(f"{kept - 1:+.1%} (")
+
+
+@pytest.mark.parametrize(("copied", "met"), [(1.0, True), (0.999, False)])
+def test_a_copy_that_is_cut_once_is_cut(copied: float, met: bool) -> None:
+    assert verdict("keeps up", samples.mirror_figures(copied=copied)).met is met
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 
 import pytest
@@ -64,3 +65,41 @@ def test_the_subscription_is_the_tools_own() -> None:
     calls = {rule.call for rule in subscription().rules}
     assert {"openat", "newfstatat", "connect"} <= calls
     assert "getppid" not in calls
+
+
+def test_a_server_is_there_when_it_says_so_and_gone_afterwards() -> None:
+    with processes.serving(["sh", "-c", "echo ready; echo more; exec sleep 1000"], 30) as server:
+        assert processes.read_line(server, 30) == "more"
+    assert server.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("script", "why"), [("echo no >&2; exit 1", "ended: .*\nno"), ("echo what; exec sleep 1000", "says 'what'")]
+)
+def test_a_server_that_does_not_come_is_a_failure(script: str, why: str) -> None:
+    with pytest.raises(MeasurementFailed, match=why), processes.serving(["sh", "-c", script], 30):
+        pass
+
+
+def test_a_server_that_says_nothing_is_a_failure() -> None:
+    with pytest.raises(MeasurementFailed, match="said nothing"), processes.serving(["sleep", "1000"], 0.1):
+        pass
+
+
+def test_processor_time_only_grows_and_those_that_have_ended_have_none() -> None:
+    before = processes.processor_time_s(os.getpid())
+    with processes.running(["true"]) as ended:
+        ended.communicate()
+    times = processes.processor_times_s([os.getpid(), ended.pid])
+    assert times.keys() == {os.getpid()}
+    assert 0 < before <= times[os.getpid()]
+    assert 0 < before < processes.busy_s()
+
+
+def test_an_agent_is_known_by_its_command_line() -> None:
+    waiting = "print('ready', flush=True); input()"
+    with processes.running([sys.executable, "-c", waiting, "-m", "mirrord_agent"], stdin=subprocess.PIPE) as agent:
+        assert processes.read_line(agent, 30) == "ready"
+        assert processes.is_agent(agent.pid)
+    assert not processes.is_agent(agent.pid)
+    assert not processes.is_agent(os.getpid())
