@@ -20,8 +20,9 @@ from mirrord_agent.incoming.ruleset import LAST_ORDER, mark_of
 
 #: A struct sock_filter: code, jumps if true and if false (instructions to leave out), operand.
 INSTRUCTION: Final = struct.Struct("=HBBI")
-#: Ports beyond which all are taken: each is asked for in turn.
-MOST_PORTS: Final = 512
+#: Ports beyond which all are taken: each is asked for in turn, and two programs at a time have to fit 20 KiB
+#: (net.core.optmem_max in socket(7)).
+MOST_PORTS: Final = 64
 
 # Codes: load a word, a half-word or a byte, from a place or behind X; X as the length of an IPv4 header; jumps; return.
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_INDEXED = 0x20, 0x28, 0x30, 0x48
