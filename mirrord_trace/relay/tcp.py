@@ -213,14 +213,21 @@ class StreamRelay:
         return _Sending(self)
 
     async def serve(
-        self, connection: trio.socket.SocketType, stream: RemoteStream, sent: Callable[[], None] = lambda: None
+        self,
+        connection: trio.socket.SocketType,
+        stream: RemoteStream,
+        sent: Callable[[], None] = lambda: None,
+        lost: trio.Event | None = None,
     ) -> None:
-        """Moves bytes both ways until both sides have ended or one was reset. Closes the process's connection."""
+        """Moves bytes both ways until both sides have ended or one was reset. Closes the process's connection.
+
+        `lost` is that of the stream's session, where it is not ours.
+        """
         with connection:
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             is_closed = partial(is_closed_by_process, self.here, connection)
-            await Exchange(connection, stream, self.session.lost, is_closed, sent).run()
+            await Exchange(connection, stream, lost or self.session.lost, is_closed, sent).run()
 
     async def sent(self) -> None:
         """Returns when what the process wrote before it ended is on its way; a matter of moments once it is dead."""
