@@ -239,7 +239,7 @@ class _World:
         ports = IncomingPorts(session, streams, nursery, reporter.warning)
         nursery.start_soon(ports.watch)
         arriving = IncomingDatagrams(
-            session, nursery, datagram_handlers.serve, datagram_handlers.serve_too, reporter.warning
+            session, datagram_handlers.serve, datagram_handlers.serve_too, reporter.warning, nursery
         )
         incoming = _incoming_handlers(configuration.incoming, ports, arriving, listeners)
         stream_handlers = StreamHandlers(

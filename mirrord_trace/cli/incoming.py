@@ -71,8 +71,8 @@ incoming_options = together(
         "--all-pods/--no-all-pods",
         default=None,
         group=_INCOMING,
-        help="For a workload in a cluster: what comes to any of its pods, also to those that come later, and not only to "
-        "the one that is chosen. There is an agent beside each.",
+        help="For a workload in a cluster: what comes to any of its pods, also to those that come later, and not only "
+        "to the one that is chosen. There is an agent beside each.",
     ),
 )
 

@@ -213,21 +213,24 @@ class StreamRelay:
         return _Sending(self)
 
     async def serve(
+        self, connection: trio.socket.SocketType, stream: RemoteStream, sent: Callable[[], None] = lambda: None
+    ) -> None:
+        """Moves bytes both ways until both sides have ended or one was reset. Closes the process's connection."""
+        with connection:
+            await self.exchange(connection, stream, sent, self.session.lost)
+
+    async def exchange(
         self,
         connection: trio.socket.SocketType,
         stream: RemoteStream,
-        sent: Callable[[], None] = lambda: None,
-        lost: trio.Event | None = None,
+        sent: Callable[[], None],
+        session_lost: trio.Event,
     ) -> None:
-        """Moves bytes both ways until both sides have ended or one was reset. Closes the process's connection.
-
-        `lost` is that of the stream's session, where it is not ours.
-        """
-        with connection:
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            is_closed = partial(is_closed_by_process, self.here, connection)
-            await Exchange(connection, stream, lost or self.session.lost, is_closed, sent).run()
+        """The same, for any session; the process's connection is to be closed next."""
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        is_closed = partial(is_closed_by_process, self.here, connection)
+        await Exchange(connection, stream, session_lost, is_closed, sent).run()
 
     async def sent(self) -> None:
         """Returns when what the process wrote before it ended is on its way; a matter of moments once it is dead."""

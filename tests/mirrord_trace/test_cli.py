@@ -107,7 +107,7 @@ def test_flags_of_incoming_traffic(console: Console) -> None:
         *("--steal", "-p", "80", "-p", "8080:443", "--header-filter", "^x-me: yes", "true")
     ).incoming
     assert incoming.mode == "steal"
-    assert incoming.ports == {80, 443}
+    assert incoming.ports == frozenset({80, 443})
     assert incoming.port_mapping == {8080: 443}
     assert incoming.http_filter == HttpFilter('{"header":"^x-me: yes"}')
     assert console.configured("--ignore-incoming-port", "9090", "true").incoming.ignore_ports == {9090}

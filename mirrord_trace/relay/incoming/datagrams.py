@@ -33,13 +33,13 @@ class IncomingDatagrams:
 
     session: Session
     """The first, which is there from the beginning and never leaves."""
-    nursery: trio.Nursery
     serve: Callable[[Handle, RemoteDatagrams, bool], DatagramRelay]
     """Has a socket hear what comes; the last says whether its answers count."""
     serve_too: Callable[[int, DatagramRelay], None]
     """Has another socket, by its inode, take part."""
     tell: Callable[[str], None]
     """Gets what the user should know."""
+    nursery: trio.Nursery
     _others: dict[Session, str] = attrs.field(init=False, factory=dict)
     """The other sessions, and what they are called."""
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)

@@ -222,7 +222,7 @@ class IncomingHandlers:
     def _arrival(self, call: Call, inode: int) -> Arrival | None:
         arrivals = self.ports.arrivals
         known = arrivals.of_socket(inode)
-        if known is not None or not arrivals.has_named:
+        if known is not None or not arrivals.are_named():
             return known
         try:
             with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
