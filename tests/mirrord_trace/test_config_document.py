@@ -107,6 +107,7 @@ def test_every_field_of_the_agent_is_one_of_its_configuration() -> None:
         disable_mesh_sidecar_injection=False,
         flush_connections=False,
         inject_headers=True,
+        all_pods=True,
     )
     assert all(value is not None for value in attrs.asdict(said).values())
     with pytest.raises(ValueError, match="a privileged agent has all capabilities"):
@@ -194,6 +195,7 @@ def test_every_field_about_incoming_is_one_of_its_configuration() -> None:
         port_mapping={8080: 80},
         listen_ports={80: 8081},
         http_filter=HttpFilter("{}"),
+        all_pods=True,
     )
     assert [name for name, value in attrs.asdict(said, recurse=False).items() if value is None] == ["ignore_ports"]
     configuration = incoming(about_incoming(said, agent=AgentSection(flush_connections=False, inject_headers=True)))

@@ -48,7 +48,8 @@ class IncomingDatagrams:
         """Has the ports' datagrams come from one session more, whose target the user knows by a name."""
         self._others[session] = name
         for port in self._ports.values():
-            self.nursery.start_soon(self._hear_from, port, session)
+            if port.relay is None or not port.relay.is_closed:
+                self.nursery.start_soon(self._hear_from, port, session)
 
     def leave(self, session: Session) -> None:
         """Nothing more is asked of such a session."""
