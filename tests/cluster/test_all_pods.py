@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from mirrord_trace.cluster import rights
 from mirrord_trace.cluster.resources import JOBS, PODS
+from tests.cluster.commands import mirrord_trace
 from tests.cluster.running import (
     READY_THEN_WAIT,
     Run,
@@ -21,6 +23,7 @@ from tests.cluster.running import (
     run,
     wait_until_nothing_is_left,
 )
+from tests.cluster.standin.faults import Match
 from tests.cluster.standin.pod_facts import is_ready
 from tests.cluster.standin.shop import NAMESPACE, NEWER_WEB, OLDER_WEB, PORT, Shop
 from tests.cluster.standin.store import Object, Store
@@ -265,6 +268,7 @@ def test_what_fails_is_told_and_tried_again(fresh_shop: Shop) -> None:
 
 
 def test_who_may_not_watch_serves_what_is_there(fresh_shop: Shop) -> None:
+    fresh_shop.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "agents"}})
     rbac = fresh_shop.cluster.rbac
     for purpose, namespace in ((rights.TARGET, NAMESPACE), (rights.JOB, "agents")):
         for right in purpose.rights:

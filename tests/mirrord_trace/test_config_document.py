@@ -107,7 +107,6 @@ def test_every_field_of_the_agent_is_one_of_its_configuration() -> None:
         disable_mesh_sidecar_injection=False,
         flush_connections=False,
         inject_headers=True,
-        all_pods=True,
     )
     assert all(value is not None for value in attrs.asdict(said).values())
     with pytest.raises(ValueError, match="a privileged agent has all capabilities"):
@@ -208,6 +207,7 @@ def test_every_field_about_incoming_is_one_of_its_configuration() -> None:
         http_filter=HttpFilter("{}"),
         flush_connections=False,
         inject_headers=True,
+        all_pods=True,
     )
     with pytest.raises(ValueError, match="chosen or ignored, not both"):
         incoming(about_incoming(attrs.evolve(said, ignore_ports=frozenset({1}))))
