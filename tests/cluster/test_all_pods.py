@@ -275,7 +275,9 @@ def test_who_may_not_watch_serves_what_is_there(fresh_shop: Shop) -> None:
             rbac.allow("dev", right.verb, right.resource, namespace)
     with serving(fresh_shop, "--steal", "-a", "agents", user="dev") as running:
         assert "2 of 2 pods are served" in running.told
-        running.wait_told("pods that come from now on may not be served: the user dev has no right to watch pods")
+        running.wait_told(
+            "pods that come from now on may not be served: cannot watch the pods of deployment/web: the user dev"
+        )
         assert is_the_commands(fresh_shop, OLDER_WEB)
         rbac.allow("dev", "watch", PODS, NAMESPACE)
         add_pod(fresh_shop, "web-later")
