@@ -135,6 +135,16 @@ class RemoteHandle:
         make = partial(ask.ChangeFile, handle=self._number, change=change)
         return (await self._files.request(make, ask.FileTold)).status
 
+    async def open_again(self, flags: int) -> RemoteHandle:
+        """Another handle of the same file, whatever its name is now; of `flags` what makes a file has no effect."""
+        make = partial(ask.OpenAgain, handle=self._number, flags=flags)
+        return await self._files.opened(make)
+
+    async def give_name(self, path: bytes) -> Status:
+        """Links the file (linkat(2) of a descriptor): for one that was opened with O_TMPFILE. Returns its status."""
+        make = partial(ask.GiveName, handle=self._number, path=_checked(path))
+        return (await self._files.request(make, ask.FileTold)).status
+
     async def sync(self, data_only: bool) -> None:
         """fdatasync(2) or fsync(2) in the pod."""
         await self._files.request(partial(ask.SyncFile, handle=self._number, data_only=data_only), Done)
@@ -199,16 +209,15 @@ class RemoteFiles:
         """The same when it is there. Raises OSError."""
         return self._unpack(_looked, self.requests.outcome(request, ask.Looked))
 
-    async def open(self, path: bytes, flags: int, mode: int = 0) -> RemoteHandle:
+    async def open(self, path: bytes, flags: int, mode: int = 0, mask: int = 0) -> RemoteHandle:
         """Opens a file.
 
         `flags` are those of open(2): the access mode, O_APPEND, O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY,
-        O_NONBLOCK, O_SYNC, O_DSYNC, O_NOATIME, O_TMPFILE; others have no effect. A file is made with exactly `mode`. To
-        open a FIFO for writing waits for a reader; one for reading is opened at once, and reading waits.
+        O_NONBLOCK, O_SYNC, O_DSYNC, O_NOATIME, O_TMPFILE; others have no effect. A file is made with `mode` less
+        `mask`, or, in a directory that has a default ACL, with what that leaves of `mode` (acl(5)). To open a FIFO for
+        writing waits for a reader; one for reading is opened at once, and reading waits.
         """
-        make = partial(ask.OpenFile, path=_checked(path), flags=flags, mode=mode & 0o7777)
-        opened = await self.request(make, ask.FileOpened)
-        return RemoteHandle(self, opened.stream, opened.status, seekable=opened.seekable)
+        return await self.opened(partial(ask.OpenFile, path=_checked(path), flags=flags, mode=mode & 0o7777, mask=mask))
 
     async def list(self, path: bytes) -> AsyncGenerator[tuple[Entry, ...], None]:
         """A directory's entries without `.` and `..`, in pieces, in the order in which the pod's kernel gives them.
@@ -264,13 +273,14 @@ class RemoteFiles:
         """Removes an extended attribute."""
         await self.request(partial(ask.RemoveAttribute, path=_checked(path), name=_attribute(name)), Done)
 
-    async def make_directory(self, path: bytes, mode: int) -> Status:
-        """mkdir(2) with exactly `mode`; returns the directory's status."""
-        return await self._told(partial(ask.MakeDirectory, path=_checked(path), mode=mode & 0o7777))
+    async def make_directory(self, path: bytes, mode: int, mask: int = 0) -> Status:
+        """mkdir(2), `mask` as for `open`; returns the directory's status."""
+        return await self._told(partial(ask.MakeDirectory, path=_checked(path), mode=mode & 0o7777, mask=mask))
 
-    async def make_node(self, path: bytes, mode: int, rdev: int) -> Status:
-        """mknod(2): `mode` has the type and exact permissions; returns the new file's status."""
-        return await self._told(partial(ask.MakeNode, path=_checked(path), mode=mode & 0o177777, rdev=rdev))
+    async def make_node(self, path: bytes, mode: int, rdev: int, mask: int = 0) -> Status:
+        """mknod(2): `mode` has the type and permissions, `mask` as for `open`; returns the new file's status."""
+        make = partial(ask.MakeNode, path=_checked(path), mode=mode & 0o177777, mask=mask, rdev=rdev)
+        return await self._told(make)
 
     async def make_link(self, target: bytes, path: bytes) -> Status:
         """symlink(2): makes a link at `path` that says `target`; returns the link's status."""
@@ -329,6 +339,11 @@ class RemoteFiles:
     async def request(self, make: Callable[[int], Frame], expected: type[_Answer]) -> _Answer:
         """Makes a request and waits for its answer."""
         return await self.requests.finish(self.requests.start(make), expected)
+
+    async def opened(self, make: Callable[[int], Frame]) -> RemoteHandle:
+        """Makes a request that opens something."""
+        opened = await self.request(make, ask.FileOpened)
+        return RemoteHandle(self, opened.stream, opened.status, seekable=opened.seekable)
 
     async def send(self, make: partial[ask.WriteFile], data: bytes | memoryview) -> int:
         """Makes a request that carries data, when not too much of it is on its way; returns what was written."""

@@ -83,6 +83,7 @@ async def run_at(
         child = world.delivery.launch(program, inherited)
         if files.tree is not None:
             files.tree.on_mapped = world.delivery.expect_mapped_files
+            files.tree.creations.maker = world.delivery.maker
             nursery.start_soon(_abandon_at_end, files.tree)
         await supervision.run(child, world.delivery)
         world.datagrams.drain()

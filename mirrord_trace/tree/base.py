@@ -17,6 +17,7 @@ from typing import Protocol
 import attrs
 
 from mirrord_trace.session_requests import Request
+from mirrord_trace.tree.creations import Creations
 
 LIFETIME_S = 1.0
 """How long what is known of a path counts, seconds: its attributes, where it leads, or that it is absent."""
@@ -59,6 +60,8 @@ class Tree(Protocol):
     """Whether anything at all may be changed in the pod."""
     answers_always: bool
     """Whether the kernel itself asks for what `ensure` has not brought."""
+    creations: Creations
+    """Is told of calls that make files in the tree before they are made."""
     on_mapped: Callable[[], None]
     """Called once, in Trio's thread, before a regular file of the tree is opened for the first time: from then on its
     pages may be mapped into tasks, and touching their memory may mean to wait for us. Its user sets it."""
@@ -93,6 +96,12 @@ class Tree(Protocol):
 
     async def read_link(self, path: bytes) -> bytes:
         """The target of the link at `path` as it is in the pod. Raises OSError with the pod's errno."""
+
+    async def give_name(self, number: int, path: bytes) -> None:
+        """Links a file that is open, whether it has a name or not, to `path`, which is absolute in the pod.
+
+        `number` is its inode's in the tree. Raises OSError with the pod's errno.
+        """
 
     def pod_path(self, path: bytes) -> bytes | None:
         """What the pod calls `path`, which is as getcwd(2) or /proc/PID/fd tell it; None if not in the tree."""

@@ -103,6 +103,10 @@ class Inodes:
     def __getitem__(self, number: int) -> Inode:
         return self._by_number[number]
 
+    def find(self, number: int) -> Inode | None:
+        """The inode of a number, if there is one."""
+        return self._by_number.get(number)
+
     def __len__(self) -> int:
         return len(self._by_number)
 
@@ -131,12 +135,24 @@ class Inodes:
             self.part(parent, name)
         inode = self._known_file(status)
         if inode is None:
-            inode = Inode(self._number_for(status.ino), status.device, status.ino)
-            self._by_number[inode.number] = inode
-            self._by_file[status.device, status.ino] = inode
-            inode.see(status)
+            inode = self.meet_unnamed(status)
         children[name] = inode
         inode.names.append((parent, name))
+        return inode
+
+    def meet_unnamed(self, status: Status) -> Inode:
+        """A file that was not met before, and has no name."""
+        inode = Inode(self._number_for(status.ino), status.device, status.ino)
+        self._by_number[inode.number] = inode
+        self._by_file[status.device, status.ino] = inode
+        inode.see(status)
+        return inode
+
+    def at(self, path: bytes) -> Inode | None:
+        """The directory that lies at a real path (b"" for the root), if it was met there."""
+        inode: Inode | None = self.root
+        for name in path.split(b"/")[1:]:
+            inode = (inode.children or {}).get(name) if inode is not None else None
         return inode
 
     def _known_file(self, status: Status) -> Inode | None:

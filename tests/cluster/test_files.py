@@ -123,7 +123,15 @@ def test_what_rotates_is_seen(pod: FilesPod, way: Way) -> None:
 
 # Whose files are written.
 
-HERE = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs here /srv && mkdir /srv/data && exec "$@"', "sh"]
+_ANOTHER_SRV = """
+mount --rbind /srv /mnt && mount -t tmpfs here /srv && mkdir /srv/data || exit 99
+for other in /mnt/*/; do
+    name=${other#/mnt/}
+    test -d "$other" && test "$name" != data/ && mkdir "/srv/$name" && mount --rbind "$other" "/srv/$name"
+done
+exec "$@"
+"""
+HERE = ["unshare", "--mount", "sh", "-c", _ANOTHER_SRV, "sh"]
 """Runs the tool where this machine has a directory that the pod has, too, and nobody else sees that."""
 
 

@@ -26,6 +26,12 @@ def test_modes_owners_sizes_times_and_attributes_are_set(changing: ChangingWorld
     assert outcome.value("replace nothing") == "ENODATA"
 
 
+def test_files_without_a_name_and_inherited_rights(changing: ChangingWorld, library: str) -> None:
+    outcome = changing.change([build.c_program("file_unnamed", library)], f"{CHANGES}/unnamed")
+    assert outcome.value("link of the descriptor") == "OK"
+    assert outcome.value("acl of open") == "OK"
+
+
 def test_every_way_to_write(changing: ChangingWorld, library: str) -> None:
     outcome = changing.change([build.c_program("file_writing", library)], f"{CHANGES}/writing")
     assert outcome.value("store after a write") == "7 written"

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -63,6 +64,48 @@ async def test_a_file_is_made_with_exactly_the_mode(path: bytes) -> None:
             handle.close()
         handle = await files.open(path, os.O_RDWR | os.O_TMPFILE, 0o640)
         assert (handle.status.nlink, stat.S_IMODE(handle.status.mode)) == (0, 0o640)
+
+
+@in_trio
+async def test_a_mask_counts_unless_the_directory_says_what_is_inherited(path: bytes) -> None:
+    # acl(5): version 2; owner, a group by number, group, mask, others with rwx each.
+    entries = ((0x01, ~0), (0x04, ~0), (0x08, 12345), (0x10, ~0), (0x20, ~0))
+    acl = struct.pack("=I", 2) + b"".join(struct.pack("=HHI", tag, 7, owner & 0xFFFF_FFFF) for tag, owner in entries)
+    os.mkdir(path + b"/inherited")
+    os.setxattr(path + b"/inherited", "system.posix_acl_default", acl)
+    async with remote_files() as files:
+        for directory, expected in ((path, 0o640), (path + b"/inherited", 0o666)):
+            made = [
+                (await files.open(directory + b"/file", os.O_WRONLY | os.O_CREAT, 0o666, 0o027)).status,
+                (await files.open(directory, os.O_WRONLY | os.O_TMPFILE, 0o666, 0o027)).status,
+                await files.make_directory(directory + b"/directory", 0o666, 0o027),
+                await files.make_node(directory + b"/node", stat.S_IFIFO | 0o666, 0, 0o027),
+            ]
+            assert [stat.S_IMODE(status.mode) for status in made] == [expected] * 4
+
+
+@in_trio
+async def test_an_open_file_is_opened_again_and_gets_names(path: bytes) -> None:
+    write(path + b"/removed", b"removed")
+    async with remote_files() as files:
+        unnamed = await files.open(path, os.O_RDWR | os.O_TMPFILE, 0o600)
+        await unnamed.write(0, b"content")
+        again = await unnamed.open_again(os.O_RDONLY)
+        assert await again.read(0, 100) == b"content"
+        await expect_errno(errno.EBADF, lambda: again.write(0, b"x"))
+        assert (await again.give_name(path + b"/one")).nlink == 1
+        assert (await unnamed.give_name(path + b"/two")).nlink == 2
+        assert read(path + b"/two") == b"content"
+        await expect_errno(errno.EEXIST, lambda: unnamed.give_name(path + b"/two"))
+        await expect_errno(errno.ENOENT, lambda: unnamed.give_name(path + b"/nothing/x"))
+        await expect_errno(errno.EEXIST, lambda: unnamed.give_name(b"/"))
+        removed = await files.open(path + b"/removed", os.O_RDONLY)
+        os.unlink(path + b"/removed")
+        await expect_errno(errno.ENOENT, lambda: removed.give_name(path + b"/back"))
+        assert await (await removed.open_again(os.O_RDWR)).write(0, b"R") == 1
+        assert await removed.read(0, 100) == b"Removed"
+        private = await files.open(path, os.O_RDWR | os.O_TMPFILE | os.O_EXCL, 0o600)
+        await expect_errno(errno.ENOENT, lambda: private.give_name(path + b"/private"))
 
 
 @in_trio

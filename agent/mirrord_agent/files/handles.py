@@ -13,7 +13,7 @@ import stat
 import trio
 
 from mirrord_agent.files import operations
-from mirrord_agent.files.root import Held, Root
+from mirrord_agent.files.root import Held, Root, mode_in, way_to
 from mirrord_agent.files.statuses import status_of
 from mirrord_agent.wire.file_frames import (
     ChangeFile,
@@ -21,7 +21,9 @@ from mirrord_agent.wire.file_frames import (
     FileOpened,
     FileTold,
     GetStatus,
+    GiveName,
     HandleRequest,
+    OpenAgain,
     OpenFile,
     ReadFile,
     SyncFile,
@@ -44,6 +46,8 @@ _FLAGS = (
     | os.O_NOATIME
     | os.O_TMPFILE
 )
+_FLAGS_AGAIN = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_NOATIME
+_NO_WAIT = os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Arriving:
@@ -93,19 +97,52 @@ def _seeks(descriptor: int) -> bool:
 def open_file(root: Root, request: OpenFile) -> OpenedFile | None:
     """Opens a file; None if that has to wait for a FIFO's reader (fifo(7)). Raises OSError."""
     flags = request.flags & _FLAGS
-    makes = flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE
-    mode = request.mode & 0o7777 if makes else 0
     try:
-        descriptor = root.open_path(request.path, flags | os.O_NONBLOCK | os.O_NOCTTY, mode)
+        descriptor = root.open_path(request.path, flags | _NO_WAIT, _mode_of_new(root, request, flags))
     except OSError as error:
         if error.errno == errno.ENXIO and not request.flags & os.O_NONBLOCK and _is_fifo(root, request):
             return None
         raise
+    return _opened(descriptor, request.flags)
+
+
+def _opened(descriptor: int, flags: int) -> OpenedFile:
     try:
-        return OpenedFile(descriptor, request.flags)
+        return OpenedFile(descriptor, flags)
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _mode_of_new(root: Root, request: OpenFile, flags: int) -> int:
+    """The mode with which an open may make a file."""
+    mode = request.mode & 0o7777
+    try:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            directory = root.open_path(request.path, os.O_PATH)
+            try:
+                return mode_in(directory, mode, request.mask)
+            finally:
+                os.close(directory)
+        if flags & os.O_CREAT:
+            with root.parent(request.path, errno.EISDIR) as (above, _):
+                return mode_in(above, mode, request.mask)
+    except OSError:
+        pass  # the open will say the same
+    return 0
+
+
+def open_again(file: OpenedFile, request: OpenAgain) -> OpenedFile:
+    """Opens an open file once more. Raises OSError."""
+    flags = request.flags & _FLAGS_AGAIN
+    return _opened(os.open(way_to(file.descriptor), flags | _NO_WAIT | os.O_CLOEXEC), request.flags)
+
+
+def give_name(root: Root, file: OpenedFile, request: GiveName) -> FileTold:
+    """Links an open file. Raises OSError."""
+    with root.parent(request.path, errno.EEXIST) as (directory, name):
+        os.link(way_to(file.descriptor), name, dst_dir_fd=directory, follow_symlinks=True)
+    return FileTold(request.stream, status_of(file.descriptor))
 
 
 def _is_fifo(root: Root, request: OpenFile) -> bool:
@@ -116,7 +153,7 @@ def _is_fifo(root: Root, request: OpenFile) -> bool:
         os.close(descriptor)
 
 
-def opened_frame(request: OpenFile, file: OpenedFile) -> FileOpened:
+def opened_frame(request: OpenFile | OpenAgain, file: OpenedFile) -> FileOpened:
     """The answer to a request that succeeded."""
     return FileOpened(request.stream, file.seekable, file.status)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mirrord_agent import libc
-from mirrord_agent.files.root import Root, check_name, way_to
+from mirrord_agent.files.root import Root, check_name, mode_in, way_to
 from mirrord_agent.files.statuses import status_of, status_of_entry
 from mirrord_agent.wire import file_frames as ask
 from mirrord_agent.wire.file_frames import FileData, FilesystemTold, FileTold, PathRequest
@@ -125,13 +125,13 @@ def _remove_attribute(root: Root, request: ask.RemoveAttribute) -> Done:
 
 def _make_directory(root: Root, request: ask.MakeDirectory) -> FileTold:
     with root.parent(request.path, errno.EEXIST) as (directory, name):
-        os.mkdir(name, request.mode, dir_fd=directory)
+        os.mkdir(name, mode_in(directory, request.mode, request.mask), dir_fd=directory)
         return FileTold(request.stream, status_of_entry(directory, name))
 
 
 def _make_node(root: Root, request: ask.MakeNode) -> FileTold:
     with root.parent(request.path, errno.EEXIST) as (directory, name):
-        os.mknod(name, request.mode, request.rdev, dir_fd=directory)
+        os.mknod(name, mode_in(directory, request.mode, request.mask), request.rdev, dir_fd=directory)
         return FileTold(request.stream, status_of_entry(directory, name))
 
 

@@ -19,6 +19,7 @@ from mirrord_agent.target import Target
 
 #: How often a resolution that raced with a rename is tried again (EAGAIN of openat2(2)).
 _RESOLVE_ATTEMPTS = 16
+_DEFAULT_ACL = b"system.posix_acl_default"
 
 
 class Held:
@@ -93,6 +94,20 @@ class Root(Held):
             yield descriptor, name
         finally:
             os.close(descriptor)
+
+
+def mode_in(directory: int, mode: int, mask: int) -> int:
+    """What remains of the mode of what is made in a directory: a default ACL counts instead of the mask (acl(5))."""
+    if not mode & mask or _has_default_acl(directory):
+        return mode
+    return mode & ~mask
+
+
+def _has_default_acl(directory: int) -> bool:
+    try:
+        return bool(os.getxattr(way_to(directory), _DEFAULT_ACL))
+    except OSError:  # none, or a file system without ACLs
+        return False
 
 
 def resolve(target: Target, path: bytes) -> int:

@@ -100,6 +100,8 @@ class FileService:
         self._serve: dict[type[Any], Callable[[_UnderWay, Any], None]] = {
             ask.Look: self._look,
             ask.OpenFile: self._open,
+            ask.OpenAgain: self._open_again,
+            ask.GiveName: self._give_name,
             ask.ListDirectory: self._list,
             ask.ListMore: self._list_more,
             ask.GetMounts: self._get_mounts,
@@ -193,6 +195,11 @@ class FileService:
         if not self._is_full(under_way):
             self._submit(under_way, partial(handles.open_file, self._root, request), self._opened)
 
+    def _open_again(self, under_way: _UnderWay, request: ask.OpenAgain) -> None:
+        file = self._file(under_way, request.handle)
+        if file is not None and not self._is_full(under_way):
+            self._submit(under_way, partial(handles.open_again, file, request), self._opened, held=file)
+
     def _is_full(self, under_way: _UnderWay) -> bool:
         """Whether no more may be opened; then the client is told."""
         if len(self._held) + self._opening >= self._most_held:
@@ -204,12 +211,13 @@ class FileService:
 
     def _opened(self, under_way: _UnderWay, file: OpenedFile | None) -> None:
         request = under_way.request
-        assert isinstance(request, ask.OpenFile)
+        assert isinstance(request, ask.OpenFile | ask.OpenAgain)
         if not under_way.wanted:
             if file is not None:
                 self._release(file)
             self._forget(under_way)
         elif file is None:
+            assert isinstance(request, ask.OpenFile)
             wait = partial(streams.open_with_reader, self._workers, self._root, request)
             self._in_task(under_way, wait, self._opened)
         else:
@@ -290,6 +298,11 @@ class FileService:
         file = self._file(under_way, request.handle)
         if file is not None:
             self._submit(under_way, partial(handles.perform, file, request), self._answer, held=file)
+
+    def _give_name(self, under_way: _UnderWay, request: ask.GiveName) -> None:
+        file = self._file(under_way, request.handle)
+        if file is not None:
+            self._submit(under_way, partial(handles.give_name, self._root, file, request), self._answer, held=file)
 
     def _file(self, under_way: _UnderWay, handle: int) -> OpenedFile | None:
         file = self._held.get(handle)

@@ -33,6 +33,8 @@ _DOING: dict[type[Any], str] = {
     ask.GetStatus: "looking at an open file",
     ask.ChangeFile: "changing an open file",
     ask.SyncFile: "syncing an open file",
+    ask.OpenAgain: "opening an open file again",
+    ask.GiveName: "giving an open file the name",
 }
 
 

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from mirrord_agent import addresses
-from mirrord_agent.incoming import connections, stolen_datagrams
+from mirrord_agent.incoming import any_address, connections, stolen_datagrams
 from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.redirects import Redirects
@@ -278,17 +278,9 @@ class Stealing:
 
 
 def _open_listener() -> socket.socket:
-    """For all addresses of either family that there is. Raises OSError."""
+    """For connections to any address. Raises OSError."""
+    listener = any_address.open_socket(socket.SOCK_STREAM)
     try:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        if error.errno != errno.EAFNOSUPPORT:
-            raise
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    else:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    try:
-        listener.bind(("", 0))
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()

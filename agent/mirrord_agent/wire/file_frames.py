@@ -42,6 +42,8 @@ class OpenFile:
     path: bytes
     flags: int
     mode: int
+    mask: int
+    """Which bits of `mode` a new file does not get, unless its directory has a default ACL (umask(2))."""
 
 
 @attrs.frozen
@@ -121,6 +123,8 @@ class MakeDirectory:
     stream: int
     path: bytes
     mode: int
+    mask: int
+    """As in `OpenFile`."""
 
 
 @attrs.frozen
@@ -130,6 +134,8 @@ class MakeNode:
     stream: int
     path: bytes
     mode: int
+    mask: int
+    """As in `OpenFile`."""
     rdev: int
 
 
@@ -232,6 +238,24 @@ class SyncFile:
 
 
 @attrs.frozen
+class OpenAgain:
+    """Asks for another handle of what a handle leads to, whatever its name is now. Answered by `FileOpened`."""
+
+    stream: int
+    handle: int
+    flags: int
+
+
+@attrs.frozen
+class GiveName:
+    """Links what a handle leads to (linkat(2) of a descriptor). Answered by `FileTold`."""
+
+    stream: int
+    handle: int
+    path: bytes
+
+
+@attrs.frozen
 class ListMore:
     """Asks for the next entries of a listing. Answered by `Listed`."""
 
@@ -330,5 +354,7 @@ PathRequest = (
     | Remove
     | ChangePath
 )
-FileRequest = Look | OpenFile | ListDirectory | ListMore | GetMounts | PathRequest | HandleRequest
+FileRequest = (
+    Look | OpenFile | OpenAgain | GiveName | ListDirectory | ListMore | GetMounts | PathRequest | HandleRequest
+)
 FileAnswer = Looked | FileOpened | FileTold | FileData | Written | Listed | FilesystemTold

@@ -69,7 +69,7 @@ def _layout(number: int, frame: type[Any], payload: bool = False, **fields: Fiel
 
 FILE_LAYOUTS = (
     _layout(64, files.Look, path=BLOB, follow=FLAG, content_limit=_LENGTH, known=_LENGTH),
-    _layout(65, files.OpenFile, path=BLOB, flags=UINT32, mode=UINT32),
+    _layout(65, files.OpenFile, path=BLOB, flags=UINT32, mode=UINT32, mask=UINT32),
     _layout(66, files.ListDirectory, path=BLOB),
     _layout(67, files.GetFilesystem, path=BLOB),
     _layout(68, files.CheckAccess, path=BLOB, mode=UINT32),
@@ -78,8 +78,8 @@ FILE_LAYOUTS = (
     _layout(71, files.ListAttributes, path=BLOB),
     _layout(72, files.SetAttribute, payload=True, path=BLOB, name=BLOB, flags=UINT32),
     _layout(73, files.RemoveAttribute, path=BLOB, name=BLOB),
-    _layout(74, files.MakeDirectory, path=BLOB, mode=UINT32),
-    _layout(75, files.MakeNode, path=BLOB, mode=UINT32, rdev=_UINT64),
+    _layout(74, files.MakeDirectory, path=BLOB, mode=UINT32, mask=UINT32),
+    _layout(75, files.MakeNode, path=BLOB, mode=UINT32, mask=UINT32, rdev=_UINT64),
     _layout(76, files.MakeLink, path=BLOB, target=BLOB),
     _layout(77, files.Link, old=BLOB, new=BLOB),
     _layout(78, files.Rename, old=BLOB, new=BLOB, flags=UINT32),
@@ -92,6 +92,8 @@ FILE_LAYOUTS = (
     _layout(85, files.SyncFile, handle=STREAM, data_only=FLAG),
     _layout(86, files.ListMore, listing=STREAM),
     _layout(87, files.GetMounts),
+    _layout(88, files.OpenAgain, handle=STREAM, flags=UINT32),
+    _layout(89, files.GiveName, handle=STREAM, path=BLOB),
     _layout(96, files.Looked, payload=True, content_length=optional(UINT32), content_errno=integer(0, 4095)),
     _layout(97, files.FileOpened, seekable=FLAG, status=_STATUS),
     _layout(98, files.FileTold, status=_STATUS),

@@ -23,6 +23,7 @@ from mirrord_syscalls.subscription import Rule, Subscription
 from mirrord_trace.borrow import borrow_descriptor
 from mirrord_trace.supervisor.delivery.concerns import Concerns
 from mirrord_trace.supervisor.launch import ProcessState, Program
+from mirrord_trace.tree.creations import Maker
 
 PATH_MAX = 4096
 AT_FDCWD = -100
@@ -205,6 +206,13 @@ class UsePath:
     """
     is_guarded: bool = False
     """Whoever serves the path knows with whose rights files are reached there; the task's do not count."""
+    is_name_of_new: bool = False
+    """The call opens a file without a name (O_TMPFILE), and is to make one of this name instead: see `naming_flags`."""
+
+
+def naming_flags(flags: int) -> int:
+    """Flags of an open that makes a new file under a name, for those of one that makes it without."""
+    return flags & ~os.O_TMPFILE | os.O_CREAT | os.O_EXCL
 
 
 @attrs.frozen
@@ -322,6 +330,12 @@ class Delivery(Protocol):
 
     def living_tasks(self) -> frozenset[int]:
         """A task of each process of the tree, one that still runs where the first thread has ended. From any thread."""
+
+    def maker(self, thread: int) -> Maker:
+        """Whose call a thread makes that is about to make a file, if it is one of ours; else its own. From any thread.
+
+        `thread` is its id as this process sees it.
+        """
 
     def expect_mapped_files(self) -> None:
         """From now on memory of the tree may be mapped from files that this process serves, so touching it may wait.

@@ -50,14 +50,18 @@ from mirrord_trace.supervisor.handlers.path_calls import (
     NAMES_READING,
     PATHS,
     READING_LINKS,
+    Unnamed,
     Use,
     follows_link,
     is_confined,
     leaves_links,
+    links_descriptor,
+    mode_of_new,
     rules_of,
+    unnamed_of_open,
     use_of,
 )
-from mirrord_trace.supervisor.handlers.proc_links import PROC, is_link_of_proc, link_of_proc
+from mirrord_trace.supervisor.handlers.proc_links import PROC, as_seen_by_all, is_link_of_proc, link_of_proc
 from mirrord_trace.supervisor.handlers.programs import Programs
 from mirrord_trace.supervisor.handlers.whose import Doubt, Named, Whose
 from mirrord_trace.supervisor.looks import exists, is_there, looked, sees_our_root, status_of_link
@@ -67,6 +71,17 @@ _ENDINGS: Final = PathEndings(LAST_COMPONENTS)
 _DELETED: Final = b" (deleted)"
 """What /proc says behind the path of what has been removed."""
 _ELF: Final = b"\x7fELF"
+
+
+@attrs.frozen
+class _Opened:
+    """A file of the tree that a process has open."""
+
+    path: bytes
+    """The name at the target by which it was opened."""
+    inode: int
+    """Its number in the tree."""
+    has_name: bool
 
 
 @attrs.define(eq=False)
@@ -134,6 +149,7 @@ class FileHandlers:
             return self._execute(call, named)
         try:
             use = use_of(call)
+            self._expect_new(call, use)
             if is_confined(call):
                 return PASS  # where it begins is where it stays
         except ValueError:
@@ -150,6 +166,13 @@ class FileHandlers:
         if isinstance(decided, Doubt):
             return self._when_seen(call, named, decided, use)
         return self._answer(call, named, decided, use, may_keep=may_keep)
+
+    def _expect_new(self, call: Call, use: Use) -> None:
+        """What a call asks of a file that it may make in the tree, the tree is told."""
+        if use.is_local_write and self.tree is not None and self.tree.may_write:
+            mode = mode_of_new(call)
+            if mode is not None:
+                self.tree.creations.expect(call.tid, mode)
 
     def _answer(self, call: Call, named: Named, decision: Decision, use: Use, *, may_keep: bool) -> Answer:
         match decision.place:
@@ -256,6 +279,8 @@ class FileHandlers:
         path = self._path_there(named, decision)
         if call.name == "statfs":
             return self._tell_file_system(call, path)
+        if use.is_local_write and (unnamed := unnamed_of_open(call)) is not None:
+            return self._open_unnamed(tree, path, unnamed)
         is_led_there = named.in_tree and decision.path == normalised(named.whole) and not named.climbs
         if not named.climbs and tree.is_ready(path, use.need):
             if is_led_there:
@@ -269,6 +294,18 @@ class FileHandlers:
         if use.examines and tree.begin(path, use.need):
             return verdict
         return _when_ready(tree, path, use.need, verdict)
+
+    async def _open_unnamed(self, tree: Tree, path: bytes, unnamed: Unnamed) -> Verdict:
+        """O_TMPFILE of open(2): the tree takes a name of its own for none."""
+        try:
+            if not unnamed.follows and stat.S_ISLNK((await self._found(path, follow=False))[1].mode):
+                return Fail(errno.ENOTDIR)
+            place = await tree.ensure(path, Need.CHANGE)
+        except OSError as error:
+            return Fail(error.errno or errno.EIO)
+        name = tree.creations.name_of_unnamed(may_get_a_name=unnamed.may_get_a_name)
+        place = b"%s/%s" % (place.rstrip(b"/"), name)
+        return UsePath(place, may_wait=True, is_guarded=True, is_name_of_new=True)
 
     async def _tell_file_system(self, call: Call, path: bytes) -> Verdict:
         """statfs(2): the tree is one file system, whatever the target has mounted."""
@@ -370,27 +407,47 @@ class FileHandlers:
 
     def _two(self, call: Call, paths: tuple[PathArgument, ...]) -> Answer:
         """rename, link: on one side, or EXDEV."""
+        opened = self._opened_to_link(call, paths[0])
         found: list[tuple[Named, Decision | Doubt]] = []
         for position, argument in enumerate(paths):
             named = self._named(call, argument)
+            if position == 0 and opened is not None:
+                # How a file that is open gets a name: open(2), O_TMPFILE.
+                named = Named(opened.path, opened.path, is_relative=False, in_tree=True)
             if named is None:
                 return PASS
-            if position == 0 and follows_link(call) and (target := self._link_of_proc(call, named)) is not None:
-                # How a file that is open gets a name: open(2), O_TMPFILE.
-                named = Named(target, target, is_relative=False, in_tree=True)
             decided: Decision | Doubt = Decision(Place.REMOTE, normalised(named.whole))
             if not named.names_tree:
                 decided, _ = self._whose.decide(named.whole, Use(True, position > 0, Need.CHANGE))
             found.append((named, self._whose.settled(call.tid, decided)))
         known = [(named, decided) for named, decided in found if isinstance(decided, Decision)]
-        return self._two_decided(call, known) if len(known) == len(found) else self._two_when_seen(call, found)
+        if len(known) == len(found):
+            return self._two_decided(call, known, opened)
+        return self._two_when_seen(call, found, opened)
 
-    async def _two_when_seen(self, call: Call, found: Sequence[tuple[Named, Decision | Doubt]]) -> Verdict:
+    def _opened_to_link(self, call: Call, argument: PathArgument) -> _Opened | None:
+        """The file of the tree that linkat(2) means by a descriptor of it."""
+        if links_descriptor(call) and not call.memory.read_string(call.arguments[argument.index], 1):
+            assert argument.directory is not None, "a path of linkat begins somewhere"
+            link = b"/proc/%d/fd/%d" % (call.tid, call.integer(argument.directory))
+        elif follows_link(call) and (named := self._named(call, argument)) is not None:
+            link = normalised(named.whole)
+        else:
+            return None
+        path = self._pod_path(link_of_proc(call.tid, link))
+        if path is None:
+            return None
+        status = status_of_link(as_seen_by_all(call.tid, link))
+        return _Opened(path, status.inode, has_name=status.links > 0)
+
+    async def _two_when_seen(
+        self, call: Call, found: Sequence[tuple[Named, Decision | Doubt]], opened: _Opened | None
+    ) -> Verdict:
         settled = [(named, await self._whose.seen(call.tid, decided)) for named, decided in found]
-        answer = self._two_decided(call, settled)
+        answer = self._two_decided(call, settled, opened)
         return await answer if isinstance(answer, Coroutine) else answer
 
-    def _two_decided(self, call: Call, found: Sequence[tuple[Named, Decision]]) -> Answer:
+    def _two_decided(self, call: Call, found: Sequence[tuple[Named, Decision]], opened: _Opened | None) -> Answer:
         if any(decision.place is Place.NOT_FOUND for _, decision in found):
             return Fail(errno.ENOENT)
         if all(decision.place is Place.LOCAL for _, decision in found):
@@ -403,13 +460,16 @@ class FileHandlers:
         assert tree is not None, "nothing is remote without a tree"
         if not sees_our_root(call.tid):
             return PASS
-        (_, old), (_, new) = found
+        (_, old), (named_new, new) = found
         may_change = tree.may_write and self.policy.decide(old.path, writes=True).place is Place.REMOTE
+        may_change |= opened is not None and not opened.has_name
         if old.place is Place.REMOTE and not may_change:
             is_one_side = self.policy.decide(new.path, writes=False).place is Place.REMOTE
             return self._refuse(old.path) if is_one_side else Fail(errno.EXDEV)
         if old.place is not new.place:
             return Fail(errno.EXDEV)
+        if opened is not None:
+            return _name_given(tree, opened.inode, self._path_there(named_new, new))
         return _when_both_ready(tree, tuple(self._path_there(named, decision) for named, decision in found))
 
     # -- links --------------------------------------------------------------------------------------------------------
@@ -468,6 +528,14 @@ async def _when_both_ready(tree: Tree, paths: tuple[bytes, ...]) -> Verdict:
         return UsePaths(tuple([await tree.ensure(path, Need.CHANGE) for path in paths]), is_guarded=True)
     except OSError as error:
         return Fail(error.errno or errno.EIO)
+
+
+async def _name_given(tree: Tree, number: int, path: bytes) -> Verdict:
+    try:
+        await tree.give_name(number, path)
+    except OSError as error:
+        return Fail(error.errno or errno.EIO)
+    return Return(0)
 
 
 def _is_removed(link: str) -> bool:

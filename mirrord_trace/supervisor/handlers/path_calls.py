@@ -66,6 +66,10 @@ _FLAGS: Final = {
 _MOSTLY_ON_DESCRIPTORS: Final = ("newfstatat", "statx")
 _OPENING: Final[Mapping[str, int | None]] = {"open": 1, "openat": 2, "openat2": None, "creat": None}
 """Which argument has the flags, where one has."""
+_CREAT_FLAGS: Final = os.O_CREAT | os.O_WRONLY | os.O_TRUNC  # creat(2)
+_MAKES_FILE: Final = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
+_MODES: Final = {"mkdir": 1, "mkdirat": 2, "mknod": 1, "mknodat": 2}
+"""Which argument has the mode of what is made."""
 EXECUTING: Final = ("execve", "execveat")
 
 
@@ -114,6 +118,15 @@ class Use:
     need: Need
     examines: bool = False
     """Whether it asks for no more than attributes."""
+
+
+@attrs.frozen
+class Unnamed:
+    """An open that makes a file without a name."""
+
+    may_get_a_name: bool
+    follows: bool
+    """Whether a link at the end of the directory's path is followed."""
 
 
 _EXAMINES_LINK: Final = Use(False, False, Need.ATTRIBUTES, True)
@@ -166,6 +179,32 @@ def follows_link(call: Call) -> bool:
     return call.name == "linkat" and bool(call.arguments[4] & _AT_SYMLINK_FOLLOW)
 
 
+def links_descriptor(call: Call) -> bool:
+    """Whether linkat(2) may mean the descriptor itself, by an empty path."""
+    return call.name == "linkat" and bool(call.arguments[4] & _AT_EMPTY_PATH)
+
+
+def mode_of_new(call: Call) -> int | None:
+    """The mode that a call asks for what it may make; None if it makes nothing that has one. Raises as `use_of`."""
+    index = _MODES.get(call.name)
+    if index is not None:
+        return call.integer(index)
+    if call.name not in _OPENING:
+        return None
+    flags, mode = _open_words(call)
+    return mode if flags & _MAKES_FILE else None
+
+
+def unnamed_of_open(call: Call) -> Unnamed | None:
+    """How a file without a name is to be made, if that is what a call asks for (O_TMPFILE). Raises as `use_of`."""
+    if call.name not in _OPENING or (call.name == "openat2" and call.arguments[3] != OpenHow.SIZE):
+        return None
+    flags, _ = _open_words(call)
+    if flags & os.O_TMPFILE != os.O_TMPFILE or flags & os.O_CREAT or flags & os.O_ACCMODE == os.O_RDONLY:
+        return None
+    return Unnamed(may_get_a_name=not flags & os.O_EXCL, follows=not flags & os.O_NOFOLLOW)
+
+
 def _use_of_open(flags: int) -> Use:
     if flags & os.O_PATH:
         return _READS_LINK if flags & os.O_NOFOLLOW else _READS
@@ -181,6 +220,17 @@ def _open_flags(call: Call) -> int:
     if index is not None:
         return call.integer(index)
     return _how(call).flags
+
+
+def _open_words(call: Call) -> tuple[int, int]:
+    """Flags and mode of an open."""
+    if call.name == "creat":
+        return _CREAT_FLAGS, call.integer(1)
+    index = _OPENING[call.name]
+    if index is not None:
+        return call.integer(index), call.integer(index + 1)
+    how = _how(call)
+    return how.flags, how.mode
 
 
 def _how(call: Call) -> OpenHow:

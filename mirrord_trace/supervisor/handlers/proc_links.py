@@ -22,10 +22,13 @@ def link_of_proc(tid: int, path: bytes) -> bytes | None:
     """What such a link leads to as a task sees it; None for any other path, and for what cannot be read."""
     if not is_link_of_proc(path):
         return None
-    process, _, rest = path[len(b"/proc/") :].partition(b"/")
-    if process in _OF_THE_CALLER:
-        process = b"%d" % tid
     try:
-        return os.readlink(b"/proc/%s/%s" % (process, rest))
+        return os.readlink(as_seen_by_all(tid, path))
     except OSError:
         return None
+
+
+def as_seen_by_all(tid: int, link: bytes) -> bytes:
+    """The path of such a link of a task, for whoever is not the task."""
+    process, _, rest = link[len(b"/proc/") :].partition(b"/")
+    return b"/proc/%d/%s" % (tid, rest) if process in _OF_THE_CALLER else link

@@ -30,6 +30,7 @@ from mirrord_trace.tree.base import LIFETIME_S, Asked, Need
 from mirrord_trace.tree.copy.aliases import Aliases
 from mirrord_trace.tree.copy.fetching import Fetching
 from mirrord_trace.tree.copy.replica import Replica
+from mirrord_trace.tree.creations import Creations
 from mirrord_trace.tree.known import version_of
 from mirrord_trace.tree.pipes import Pipes
 
@@ -80,6 +81,8 @@ class CopyTree:
     answers_always: bool = attrs.field(init=False, default=False)
     on_mapped: Callable[[], None] = attrs.field(init=False, default=lambda: None)
     """Never called: touching a copy's pages waits for nobody but a disk."""
+    creations: Creations = attrs.field(init=False, factory=Creations)
+    """Of no use: nothing is made here."""
     root: bytes = attrs.field(init=False)
     _places: dict[Need, dict[bytes, tuple[bytes, float]]] = attrs.field(init=False)
     """Where on this machine calls are made, and until when all that they need is there."""
@@ -134,6 +137,10 @@ class CopyTree:
         if result.target is None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
         return result.target
+
+    async def give_name(self, number: int, path: bytes) -> None:
+        """See `Tree.give_name`. Always raises EROFS."""
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     def pod_path(self, path: bytes) -> bytes | None:
         """See `Tree.pod_path`."""

@@ -15,6 +15,7 @@ import pyfuse3
 from mirrord_agent.wire.fields import told_time
 from mirrord_trace.remote_files import NOW, Change, Now, Status
 from mirrord_trace.tree.base import LIFETIME_S
+from mirrord_trace.tree.creations import NewMode
 from mirrord_trace.tree.fuse.opened import OpenFiles
 from mirrord_trace.tree.fuse.serving import Serving
 from mirrord_trace.tree.inodes import UNKNOWN_VERSION, Inode
@@ -31,18 +32,19 @@ class Changes:
     serving: Serving
     open_files: OpenFiles
 
-    async def make_directory(self, parent: int, name: bytes, mode: int) -> pyfuse3.EntryAttributes:
+    async def make_directory(self, parent: int, name: bytes, new: NewMode) -> pyfuse3.EntryAttributes:
         """mkdir(2)."""
         directory, path = self._place(parent, name)
         asked_s = self.serving.known.clock()
-        return self._made(directory, name, await self.serving.files.make_directory(path, stat.S_IMODE(mode)), asked_s)
+        status = await self.serving.files.make_directory(path, stat.S_IMODE(new.mode), new.mask)
+        return self._made(directory, name, status, asked_s)
 
-    async def make_node(self, parent: int, name: bytes, mode: int, rdev: int) -> pyfuse3.EntryAttributes:
+    async def make_node(self, parent: int, name: bytes, new: NewMode, rdev: int) -> pyfuse3.EntryAttributes:
         """mknod(2)."""
         directory, path = self._place(parent, name)
         asked_s = self.serving.known.clock()
-        status = await self.serving.files.make_node(path, mode, rdev)
-        if stat.S_ISFIFO(mode):
+        status = await self.serving.files.make_node(path, new.mode, rdev, new.mask)
+        if stat.S_ISFIFO(new.mode):
             self.serving.inodes.keep_pipe_local(status)
         return self._made(directory, name, status, asked_s)
 
@@ -115,22 +117,26 @@ class Changes:
     async def set_attribute(self, number: int, name: bytes, value: bytes) -> None:
         """setxattr(2)."""
         inode = self.serving.inodes[number]
-        await self.serving.files.set_attribute(await self._writable_path(inode), name, value)
+        path, _ = await self.serving.path_with_attributes(inode)
+        self.serving.check_writable(path)
+        await self.serving.files.set_attribute(path, name, value)
         self.serving.forget(inode)
 
     async def remove_attribute(self, number: int, name: bytes) -> None:
         """removexattr(2)."""
         inode = self.serving.inodes[number]
-        await self.serving.files.remove_attribute(await self._writable_path(inode), name)
+        path, _ = await self.serving.path_with_attributes(inode)
+        self.serving.check_writable(path)
+        await self.serving.files.remove_attribute(path, name)
         self.serving.forget(inode)
 
     async def _changed(self, inode: Inode, change: Change, opened: int | None) -> Status:
         if opened is not None:
             return await (await self.open_files[opened].remote()).set(change)
         if not inode.names:
-            for file in self.open_files.of(inode):
-                if file.handle is not None:
-                    return await file.handle.set(change)
+            handle = self.open_files.handle_of(inode)
+            if handle is not None:
+                return await handle.set(change)
         if inode.remains is not None:
             inode.remains = _as_changed(inode.remains, change)
             return inode.remains

@@ -19,9 +19,11 @@ import pyfuse3
 
 from mirrord_trace.remote_files import MAX_PIECE, RemoteHandle
 from mirrord_trace.tree.base import LIFETIME_S
+from mirrord_trace.tree.creations import NewMode
 from mirrord_trace.tree.fuse.opened import OpenFile, OpenFiles, open_at_agent
 from mirrord_trace.tree.fuse.reading import Memory
 from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving, failure
+from mirrord_trace.tree.fuse.unnamed import Unnamed
 from mirrord_trace.tree.inodes import UNKNOWN_VERSION, Inode
 from mirrord_trace.tree.known import Fact, is_settled, version_of
 
@@ -32,6 +34,7 @@ class Contents:
 
     serving: Serving
     open_files: OpenFiles
+    unnamed: Unnamed
     on_open: Callable[[], None]
     """Called before each file is opened."""
     on_content_used: Callable[[], None]
@@ -42,6 +45,8 @@ class Contents:
         """An open of a file that exists."""
         serving = self.serving
         inode = serving.inodes[number]
+        if not inode.names and (held := self.open_files.handle_of(inode)) is not None:
+            return await self._open_again(inode, held, flags)
         if flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
             fact = await self._known_to_be_readable(inode)
             if fact is not None and fact.status is not None:
@@ -61,6 +66,16 @@ class Contents:
         await self._recognise_streams(file, handle)
         return self._answer(file)
 
+    async def _open_again(self, inode: Inode, held: RemoteHandle, flags: int) -> pyfuse3.FileInfo:
+        """An open of a file that is open and has no name, by a link of /proc."""
+        is_to_change = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
+        if is_to_change and not self.open_files.is_written(inode):
+            raise failure(errno.EROFS)
+        inode.writes += is_to_change
+        handle = await held.open_again(flags)
+        inode.writes += is_to_change
+        return self._answer(self._opened(inode, flags, handle))
+
     async def _known_to_be_readable(self, inode: Inode) -> Fact | None:
         """What proves that a file may be opened for reading and what is in it; the agent is asked for a small one."""
         fact = self.serving.fresh(inode)
@@ -76,17 +91,20 @@ class Contents:
         return fact if _is_proof(inode, fact) else None
 
     async def create(
-        self, parent: int, name: bytes, mode: int, flags: int
+        self, parent: int, name: bytes, new: NewMode, flags: int, *, may_get_a_name: bool | None
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        """An open of a file that the kernel believes absent."""
+        """An open of a file that the kernel believes absent; without a name where it is said whether it may get one."""
         serving = self.serving
         directory = serving.inodes[parent]
         path = directory.path() + b"/" + name
         serving.check_writable(path)
+        if may_get_a_name is not None:
+            inode, handle = await self.unnamed.make(directory, name, new, flags, may_get_a_name=may_get_a_name)
+            return self._answer(self._opened(inode, flags, handle)), serving.unnamed_entry(inode, handle.status)
         asked_s = serving.known.clock()
         try:
             kept = flags & (os.O_ACCMODE | os.O_APPEND | os.O_EXCL | os.O_TRUNC | os.O_SYNC | os.O_NONBLOCK)
-            handle = await serving.files.open(path, kept | os.O_CREAT | os.O_NOFOLLOW, stat.S_IMODE(mode))
+            handle = await serving.files.open(path, kept | os.O_CREAT | os.O_NOFOLLOW, stat.S_IMODE(new.mode), new.mask)
         except OSError as error:
             # A link that was made meanwhile is to be followed: the kernel looks once more.
             raise failure(errno.ESTALE) if error.errno == errno.ELOOP else error from error

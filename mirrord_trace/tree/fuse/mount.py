@@ -38,6 +38,7 @@ from mirrord_trace.tree.fuse.operations import Operations
 from mirrord_trace.tree.fuse.requests import serve_requests
 from mirrord_trace.tree.fuse.serving import Serving
 from mirrord_trace.tree.fuse.tree import FuseTree
+from mirrord_trace.tree.fuse.unnamed import Unnamed
 from mirrord_trace.tree.mounts import mounts_here
 from mirrord_trace.tree.pipes import Pipes
 from mirrord_trace.tree.unmounting import MOUNTPOINT, SUBTYPE, detach
@@ -84,13 +85,15 @@ def _tree(
     open_files = mount.open_files
     nursery.start_soon(open_files.hold_those_that_stay, nursery)
     pipes = Pipes(files, mount.mountpoint.parent, nursery)
-    tree = FuseTree(root, may_write, serving, pipes, mount.scope.cancel)
+    unnamed = Unnamed(serving, open_files)
+    tree = FuseTree(root, may_write, serving, pipes, unnamed, mount.scope.cancel)
     operations = Operations(
         serving,
         Names(serving, open_files),
-        Contents(serving, open_files, tree.file_is_opened, tree.content_was_used),
+        Contents(serving, open_files, unnamed, tree.file_is_opened, tree.content_was_used),
         Listings(serving),
         Changes(serving, open_files),
+        tree.creations,
         Askers(os.geteuid(), os.getpid()),
         mount.tell_fault,
     )

@@ -91,7 +91,7 @@ class Names:
         inode = serving.inodes[number]
         if name == _CAPABILITIES and self.open_files.is_written(inode):
             raise failure(errno.ENODATA)
-        path, fact = await serving.path_and_fact(inode)
+        path, fact = await serving.path_with_attributes(inode)
         if fact.status is not None and not fact.status.has_attributes:
             raise failure(errno.ENODATA)
         return await serving.files.get_attribute(path, name)
@@ -99,7 +99,7 @@ class Names:
     async def attribute_names(self, number: int) -> tuple[bytes, ...]:
         """Which extended attributes there are."""
         serving = self.serving
-        path, fact = await serving.path_and_fact(serving.inodes[number])
+        path, fact = await serving.path_with_attributes(serving.inodes[number])
         if fact.status is not None and not fact.status.has_attributes:
             return ()
         return await serving.files.list_attributes(path)

@@ -181,16 +181,20 @@ class OpenFiles:
         """The open files of an inode."""
         return tuple(self._by_inode.get(inode, ()))
 
+    def handle_of(self, inode: Inode) -> RemoteHandle | None:
+        """A handle of the agent's for an inode, of whoever has it open."""
+        return next((file.handle for file in self.of(inode) if file.handle is not None), None)
+
     def is_written(self, inode: Inode) -> bool:
         """Whether an inode is open for writing."""
         return any(file.is_written for file in self._by_inode.get(inode, ()))
 
     async def status_of(self, inode: Inode) -> Status | None:
         """The status of a file that has no name any more, while it is open."""
+        handle = self.handle_of(inode)
+        if handle is not None:
+            return await handle.status_now()
         files = self.of(inode)
-        for file in files:
-            if file.handle is not None:
-                return await file.handle.status_now()
         return files[0].status if files else None
 
     async def hold(self, inode: Inode) -> None:

@@ -14,6 +14,7 @@ import pyfuse3
 import trio
 
 from mirrord_trace.session_link import SessionLost
+from mirrord_trace.tree.creations import Creations
 from mirrord_trace.tree.fuse.askers import Askers
 from mirrord_trace.tree.fuse.changing import Changes, change_of
 from mirrord_trace.tree.fuse.contents import Contents
@@ -37,6 +38,7 @@ class Operations(pyfuse3.Operations):
         contents: Contents,
         listings: Listings,
         changes: Changes,
+        creations: Creations,
         askers: Askers,
         on_fault: Callable[[Exception], None],
     ) -> None:
@@ -47,6 +49,7 @@ class Operations(pyfuse3.Operations):
         self._contents = contents
         self._listings = listings
         self._changes = changes
+        self._creations = creations
         self._askers = askers
         self._on_fault = on_fault
 
@@ -149,7 +152,9 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """open(2) of a file that is not there."""
         with self._answering(ctx):
-            return await self._contents.create(parent_inode, name, mode, flags)
+            new = self._creations.mode_of(ctx.pid, mode, ctx.umask)
+            may_get_a_name = self._creations.take_unnamed(name)
+            return await self._contents.create(parent_inode, name, new, flags, may_get_a_name=may_get_a_name)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Part of a file; a memoryview serves as well."""
@@ -196,14 +201,16 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         """mkdir(2)."""
         with self._answering(ctx):
-            return await self._changes.make_directory(parent_inode, name, mode)
+            new = self._creations.mode_of(ctx.pid, mode, ctx.umask)
+            return await self._changes.make_directory(parent_inode, name, new)
 
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """mknod(2)."""
         with self._answering(ctx):
-            return await self._changes.make_node(parent_inode, name, mode, rdev)
+            new = self._creations.mode_of(ctx.pid, mode, ctx.umask)
+            return await self._changes.make_node(parent_inode, name, new, rdev)
 
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext

@@ -16,7 +16,7 @@ import pyfuse3
 import trio
 
 from mirrord_trace.remote_files import Looked, RemoteFiles, Status
-from mirrord_trace.tree.base import Asked
+from mirrord_trace.tree.base import LIFETIME_S, Asked
 from mirrord_trace.tree.fuse.siblings import Siblings
 from mirrord_trace.tree.fuse.walks import Walks
 from mirrord_trace.tree.inodes import Inode, Inodes
@@ -159,6 +159,12 @@ class Serving:
                 return path or b"/", fact
         raise failure(errno.ESTALE)
 
+    async def path_with_attributes(self, inode: Inode) -> tuple[bytes, Fact]:
+        """The same for extended attributes. Raises OSError: EOPNOTSUPP for a file that has no name (any more)."""
+        if not inode.names and inode is not self.inodes.root:
+            raise failure(errno.EOPNOTSUPP)
+        return await self.path_and_fact(inode)
+
     def check_not_ours(self, path: bytes) -> None:
         """Raises OSError (ENOENT) for the mount itself: a pod that has this machine's files must not show it in itself.
 
@@ -182,6 +188,13 @@ class Serving:
         inode = self.inodes.meet(parent, name, status)
         inode.lookups += 1
         return entry_attributes(inode.number, status, lifetime_s)
+
+    def unnamed_entry(self, inode: Inode, status: Status) -> pyfuse3.EntryAttributes:
+        """The answer that tells the kernel of a file without a name; it counts as told."""
+        inode.lookups += 1
+        entry = entry_attributes(inode.number, status, LIFETIME_S)
+        entry.entry_timeout = 0
+        return entry
 
     def attributes(self, inode: Inode, status: Status, lifetime_s: float) -> pyfuse3.EntryAttributes:
         """The attributes of a file that the kernel knows."""

@@ -18,8 +18,10 @@ from mirrord_trace.remote_files import Looked
 from mirrord_trace.session_link import SessionLost
 from mirrord_trace.tree import containment
 from mirrord_trace.tree.base import Asked, Need
+from mirrord_trace.tree.creations import Creations
 from mirrord_trace.tree.fuse.serving import SMALL_FILE_BYTES, Serving
 from mirrord_trace.tree.fuse.siblings import LIVE, UNASKED_FILE_BYTES
+from mirrord_trace.tree.fuse.unnamed import Unnamed
 from mirrord_trace.tree.known import Fact, is_settled
 from mirrord_trace.tree.pipes import Pipes
 
@@ -37,9 +39,11 @@ class FuseTree:
     may_write: bool
     serving: Serving
     pipes: Pipes
+    unnamed: Unnamed
     abandon: Callable[[], None]
     on_mapped: Callable[[], None] = lambda: None
     answers_always: bool = attrs.field(init=False, default=True)
+    creations: Creations = attrs.field(init=False, factory=Creations)
     _guesses_left: int = _GUESSES
     _is_mapped: bool = False
 
@@ -101,6 +105,10 @@ class FuseTree:
         if fact is not None and fact.target is not None:
             return fact.target
         return await self.serving.files.read_link(path)
+
+    async def give_name(self, number: int, path: bytes) -> None:
+        """See `Tree`."""
+        await self.unnamed.give_name(number, path)
 
     def pod_path(self, path: bytes) -> bytes | None:
         """See `Tree`."""

@@ -53,21 +53,23 @@ async def failure(client: FrameClient) -> int:
         ask.GetStatus(1, 1),
         ask.ChangeFile(1, 1, Change()),
         ask.SyncFile(1, 1, False),
+        ask.OpenAgain(1, 1, 0),
+        ask.GiveName(1, 1, b"/tmp/name"),
     ],
 )
-def test_a_handle_that_is_none(path: bytes, request_for_handle: HandleRequest) -> None:
+def test_a_handle_that_is_none(path: bytes, request_for_handle: HandleRequest | ask.OpenAgain | ask.GiveName) -> None:
     @in_trio
     async def test() -> None:
         for number in range(1000):
             write(path + b"/%d" % number)
         async with agent() as (client, _):
-            await client.send(ask.OpenFile(1, path + b"/1", os.O_RDONLY, 0), ask.ListDirectory(3, path))
+            await client.send(ask.OpenFile(1, path + b"/1", os.O_RDONLY, 0, 0), ask.ListDirectory(3, path))
             assert {type(await client.receive()) for _ in range(2)} == {ask.FileOpened, ask.Listed}
             await client.send(frames.Close(1))
             for stream, handle in ((5, 1), (7, 3), (9, 5), (11, 12345)):
                 await client.send(attrs.evolve(request_for_handle, stream=stream, handle=handle))
                 assert await failure(client) == errno.EBADF
-            await client.send(ask.OpenFile(13, path + b"/1", os.O_RDONLY, 0), ask.ListMore(15, 13))
+            await client.send(ask.OpenFile(13, path + b"/1", os.O_RDONLY, 0, 0), ask.ListMore(15, 13))
             assert await failure(client) == errno.EBADF
 
     test()
@@ -101,11 +103,11 @@ async def test_a_listing_is_asked_on_until_its_last_piece(path: bytes) -> None:
 async def test_answers_that_nobody_wants_are_not_sent(path: bytes) -> None:
     os.mkfifo(path + b"/fifo")
     async with agent() as (client, _):
-        await client.send(ask.OpenFile(1, path + b"/fifo", os.O_RDONLY, 0))
+        await client.send(ask.OpenFile(1, path + b"/fifo", os.O_RDONLY, 0, 0))
         await client.receive_kind(ask.FileOpened)
         await client.send(
             ask.ReadFile(3, 1, 0, 10),
-            ask.OpenFile(5, path + b"/fifo", os.O_WRONLY | os.O_NONBLOCK, 0),
+            ask.OpenFile(5, path + b"/fifo", os.O_WRONLY | os.O_NONBLOCK, 0, 0),
             frames.Reset(3, errno.ECANCELED),
             frames.Reset(5, errno.ECANCELED),
             ask.GetStatus(7, 1),
@@ -138,7 +140,7 @@ async def test_who_asks_and_does_not_read_fills_no_memory(path: bytes) -> None:
         client = FrameClient(process.stream)
         await client.send(handshake.hello(SECRET))
         await client.receive_kind(frames.Welcome)
-        await client.send(ask.OpenFile(1, path + b"/file", os.O_RDONLY, 0))
+        await client.send(ask.OpenFile(1, path + b"/file", os.O_RDONLY, 0, 0))
         await client.receive_kind(ask.FileOpened)
         idle_kb = resident_kb(process.child.pid)
         asked = range(3, 3 + 2 * 500, 2)
@@ -164,7 +166,7 @@ async def test_who_asks_and_does_not_read_fills_no_memory(path: bytes) -> None:
 async def test_who_writes_and_does_not_wait_is_at_fault(path: bytes) -> None:
     os.mkfifo(path + b"/fifo")
     async with agent() as (client, served):
-        await client.send(ask.OpenFile(1, path + b"/fifo", os.O_RDWR, 0))
+        await client.send(ask.OpenFile(1, path + b"/fifo", os.O_RDWR, 0, 0))
         await client.receive_kind(ask.FileOpened)
         async with trio.open_nursery() as nursery:
 
@@ -184,7 +186,7 @@ async def test_who_writes_and_does_not_wait_is_at_fault(path: bytes) -> None:
 async def test_requests_are_bounded(path: bytes) -> None:
     write(path + b"/file", bytes(MEGABYTE))
     async with agent() as (client, _):
-        await client.send(ask.OpenFile(1, path + b"/file", os.O_RDONLY, 0))
+        await client.send(ask.OpenFile(1, path + b"/file", os.O_RDONLY, 0, 0))
         await client.receive_kind(ask.FileOpened)
         # Nobody reads the answers, so most are not made.
         last = 3 + 2 * MAX_STREAMS

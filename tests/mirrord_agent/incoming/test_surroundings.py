@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,8 +64,9 @@ async def test_a_pod_with_one_version_of_ip(version: int) -> None:
 
 
 def without_ipv6(inside: Network) -> None:
-    for name in ("all", "default"):
-        inside.run("sysctl", "-q", "-w", f"net.ipv6.conf.{name}.disable_ipv6=1")
+    with inside.entered():
+        for name in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ STEPS = st.one_of(
 
 FILE_FRAMES: st.SearchStrategy[FileRequest | FileAnswer] = st.one_of(
     st.builds(files.Look, STREAMS, PATHS, st.booleans(), LENGTHS),
-    st.builds(files.OpenFile, STREAMS, PATHS, UINT32, UINT32),
+    st.builds(files.OpenFile, STREAMS, PATHS, UINT32, UINT32, UINT32),
     st.builds(files.ListDirectory, STREAMS, PATHS),
     st.builds(files.GetFilesystem, STREAMS, PATHS),
     st.builds(files.CheckAccess, STREAMS, PATHS, UINT32),
@@ -63,8 +63,8 @@ FILE_FRAMES: st.SearchStrategy[FileRequest | FileAnswer] = st.one_of(
     st.builds(files.ListAttributes, STREAMS, PATHS),
     st.builds(files.SetAttribute, STREAMS, PATHS, PATHS, UINT32, PAYLOADS),
     st.builds(files.RemoveAttribute, STREAMS, PATHS, PATHS),
-    st.builds(files.MakeDirectory, STREAMS, PATHS, UINT32),
-    st.builds(files.MakeNode, STREAMS, PATHS, UINT32, UINT64),
+    st.builds(files.MakeDirectory, STREAMS, PATHS, UINT32, UINT32),
+    st.builds(files.MakeNode, STREAMS, PATHS, UINT32, UINT32, UINT64),
     st.builds(files.MakeLink, STREAMS, PATHS, PATHS),
     st.builds(files.Link, STREAMS, PATHS, PATHS),
     st.builds(files.Rename, STREAMS, PATHS, PATHS, UINT32),
@@ -75,6 +75,8 @@ FILE_FRAMES: st.SearchStrategy[FileRequest | FileAnswer] = st.one_of(
     st.builds(files.GetStatus, STREAMS, STREAMS),
     st.builds(files.ChangeFile, STREAMS, STREAMS, CHANGES),
     st.builds(files.SyncFile, STREAMS, STREAMS, st.booleans()),
+    st.builds(files.OpenAgain, STREAMS, STREAMS, UINT32),
+    st.builds(files.GiveName, STREAMS, STREAMS, PATHS),
     st.builds(files.ListMore, STREAMS, STREAMS),
     st.builds(files.GetMounts, STREAMS),
     st.builds(files.Looked, STREAMS, st.none() | UINT32, st.integers(0, 4095), PAYLOADS),

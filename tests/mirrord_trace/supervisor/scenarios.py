@@ -47,6 +47,7 @@ from mirrord_trace.supervisor.delivery.concerns import LocalPaths
 from mirrord_trace.supervisor.delivery.notify.replies import NotifiedCall
 from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.tree.base import Asked, Need
+from mirrord_trace.tree.creations import Creations
 
 ELSEWHERE = Inet4(IPv4Address("198.18.0.1"), 80)
 """The address that programs name; PORT of loopback is what they get."""
@@ -302,6 +303,7 @@ class EmptyTree:
     root: bytes = attrs.field(factory=lambda: os.environb[b"TREE"])
     may_write: bool = False
     answers_always: bool = True
+    creations: Creations = attrs.field(factory=Creations)
     on_mapped: Callable[[], None] = lambda: None
 
     def is_ready(self, path: bytes, need: Need) -> bool:
@@ -318,6 +320,9 @@ class EmptyTree:
 
     async def read_link(self, path: bytes) -> bytes:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    async def give_name(self, number: int, path: bytes) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
     def pod_path(self, path: bytes) -> bytes | None:
         return path[len(self.root) :] if path.startswith(self.root + b"/") else None

@@ -73,6 +73,19 @@ class ScratchHandle:
         _change(self.descriptor, os.fstat(self.descriptor), change)
         return status_from(os.fstat(self.descriptor))
 
+    async def open_again(self, flags: int) -> ScratchHandle:
+        await self.files.asked("open_again")
+        return self.files.handle(os.open(self._way, flags | os.O_CLOEXEC | os.O_NONBLOCK))
+
+    async def give_name(self, path: bytes) -> Status:
+        await self.files.asked("give_name")
+        os.link(self._way, self.files.here(path), src_dir_fd=0, follow_symlinks=True)
+        return status_from(os.fstat(self.descriptor))
+
+    @property
+    def _way(self) -> bytes:
+        return b"/proc/self/fd/%d" % self.descriptor
+
     async def sync(self, data_only: bool) -> None:
         await self.files.asked("sync")
         (os.fdatasync if data_only else os.fsync)(self.descriptor)
@@ -175,9 +188,11 @@ class ScratchFiles:
             visited.append(Visited(place, status_from(os.lstat(self.here(place) or b"/")), 0, None))
         return visited
 
-    async def open(self, path: bytes, flags: int, mode: int = 0) -> ScratchHandle:
+    async def open(self, path: bytes, flags: int, mode: int = 0, mask: int = 0) -> ScratchHandle:
         await self.asked("open")
-        descriptor = await self._opened(path, flags, mode)
+        return self.handle(await self._opened(path, flags, mode & ~mask))
+
+    def handle(self, descriptor: int) -> ScratchHandle:
         self.count_handles(1)
         status = status_from(os.fstat(descriptor))
         return ScratchHandle(self, descriptor, status, not stat.S_ISFIFO(status.mode))
@@ -257,16 +272,16 @@ class ScratchFiles:
     def _told(self, path: bytes) -> Status:
         return status_from(os.lstat(self.here(path)))
 
-    async def make_directory(self, path: bytes, mode: int) -> Status:
+    async def make_directory(self, path: bytes, mode: int, mask: int = 0) -> Status:
         await self.asked("make_directory")
         os.mkdir(self.here(path))
-        os.chmod(self.here(path), mode)
+        os.chmod(self.here(path), mode & ~mask)
         return self._told(path)
 
-    async def make_node(self, path: bytes, mode: int, rdev: int) -> Status:
+    async def make_node(self, path: bytes, mode: int, rdev: int, mask: int = 0) -> Status:
         await self.asked("make_node")
         os.mknod(self.here(path), mode, rdev)
-        os.chmod(self.here(path), stat.S_IMODE(mode))
+        os.chmod(self.here(path), stat.S_IMODE(mode) & ~mask)
         return self._told(path)
 
     async def make_link(self, target: bytes, path: bytes) -> Status:

@@ -50,10 +50,10 @@ class ScratchPod(ScratchFiles):
             return attrs.evolve(looked, content=None, content_errno=errno.EFBIG)
         return looked
 
-    async def open(self, path: bytes, flags: int, mode: int = 0) -> WatchedHandle:
+    async def open(self, path: bytes, flags: int, mode: int = 0, mask: int = 0) -> WatchedHandle:
         self.questions.append(f"open {path!r}")
         self._check(path)
-        handle = await super().open(path, flags, mode)
+        handle = await super().open(path, flags, mode, mask)
         return WatchedHandle(self, handle.descriptor, handle.status, handle.seekable, path)
 
     async def list(self, path: bytes) -> AsyncIterator[tuple[Entry, ...]]:

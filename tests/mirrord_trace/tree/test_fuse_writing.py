@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import trio
@@ -183,6 +184,62 @@ async def test_what_is_unlinked_stays_open(mount: Mounted) -> None:
             assert file.read() == "from the pod"
 
     await mount.do(check)
+
+
+@on_mount()
+async def test_what_is_unlinked_can_be_opened_again(mount: Mounted) -> None:
+    def check() -> None:
+        (mount.pod / "file").write_text("content")
+        with open(mount.root / "file") as file:
+            os.unlink(mount.root / "file")
+            again = Path(f"/proc/self/fd/{file.fileno()}")
+            assert again.read_text() == "content"
+            with pytest.raises(OSError, match="Read-only"):
+                os.open(again, os.O_WRONLY)
+        with open(mount.root / "file", "w+") as file:
+            os.unlink(mount.root / "file")
+            again.write_text("written")
+            assert file.read() == "written"
+
+    await mount.do(check)
+
+
+@on_mount()
+async def test_a_file_without_a_name_gets_one(mount: Mounted) -> None:
+    creations, root, pod = mount.tree.creations, mount.root, mount.pod
+
+    def unnamed(*, may_get_a_name: bool) -> int:
+        name = creations.name_of_unnamed(may_get_a_name=may_get_a_name)
+        return os.open(os.fsencode(root / "below") + b"/" + name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+
+    def make() -> tuple[int, int]:
+        (root / "below").mkdir()
+        file = unnamed(may_get_a_name=True)
+        assert os.listdir(pod / "below") == os.listdir(root / "below") == []
+        os.write(file, b"content")
+        os.fchmod(file, 0o604)
+        found = os.fstat(file)
+        assert (found.st_nlink, found.st_size, stat.S_IMODE(found.st_mode)) == (0, 7, 0o604)
+        with pytest.raises(OSError, match="not supported"):
+            os.setxattr(file, "user.x", b"x")
+        assert not (root / "below/named").exists()
+        return file, found.st_ino
+
+    def look(file: int) -> None:
+        assert (root / "below/named").read_text() == (pod / "below/named").read_text() == "content"
+        assert os.fstat(file) == os.stat(root / "below/named")
+        assert os.fstat(file).st_nlink == 1
+        os.close(file)
+
+    file, number = await mount.do(make)
+    await mount.tree.give_name(number, b"/below/named")
+    await mount.do(look, file)
+    file = await mount.do(lambda: unnamed(may_get_a_name=False))
+    number = (await mount.do(os.fstat, file)).st_ino
+    for inode, path in ((number, b"/below/private"), (number, b"/nothing/x"), (1 << 40, b"/below/x")):
+        with pytest.raises(FileNotFoundError):
+            await mount.tree.give_name(inode, path)
+    await mount.do(os.close, file)
 
 
 @on_mount()

@@ -67,11 +67,12 @@ from mirrord_trace.supervisor.delivery.notify.replies import (
     Reply,
     Result,
 )
-from mirrord_trace.supervisor.delivery.notify.workers import Workers
+from mirrord_trace.supervisor.delivery.notify.workers import Workers, maker
 from mirrord_trace.supervisor.delivery.path_tests import path_tests
 from mirrord_trace.supervisor.descent import descendants_of, living_task_of
 from mirrord_trace.supervisor.launch import ProcessState, Program
 from mirrord_trace.supervisor.signals import DOORBELL
+from mirrord_trace.tree.creations import Maker
 
 _LIFE_CHECK_S: Final = 0.02
 """How often held calls are looked after; longer when they are many."""
@@ -199,6 +200,10 @@ class NotifyDelivery:
     def living_tasks(self) -> frozenset[int]:
         """See `Delivery.living_tasks`."""
         return frozenset(map(living_task_of, self.process_ids()))
+
+    def maker(self, thread: int) -> Maker:
+        """See `Delivery.maker`."""
+        return maker(thread)
 
     def expect_mapped_files(self) -> None:
         """See `Delivery.expect_mapped_files`."""

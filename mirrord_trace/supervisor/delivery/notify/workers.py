@@ -28,6 +28,7 @@ from mirrord_agent.job_queue import JobQueue
 from mirrord_syscalls.abi import native_abi
 from mirrord_trace.supervisor.delivery.notify.together import Together
 from mirrord_trace.supervisor.signals import DOORBELL
+from mirrord_trace.tree.creations import Maker
 
 MOST: Final = 2048
 """So many calls are made at once; more wait for a thread."""
@@ -44,14 +45,25 @@ _SELDOM_LOOKS: Final = 512
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _own = threading.local()
+_makers: Final[dict[int, Maker]] = {}
+"""In whose stead each worker made a file last."""
 
 
-def take_umask(mask: int) -> bool:
-    """Makes `mask` this thread's file mode creation mask. False: the thread has none of its own, nothing was done."""
+def take_umask(task: int, mask: int) -> bool:
+    """This thread makes a file in the stead of a task, with whose file mode creation mask.
+
+    False: the thread has no mask of its own, and keeps that of the others.
+    """
+    _makers[threading.get_native_id()] = Maker(task, mask)
     if not getattr(_own, "mask", False):
         return False
     os.umask(mask)
     return True
+
+
+def maker(thread: int) -> Maker:
+    """In whose stead a thread makes a file, if it is a worker; else it makes its own."""
+    return _makers.get(thread) or Maker(thread)
 
 
 def _never() -> bool:
@@ -142,7 +154,8 @@ class Workers:
                 if self._threads > _KEPT and self._threads > self._unfinished:
                     self._threads -= 1
                     self.together.leave()
-                    return
+                    break
+        _makers.pop(threading.get_native_id(), None)
 
     def _do(self, job: _Job) -> None:
         if self._is_closed:

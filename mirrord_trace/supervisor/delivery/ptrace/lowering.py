@@ -14,7 +14,7 @@ import attrs
 
 from mirrord_syscalls.abi import Abi, ArgumentKind, path_arguments
 from mirrord_syscalls.sockaddr import SocketAddress, decode_sockaddr, encode_sockaddr
-from mirrord_syscalls.structs import Mmsghdr, Msghdr
+from mirrord_syscalls.structs import Mmsghdr, Msghdr, OpenHow
 from mirrord_trace.supervisor.delivery.base import (
     PATH_MAX,
     Call,
@@ -24,6 +24,7 @@ from mirrord_trace.supervisor.delivery.base import (
     UseAddresses,
     UsePath,
     UsePaths,
+    naming_flags,
 )
 from mirrord_trace.supervisor.delivery.ptrace.spaces import SLOT_SIZE
 
@@ -55,6 +56,8 @@ def argument_index(abi: Abi, name: str, kind: ArgumentKind) -> int:
 def plan(call: Call, verdict: UseAddress | UseAddresses | UsePath | UsePaths, slot: int) -> Plan:
     """Raises MemoryFault when the call's own arguments cannot be read."""
     match verdict:
+        case UsePath(path, is_name_of_new=True):
+            return _plan_naming_open(call, path, slot)
         case UsePath(path):
             return _plan_paths(call, (path,), slot)
         case UsePaths(paths):
@@ -79,6 +82,20 @@ def _plan_paths(call: Call, paths: tuple[bytes, ...], slot: int) -> Plan:
         changes.append((place.index, slot + len(data)))
         data += (path + b"\0")[:PATH_MAX]
     return Plan(data, tuple(changes), lambda result: result)
+
+
+def _plan_naming_open(call: Call, path: bytes, slot: int) -> Plan:
+    """An open that makes a file under a name, not one without."""
+    with_path = _plan_paths(call, (path,), slot)
+    data = with_path.slot_data
+    if call.name == "openat2":
+        how = OpenHow.decode(call.memory.read(call.arguments[2], OpenHow.SIZE))
+        changed = (2, slot + len(data))
+        data += attrs.evolve(how, flags=naming_flags(how.flags)).encode()
+    else:
+        index = argument_index(call.abi, call.name, ArgumentKind.PATH) + 1
+        changed = (index, naming_flags(call.integer(index)))
+    return Plan(data, (*with_path.arguments, changed), with_path.at_exit)
 
 
 def _changed(header: Msghdr, place: int, address: SocketAddress | None, control: bytes | None) -> tuple[Msghdr, bytes]:

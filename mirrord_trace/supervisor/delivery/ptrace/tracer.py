@@ -57,6 +57,7 @@ from mirrord_trace.supervisor.descent import living_task_of
 from mirrord_trace.supervisor.executables import complaint_about
 from mirrord_trace.supervisor.launch import Child, ProcessState, Program, fork
 from mirrord_trace.supervisor.signals import CHILD_AND_DOORBELL, DOORBELL
+from mirrord_trace.tree.creations import Maker
 
 _PARKED_AT_MOST_S: Final = 0.1
 
@@ -152,6 +153,10 @@ class PtraceDelivery:
     def living_tasks(self) -> frozenset[int]:
         """See `Delivery.living_tasks`."""
         return frozenset(map(living_task_of, self._tree.process_ids()))
+
+    def maker(self, thread: int) -> Maker:
+        """See `Delivery.maker`. Tasks make all their calls themselves."""
+        return Maker(thread)
 
     def expect_mapped_files(self) -> None:
         """See `Delivery.expect_mapped_files`. The tracer's thread may always wait: nobody waits for it."""

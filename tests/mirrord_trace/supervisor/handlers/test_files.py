@@ -6,8 +6,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import attrs
@@ -37,9 +38,11 @@ from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.files import FileHandlers
 from mirrord_trace.supervisor.handlers.path_calls import PATHS
 from mirrord_trace.tree.base import Asked, Need
+from mirrord_trace.tree.creations import Creations
 from tests.mirrord_trace.support import Page, call_of
 
 _AT_SYMLINK_NOFOLLOW = 0x100
+_AT_SYMLINK_FOLLOW = 0x400
 _AT_EMPTY_PATH = 0x1000
 
 
@@ -60,6 +63,8 @@ class ScriptedTree:
     may_begin: bool = False
     begun: list[tuple[bytes, Need]] = attrs.field(factory=list)
     ensured: list[tuple[bytes, Need]] = attrs.field(factory=list)
+    creations: Creations = attrs.field(factory=Creations)
+    named: list[tuple[int, bytes]] = attrs.field(factory=list)
     on_mapped: Callable[[], None] = _nothing
 
     def is_ready(self, path: bytes, need: Need) -> bool:
@@ -82,6 +87,9 @@ class ScriptedTree:
         if path not in self.links:
             raise OSError(errno.EINVAL, "not a link")
         return self.links[path]
+
+    async def give_name(self, number: int, path: bytes) -> None:
+        self.named.append((number, path))
 
     def pod_path(self, path: bytes) -> bytes | None:
         if path == self.root:
@@ -150,8 +158,17 @@ class World:
     tree: ScriptedTree
     files: ScriptedFiles
 
-    def answer(self, name: str, *paths: bytes, directory: int = AT_FDCWD, flags: int = 0, resolve: int = 0) -> Answer:
-        """A call with these paths; `flags` are where the call has them."""
+    def answer(
+        self,
+        name: str,
+        *paths: bytes,
+        directory: int = AT_FDCWD,
+        flags: int = 0,
+        resolve: int = 0,
+        mode: int = 0,
+        others: Mapping[int, int] = MappingProxyType({}),
+    ) -> Answer:
+        """A call with these paths; `flags` are where the call has them, and `mode` where openat2 has it."""
         memory = Page()
         arguments = [0] * 6
         for argument, path in zip(PATHS[name], paths, strict=True):
@@ -159,7 +176,7 @@ class World:
             if argument.directory is not None:
                 arguments[argument.directory] = directory
         if name == "openat2":
-            arguments[2] = memory.put(OpenHow(flags, 0, resolve).encode())
+            arguments[2] = memory.put(OpenHow(flags, mode, resolve).encode())
             arguments[3] = OpenHow.SIZE
         elif name in FLAGS:
             arguments[FLAGS[name]] = flags
@@ -167,10 +184,13 @@ class World:
             index = PATHS[name][0].index + 1
             arguments[index] = memory.put(bytes(256))
             arguments[index + 1] = flags or 256
+        for index, value in others.items():
+            arguments[index] = value
         return self.handlers.handle(call_of(name, *arguments, memory=memory))
 
-    def verdict(self, name: str, *paths: bytes, directory: int = AT_FDCWD, flags: int = 0, resolve: int = 0) -> Verdict:
-        answer = self.answer(name, *paths, directory=directory, flags=flags, resolve=resolve)
+    def verdict(self, name: str, *paths: bytes, **arguments: Any) -> Verdict:
+        """What becomes of a call, see `answer`."""
+        answer = self.answer(name, *paths, **arguments)
         return finished(answer) if isinstance(answer, Coroutine) else answer
 
 
@@ -498,9 +518,56 @@ def test_what_stands_behind_the_last_name_stays(world: Callable[..., World]) -> 
 def test_an_open_file_of_the_tree_gets_a_name(world: Callable[..., World], at_tree: int) -> None:
     there = world(mode="write")
     link = b"/proc/self/fd/%d" % at_tree
-    expected = UsePaths((there.tree.root + b"/srv", there.tree.root + b"/srv/b"), is_guarded=True)
-    assert there.verdict("linkat", link, b"/srv/b", flags=0x400) == expected
+    number = os.fstat(at_tree).st_ino
+    assert there.verdict("linkat", link, b"/srv/b", flags=_AT_SYMLINK_FOLLOW) == Return(0)
+    assert there.verdict("linkat", b"", b"/srv/c", directory=at_tree, flags=_AT_EMPTY_PATH) == Return(0)
+    assert there.tree.named == [(number, b"/srv/b"), (number, b"/srv/c")]
+    assert there.verdict("linkat", link, b"/tmp/b", flags=_AT_SYMLINK_FOLLOW) == Fail(errno.EXDEV)
     assert there.verdict("linkat", link, b"/srv/b") == Fail(errno.EXDEV)
+    only_read = world()
+    only_read.files.contents[b"/srv"] = b""
+    assert only_read.verdict("linkat", link, b"/srv/b", flags=_AT_SYMLINK_FOLLOW) == Fail(errno.EROFS)
+
+
+@pytest.mark.parametrize("name", ["open", "openat", "openat2"])
+def test_a_file_without_a_name_has_one_that_only_the_tree_knows(world: Callable[..., World], name: str) -> None:
+    there = world(mode="write")
+    for flag, may_get_a_name in ((0, True), (os.O_EXCL, False)):
+        verdict = there.verdict(name, b"/srv/data/", flags=os.O_TMPFILE | os.O_RDWR | flag)
+        assert isinstance(verdict, UsePath)
+        assert verdict == UsePath(verdict.path, may_wait=True, is_guarded=True, is_name_of_new=True)
+        directory, invented = os.path.split(verdict.path)
+        assert directory == there.tree.root + b"/srv/data"
+        assert there.tree.creations.take_unnamed(invented) is may_get_a_name
+        assert there.tree.creations.take_unnamed(invented) is None
+    there.tree.refusals[b"/srv/data"] = errno.EIO
+    assert there.verdict(name, b"/srv/data", flags=os.O_TMPFILE | os.O_WRONLY) == Fail(errno.EIO)
+    for flags in (os.O_TMPFILE, os.O_TMPFILE | os.O_RDWR | os.O_CREAT):  # the kernel's EINVAL
+        refused = there.verdict(name, b"/srv/x", flags=flags)
+        assert not isinstance(refused, UsePath) or not refused.is_name_of_new
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "arguments"),
+    [
+        ("mkdir", 0, {1: 0o751}),
+        ("mkdirat", 0, {2: 0o751}),
+        ("mknod", 0, {1: stat.S_IFIFO | 0o751}),
+        ("mknodat", 0, {2: stat.S_IFREG | 0o751}),
+        ("creat", 0, {1: 0o751}),
+        ("open", os.O_CREAT | os.O_WRONLY, {2: 0o751}),
+        ("openat", os.O_CREAT, {3: 0o751}),
+        ("openat2", os.O_CREAT | os.O_RDWR, {}),
+    ],
+)
+def test_the_tree_is_told_which_mode_is_asked_for(
+    world: Callable[..., World], name: str, flags: int, arguments: dict[int, int]
+) -> None:
+    there = world(mode="write")
+    there.verdict(name, b"/srv/new", flags=flags, mode=0o751, others=arguments)
+    told = there.tree.creations.mode_of(os.getpid(), 0o700, 0o077)
+    assert (told.mode & 0o7777, told.mask) == (0o751, 0o077)
+    assert there.tree.creations.mode_of(os.getpid(), 0o700, 0o077).mode == 0o700
 
 
 def test_in_read_mode_the_target_renames_nothing(world: Callable[..., World]) -> None:

@@ -35,7 +35,7 @@ OPENS = ("open", "openat", "openat2")
 
 def handlers_of(**said: Any) -> tuple[FileHandlers, LocalPaths]:
     policy = FilesPolicy.of(FilesConfiguration(**said), SURROUNDINGS, (b"/usr/share/mounted",))
-    tree = SimpleNamespace(root=TREE, pod_path=lambda path: containment.pod_path(TREE, path))
+    tree = SimpleNamespace(root=TREE, may_write=False, pod_path=lambda path: containment.pod_path(TREE, path))
     handlers = FileHandlers(policy, dict.fromkeys(PRESENTED, b"/stand-in"), cast(Tree, tree))
     concerns = {interest.concerns for interest in handlers.interests(dict.fromkeys(CALLS, 0))} - {None}
     (known,) = {found.local if isinstance(found, ExaminedPaths) else found for found in concerns}

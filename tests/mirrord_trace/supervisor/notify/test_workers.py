@@ -91,7 +91,7 @@ def test_every_worker_has_an_umask_of_its_own(workers: Workers) -> None:
     found: list[tuple[bool, int]] = []
 
     def job(mask: int) -> None:
-        has = take_umask(mask)
+        has = take_umask(1, mask)
         together.wait(TIMEOUT_S)
         found.append((has, os.umask(mask) ^ mask))
         together.wait(TIMEOUT_S)
@@ -102,7 +102,7 @@ def test_every_worker_has_an_umask_of_its_own(workers: Workers) -> None:
         for _ in range(2):
             together.wait(TIMEOUT_S)
         assert found == [(True, 0), (True, 0)]
-        assert not take_umask(0o777)
+        assert not take_umask(1, 0o777)
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(ours)

@@ -97,7 +97,7 @@ def mode_for(tid: int, mode: int) -> int:
     mask is applied here; what our own mask forbids is then forbidden too. Raises TaskGone.
     """
     mask = int(_field(_status_of(tid), b"Umask"), 8)
-    return mode if take_umask(mask) else mode & ~mask
+    return mode if take_umask(tid, mask) else mode & ~mask
 
 
 def _status_of(tid: int) -> bytes:

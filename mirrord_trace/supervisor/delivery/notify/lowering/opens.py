@@ -14,8 +14,10 @@ import mmap
 import os
 from typing import Final
 
+import attrs
+
 from mirrord_syscalls.structs import OpenHow
-from mirrord_trace.supervisor.delivery.base import AT_FDCWD
+from mirrord_trace.supervisor.delivery.base import AT_FDCWD, naming_flags
 from mirrord_trace.supervisor.delivery.notify.lowering.by_task import make_by_task
 from mirrord_trace.supervisor.delivery.notify.lowering.credentials import mode_for
 from mirrord_trace.supervisor.delivery.notify.lowering.frame import Frame
@@ -34,17 +36,20 @@ def may_make_or_wait(call: NotifiedCall) -> bool:
     return index is None or bool(call.arguments[index] & (_MAKES_FILE | os.O_PATH))
 
 
-def make_open(call: NotifiedCall, path: bytes) -> Reply:
+def make_open(call: NotifiedCall, path: bytes, *, names_new: bool = False) -> Reply:
     """Opens this path; an openat2 that must stay below its directory is never given one.
 
-    Raises OSError, MemoryFault, MemoryHidden, TaskGone.
+    `names_new`: it makes a file of that name, in place of one that has none. Raises OSError, MemoryFault, MemoryHidden,
+    TaskGone.
     """
     if call.name == "openat2":
-        return _open_how(call, path)
+        return _open_how(call, path, names_new=names_new)
     index = _FLAGS_ARGUMENT.get(call.name)
     flags, mode = (_CREAT_FLAGS, 1) if index is None else (call.integer(index), index + 1)
     if flags & os.O_PATH:
         return _open_location(call, path, flags, flags)
+    if names_new:
+        flags = naming_flags(flags)
     mode = mode_for(call.tid, call.arguments[mode]) if flags & _MAKES_FILE else 0
     with Frame(call, [AT_FDCWD, 0, flags | os.O_CLOEXEC | os.O_NOCTTY, mode, 0, 0]) as frame:
         frame.put(1, path + b"\0")
@@ -73,7 +78,7 @@ def _readable(frame: Frame, opened: int, flags: int) -> Reply:
         return _given(again.make("openat"), flags)
 
 
-def _open_how(call: NotifiedCall, path: bytes) -> Reply:
+def _open_how(call: NotifiedCall, path: bytes, *, names_new: bool) -> Reply:
     size = call.arguments[3]
     if size < OpenHow.SIZE:
         return Result(-errno.EINVAL)
@@ -82,6 +87,8 @@ def _open_how(call: NotifiedCall, path: bytes) -> Reply:
     # What lies beyond the part that we know is for the kernel to refuse, if it does not know it either.
     raw = call.memory.read(call.arguments[2], size)
     how, rest = OpenHow.decode(raw[: OpenHow.SIZE]), raw[OpenHow.SIZE :]
+    if names_new:
+        how = attrs.evolve(how, flags=naming_flags(how.flags))
     is_location = bool(how.flags & os.O_PATH)
     if is_location and make_by_task(call, (path,)) is None:
         return ANSWERED

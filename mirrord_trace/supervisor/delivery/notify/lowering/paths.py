@@ -33,7 +33,8 @@ def lower_path(call: NotifiedCall, verdict: UsePath | UsePaths) -> Reply:
     """
     paths = (verdict.path,) if isinstance(verdict, UsePath) else verdict.paths
     call.rights_count = not verdict.is_guarded
-    make = partial(_make, call, tuple(_seen_from_here(path, call.tid) for path in paths))
+    names_new = isinstance(verdict, UsePath) and verdict.is_name_of_new
+    make = partial(_make, call, tuple(_seen_from_here(path, call.tid) for path in paths), names_new=names_new)
     return Deferred(make) if lowers_later(verdict) or not _is_brief(call) else make()
 
 
@@ -49,9 +50,9 @@ def _is_brief(call: NotifiedCall) -> bool:
     return call.name in _EXAMINING_CALLS
 
 
-def _make(call: NotifiedCall, paths: tuple[bytes, ...]) -> Reply:
+def _make(call: NotifiedCall, paths: tuple[bytes, ...], *, names_new: bool) -> Reply:
     if call.name in OPENING_CALLS:
-        return make_open(call, *paths)
+        return make_open(call, *paths, names_new=names_new)
     if call.name in TASKS_OWN_CALLS or (call.name == "truncate" and _has_size_limit(call.tid)):
         return lower_by_task(call, paths)
     if call.name in _ACCESS_CALLS:
