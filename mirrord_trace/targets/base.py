@@ -32,7 +32,7 @@ class OtherPods(Protocol):
     """
 
     async def reached(self, step: Step) -> None:
-        """Returns when those that were there at first are served, or have not let themselves be served."""
+        """Returns when those that were there at first are served, or have not let themselves be served in due time."""
 
     def hand_to(self, following: Following) -> None:
         """Hands over the sessions that there are, and those to come."""

@@ -117,8 +117,9 @@ class OtherPods:
         waited_for = list(self._pods.values())
         if not all(pod.tried.is_set() for pod in waited_for):
             step.waiting(f"for {len(waited_for)} more" if len(waited_for) > 1 else f"for {waited_for[0]}")
-        for pod in waited_for:
-            await pod.tried.wait()
+        with trio.move_on_after(self._config.startup_timeout_s):  # they start a few at a time
+            for pod in waited_for:
+                await pod.tried.wait()
         self._is_told_of = True
         step.detail(f"{self._served} of {len(self._pods) + self._first_is_served} pods are served")
 
