@@ -53,8 +53,8 @@ def follow(
     return told
 
 
-def refusing(**takes_s: float) -> ScriptedApi:
-    api = ScriptedApi(takes_s=takes_s)
+def refusing() -> ScriptedApi:
+    api = ScriptedApi()
     api.refuses["create", JOBS] = refusal("create", JOBS, 403, "quota exceeded")
     return api
 
@@ -147,9 +147,7 @@ def test_a_pod_is_taken_up_when_it_is_ready() -> None:
 
 
 def test_four_start_at_once() -> None:
-    api = refusing(create=0.0)
-    del api.refuses["create", JOBS]
-    api.takes_s["create"] = 10
+    api = ScriptedApi(takes_s={"create": 10})
 
     async def story(_: OtherPods) -> None:
         await trio.sleep(1)
@@ -161,7 +159,7 @@ def test_four_start_at_once() -> None:
 
 def test_starts_that_hang_hold_nobody_up() -> None:
     """The command starts in due time."""
-    api = refusing(create=10_000)
+    api = ScriptedApi(takes_s={"create": 10_000})
 
     async def story(others: OtherPods) -> None:
         begun, step = trio.current_time(), Told()
