@@ -100,11 +100,13 @@ def is_the_commands(shop: Shop, pod: str) -> bool:
 
 @contextmanager
 def serving(shop: Shop, *options: str, program: str = SERVER, user: str = "admin") -> Iterator[Run]:
-    """The command, and that it is ready."""
+    """The command, which is ready. It ends in good order, so that its ports are free for the next one."""
     command = ("sh", "-c", 'exec "$@" $POD_NAME', "sh", sys.executable, "-c", program)
     with run(kubeconfig(shop, user), "-t", "deploy/web", "--all-pods", *options, "--", *command) as running:
         running.wait_ready()
         yield running
+        running.signal(signal.SIGTERM)
+        running.wait()
 
 
 def our(store: Store) -> list[Object]:
@@ -194,11 +196,11 @@ def test_connections_to_any_pod_are_mirrored(shop: Shop) -> None:
 @DELIVERIES
 def test_datagrams_to_any_pod_are_answered_from_there(shop: Shop, delivery: str) -> None:
     addresses = [address(shop, pod) for pod in (OLDER_WEB, NEWER_WEB, OLDER_WEB)]
-    with serving(shop, "--steal", "--delivery", delivery, program=DATAGRAM_SERVER):
+    with serving(shop, "--steal", "--delivery", delivery, program=DATAGRAM_SERVER) as running:
         done = shop.run_in(CLIENT, "cart", ["/usr/bin/python3.11", "-c", SEND, str(PORT), *addresses])
     client = address(shop, CLIENT)
     answers = [(f"the command heard {one} of {client}".encode(), (one, PORT)) for one in addresses]
-    assert done.stdout.decode().splitlines() == [repr(answer) for answer in answers], done.stderr
+    assert done.stdout.decode().splitlines() == [repr(answer) for answer in answers], (done.stderr, running.told)
 
 
 def test_as_ephemeral_containers(fresh_shop: Shop) -> None:
