@@ -55,7 +55,7 @@ while True:
 ASK = """
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as connection:
-    connection.sendall(b"GET /asked HTTP/1.1\\r\\n\\r\\n")
+    connection.sendall(f"GET /asked HTTP/1.1\\r\\nHost: web\\r\\n{sys.argv[3]}\\r\\n".encode())
     answer = b""
     while piece := connection.recv(4096):
         answer += piece
@@ -83,17 +83,17 @@ def address(shop: Shop, pod: str) -> str:
     return str(found["status"]["podIP"])
 
 
-def ask(shop: Shop, pod: str) -> str:
+def ask(shop: Shop, pod: str, headers: str = "") -> str:
     """What answers at a pod's port."""
-    done = shop.run_in(CLIENT, "cart", ["/usr/bin/python3.11", "-c", ASK, address(shop, pod), str(PORT)])
+    done = shop.run_in(CLIENT, "cart", ["/usr/bin/python3.11", "-c", ASK, address(shop, pod), str(PORT), headers])
     assert done.returncode == 0, done.stderr
     return done.stdout.decode().strip()
 
 
-def is_the_commands(shop: Shop, pod: str) -> bool:
+def is_the_commands(shop: Shop, pod: str, headers: str = "") -> bool:
     """Whether the command answers there, and shows what it is to show."""
     expected = f"the command, for {address(shop, CLIENT)} at {address(shop, pod)}, as {NEWER_WEB}"
-    answer = ask(shop, pod)
+    answer = ask(shop, pod, headers)
     assert answer == expected or json.loads(answer)["pod"] == pod
     return answer == expected
 
@@ -183,6 +183,13 @@ def test_connections_to_any_pod_are_stolen(shop: Shop, delivery: str) -> None:
         assert not our_jobs(shop)
     assert not is_the_commands(shop, OLDER_WEB)
     wait_until_nothing_is_left(shop.cluster)
+
+
+def test_a_filter_holds_at_any_pod(shop: Shop) -> None:
+    with serving(shop, "--steal", "--header-filter", "^x-me: yes"):
+        for pod in (OLDER_WEB, NEWER_WEB):
+            assert is_the_commands(shop, pod, "X-Me: yes\r\nConnection: close\r\n")
+            assert not is_the_commands(shop, pod)
 
 
 def test_connections_to_any_pod_are_mirrored(shop: Shop) -> None:
