@@ -10,7 +10,7 @@ What fails here ends nothing: the user is told, and it is tried again, after pau
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
 
 import attrs
@@ -29,6 +29,7 @@ from mirrord_trace.targets.workloads.beside import agent_beside, background
 from mirrord_trace.targets.workloads.choice import Candidate, candidates, still_runs
 from mirrord_trace.targets.workloads.finding import Found, find_selector, list_pods
 from mirrord_trace.targets.workloads.kinds import Object
+from mirrord_trace.targets.workloads.only_trouble import OnlyTrouble
 from mirrord_trace.targets.workloads.path import WorkloadPath
 
 _STARTED_AT_ONCE: Final = 4
@@ -134,7 +135,7 @@ class OtherPods:
         """See `OtherPods.take_over_first`."""
         first, pod = self._first, self._first_pod
         self._first, self._first_is_served = None, False
-        if first is not None and pod is not None and still_runs(pod, first):
+        if not self._is_over and first is not None and pod is not None and still_runs(pod, first):
             self._start(_Pod(first, is_retried=True))
 
     def end(self) -> None:
@@ -300,7 +301,7 @@ class OtherPods:
         async with AsyncExitStack() as owned:
             async with self._seats:
                 link = await owned.enter_async_context(
-                    agent_beside(self._api, _Background(self._reporter), self._config, candidate, name)
+                    agent_beside(self._api, OnlyTrouble(self._reporter), self._config, candidate, name)
                 )
                 session = await owned.enter_async_context(open_session(link.stream, link.secret))
                 link.answered.set()
@@ -358,42 +359,3 @@ async def _any_of(*events: trio.Event) -> None:
 
         for event in events:
             nursery.start_soon(wait, event)
-
-
-class _SilentStep:
-    """A step that nobody sees."""
-
-    def detail(self, text: str) -> None:
-        """See `Step.detail`."""
-
-    def waiting(self, reason: str) -> None:
-        """See `Step.waiting`."""
-
-
-@attrs.frozen
-class _Background:
-    """A reporter for what goes on beside the command: only trouble is told."""
-
-    _reporter: Reporter
-
-    def step(self, text: str) -> AbstractContextManager[Step]:
-        """See `Reporter.step`."""
-        return nullcontext(_SilentStep())
-
-    def warning(self, text: str) -> None:
-        """See `Reporter.warning`."""
-        self._reporter.warning(text)
-
-    def note(self, text: str) -> None:
-        """See `Reporter.note`."""
-        self._reporter.explain(text)
-
-    def explain(self, text: str) -> None:
-        """See `Reporter.explain`."""
-        self._reporter.explain(text)
-
-    def ready(self) -> None:
-        """See `Reporter.ready`."""
-
-    def close(self) -> None:
-        """See `Reporter.close`."""
