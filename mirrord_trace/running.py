@@ -193,10 +193,9 @@ class _Incoming:
     ports: IncomingPorts
     datagrams: IncomingDatagrams
 
-    def join(self, session: Session, name: str) -> None:
+    def join(self, session: Session, name: str) -> list[trio.Event]:
         """See `Following.join`."""
-        self.ports.join(session, name)
-        self.datagrams.join(session, name)
+        return [*self.ports.join(session, name), *self.datagrams.join(session, name)]
 
     def leave(self, session: Session) -> None:
         """See `Following.leave`."""

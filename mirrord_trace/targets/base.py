@@ -8,7 +8,7 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from mirrord_trace.reporting import Reporter, Step
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 class Following(Protocol):
     """Who is handed the sessions with agents beside a workload's other pods."""
 
-    def join(self, session: Session, name: str) -> None:
-        """There is one more. `name` is what the user knows its pod by, such as "pod web-2"."""
+    def join(self, session: Session, name: str) -> Sequence[trio.Event]:
+        """There is one more. `name` is what the user knows its pod by, such as "pod web-2".
+
+        Returns events that are all set when it gets what it wants of the session, or never will.
+        """
 
     def leave(self, session: Session) -> None:
         """One of those is over, or about to be."""

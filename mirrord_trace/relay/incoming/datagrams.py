@@ -44,12 +44,18 @@ class IncomingDatagrams:
     """The other sessions, and what they are called."""
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
 
-    def join(self, session: Session, name: str) -> None:
-        """Has the ports' datagrams come from one session more, whose target the user knows by a name."""
+    def join(self, session: Session, name: str) -> list[trio.Event]:
+        """Has the ports' datagrams come from one session more, whose target the user knows by a name.
+
+        Returns an event for each port, which is set when they come, or never will.
+        """
         self._others[session] = name
+        settled = []
         for port in self._ports.values():
             if port.relay is None or not port.relay.is_closed:
-                self.nursery.start_soon(self._hear_from, port, session)
+                settled.append(trio.Event())
+                self.nursery.start_soon(self._hear_from, port, session, settled[-1])
+        return settled
 
     def leave(self, session: Session) -> None:
         """Nothing more is asked of such a session."""
@@ -73,11 +79,17 @@ class IncomingDatagrams:
         try:
             async with trio.open_nursery() as nursery:
                 for session in (self.session, *self._others):
-                    nursery.start_soon(self._hear_from, port, session)
+                    nursery.start_soon(self._hear_from, port, session, trio.Event())
         finally:
             port.settled.set()
 
-    async def _hear_from(self, port: _Port, session: Session) -> None:
+    async def _hear_from(self, port: _Port, session: Session, settled: trio.Event) -> None:
+        try:
+            await self._subscribe(port, session)
+        finally:
+            settled.set()
+
+    async def _subscribe(self, port: _Port, session: Session) -> None:
         remote = await self._subscribed(port, session)
         if remote is None:
             return

@@ -83,11 +83,15 @@ class IncomingPorts:
     """Connections that are over on our side and that the process may still accept; until when, if they were reset."""
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
 
-    def join(self, session: Session, name: str) -> None:
-        """Subscribes to all ports at one session more, whose target the user knows by a name."""
+    def join(self, session: Session, name: str) -> list[trio.Event]:
+        """Subscribes to all ports at one session more, whose target the user knows by a name.
+
+        Returns an event for each port, as `listen` does.
+        """
         self._others[session] = name
         for port in self._ports.values():
             self._subscribe(port, session)
+        return [port.subscriptions[session].answered for port in self._ports.values()]
 
     def leave(self, session: Session) -> None:
         """Nothing comes from such a session any more; what has come lives as long as the session does."""

@@ -306,26 +306,33 @@ class OtherPods:
                 session = await owned.enter_async_context(open_session(link.stream, link.secret))
                 link.answered.set()
                 await link.settled.wait()
-            with self._handed_over(pod, session):
-                await _any_of(session.lost, pod.over)
+            with self._handed_over(pod, session) as joined:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._tell_when, joined, pod)
+                    await _any_of(session.lost, pod.over)
+                    nursery.cancel_scope.cancel()
             if pod.over.is_set() or not await self._is_still_there(pod):
                 return None
             return Failure(f"the agent is gone: {session.loss_reason}", await link.last_words() or None)
 
     @contextmanager
-    def _handed_over(self, pod: _Pod, session: Session) -> Iterator[None]:
+    def _handed_over(self, pod: _Pod, session: Session) -> Iterator[Sequence[trio.Event]]:
         pod.session, pod.was_served = session, True
         pod.tried.set()
-        if self._following is not None:
-            self._following.join(session, str(pod))
-        if self._is_told_of:
-            self._reporter.note(f"{pod} is served as well: {self._number_served()}")
+        joined = () if self._following is None else self._following.join(session, str(pod))
         try:
-            yield
+            yield joined
         finally:
             pod.session = None
             if self._following is not None:
                 self._following.leave(session)
+
+    async def _tell_when(self, joined: Sequence[trio.Event], pod: _Pod) -> None:
+        if not self._is_told_of:
+            return
+        for event in joined:
+            await event.wait()
+        self._reporter.note(f"{pod} is served as well: {self._number_served()}")
 
     async def _is_still_there(self, pod: _Pod) -> bool:
         """Whether it is worth another try; a pod that is gone is dropped."""

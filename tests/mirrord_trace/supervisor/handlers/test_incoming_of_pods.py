@@ -20,9 +20,12 @@ from tests.mirrord_trace.support import FakeDatagrams, FakeStream, Target, call_
 OTHER_POD = "198.18.7.2"
 
 
-def join(it: Process, other: Target, name: str = "pod web-2") -> None:
-    it.here.incoming.ports.join(cast(Session, other), name)
-    it.here.incoming.datagrams.join(cast(Session, other), name)
+def join(it: Process, other: Target, name: str = "pod web-2") -> list[trio.Event]:
+    session = cast(Session, other)
+    return [
+        *it.here.incoming.ports.join(session, name),
+        *it.here.incoming.datagrams.join(session, name),
+    ]
 
 
 def leave(it: Process, other: Target) -> None:
@@ -91,10 +94,12 @@ async def test_one_that_leaves_before_it_has_answered_is_told() -> None:
             await it.serve(inet("0.0.0.0", port))
             other = Target()
             other.incoming.may_answer = trio.Event()
-            join(it, other)
+            [joined] = join(it, other)
             await trio.testing.wait_all_tasks_blocked()
             leave(it, other)
+            assert not joined.is_set()
             other.incoming.may_answer.set()
+            await joined.wait()
             await trio.testing.wait_all_tasks_blocked()
             assert other.incoming.listeners[0].is_closed
             assert not it.here.target.incoming.listeners[0].is_closed
@@ -170,8 +175,8 @@ def test_datagrams_are_answered_where_the_client_sent_to_last(is_later: bool) ->
                 served = it.make(kind=socket.SOCK_DGRAM)
                 assert await it.bind(served, inet("0.0.0.0", port)) == 0
                 if is_later:
-                    join(it, other)
-                    await trio.testing.wait_all_tasks_blocked()
+                    [joined] = join(it, other)
+                    await joined.wait()
                 [first], [second] = it.here.target.incoming.flows, other.incoming.flows
                 for flow, data in ((first, b"1"), (second, b"2"), (first, b"3")):
                     client = await hears(it, served, flow, data)
