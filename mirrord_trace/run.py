@@ -37,7 +37,11 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
     Raises Failure (in an exception group, perhaps) for what the user can mend.
     """
     target = parse_target(
-        configuration.target, sudo=configuration.sudo, cluster=configuration.cluster, agent=configuration.agent
+        configuration.target,
+        sudo=configuration.sudo,
+        cluster=configuration.cluster,
+        agent=configuration.agent,
+        all_pods=configuration.incoming.all_pods,
     )
     try:
         abi = native_abi()

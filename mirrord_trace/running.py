@@ -29,6 +29,7 @@ from mirrord_trace.reporting import Reporter
 from mirrord_trace.session import Session
 from mirrord_trace.sockets_here import TreeListeners
 from mirrord_trace.supervisor import launch, names_files
+from mirrord_trace.supervisor.bindings import Bindings
 from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
 from mirrord_trace.supervisor.delivery.choice import MakeDelivery
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
@@ -66,6 +67,9 @@ async def run_at(
         environment, presented = await _read_target(session, configuration, directory)
         step.detail(f"{session.facts.hostname}, {len(environment)} variables")
         await link.settled.wait()  # meanwhile the target's part was done; a failure there ends this block
+    if link.others is not None:
+        with reporter.step("reaching the other pods") as step:
+            await link.others.reached(step)
     program = launch.find_program(configuration.command, environment)
     surroundings = read_surroundings(program, os.environb)
     async with (
@@ -74,6 +78,8 @@ async def run_at(
     ):
         nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
         world = _World.build(configuration, session, nursery, presented, files, make_delivery, reporter)
+        if link.others is not None:
+            link.others.hand_to(world.incoming)
         child = world.delivery.launch(program, inherited)
         if files.tree is not None:
             files.tree.on_mapped = world.delivery.expect_mapped_files
@@ -84,6 +90,8 @@ async def run_at(
         with trio.move_on_after(LAST_BYTES_S):
             await world.streams.sent()
         nursery.cancel_scope.cancel()
+    if link.others is not None:
+        link.others.end()  # while our session ends as well
 
 
 async def _read_target(
@@ -162,6 +170,8 @@ async def _abandon_at_end(tree: Tree) -> None:
 
 async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter, supervision: Supervision) -> None:
     await session.lost.wait()
+    if link.others is not None:
+        link.others.take_over_first()
     reporter.warning(
         f"the agent is gone ({session.loss_reason}): connections to the target are reset, new ones fail (ENETUNREACH)"
     )
@@ -177,12 +187,30 @@ async def _tell_of_loss(session: Session, link: AgentLink, reporter: Reporter, s
 
 
 @attrs.frozen
+class _Incoming:
+    """What the sessions with a workload's other pods are for."""
+
+    ports: IncomingPorts
+    datagrams: IncomingDatagrams
+
+    def join(self, session: Session, name: str) -> list[trio.Event]:
+        """See `Following.join`."""
+        return [*self.ports.join(session, name), *self.datagrams.join(session, name)]
+
+    def leave(self, session: Session) -> None:
+        """See `Following.leave`."""
+        self.ports.leave(session)
+        self.datagrams.leave(session)
+
+
+@attrs.frozen
 class _World:
     """What the process's calls meet."""
 
     delivery: Delivery
     streams: StreamRelay
     datagrams: DatagramRelays
+    incoming: _Incoming
 
     @classmethod
     def build(
@@ -212,7 +240,10 @@ class _World:
         )
         ports = IncomingPorts(session, streams, nursery, reporter.warning)
         nursery.start_soon(ports.watch)
-        incoming = _incoming_handlers(configuration.incoming, ports, datagram_handlers, listeners)
+        arriving = IncomingDatagrams(
+            session, datagram_handlers.serve, datagram_handlers.serve_too, reporter.warning, nursery
+        )
+        incoming = _incoming_handlers(configuration.incoming, ports, arriving, datagram_handlers.bindings, listeners)
         stream_handlers = StreamHandlers(
             table, policy, listeners, streams, configuration.connect_hold_s, incoming.stand_in
         )
@@ -222,11 +253,15 @@ class _World:
         delivery = make_delivery(
             Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
         )
-        return cls(delivery, streams, datagrams)
+        return cls(delivery, streams, datagrams, _Incoming(ports, arriving))
 
 
 def _incoming_handlers(
-    wanted: IncomingConfiguration, ports: IncomingPorts, datagrams: DatagramHandlers, listeners: TreeListeners
+    wanted: IncomingConfiguration,
+    ports: IncomingPorts,
+    datagrams: IncomingDatagrams,
+    bindings: Bindings,
+    listeners: TreeListeners,
 ) -> IncomingHandlers:
     requests = wanted.http_filter
     policy = IncomingPolicy(
@@ -242,8 +277,8 @@ def _incoming_handlers(
     return IncomingHandlers(
         policy,
         ports,
-        IncomingDatagrams(ports.session, datagrams.serve, datagrams.serve_too, ports.tell),
-        datagrams.bindings,
+        datagrams,
+        bindings,
         listeners,
         ports.tell,
         flush=wanted.flush_connections,

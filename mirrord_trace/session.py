@@ -226,9 +226,8 @@ class Session:
             await self.lost.wait()
 
     def end(self) -> None:
-        """Nothing is sent any more, by any thread: the stream is about to be closed."""
-        if self.loss_reason is None:
-            self._link.lose("the session is over")
+        """Nothing is sent any more, by any thread: the stream is about to be closed. Who still waits learns of it."""
+        self._lose("the session is over")
 
     def _on_data(self, frame: frames.Data) -> None:
         stream = self._streams.get(frame.stream)

@@ -67,6 +67,13 @@ incoming_options = together(
         help="Only HTTP requests with a header in which this finds something, searched in 'Name: value' without regard "
         "to case; the others go to the target as before.",
     ),
+    option(
+        "--all-pods/--no-all-pods",
+        default=None,
+        group=_INCOMING,
+        help="For a workload in a cluster: what comes to any of its pods, also to those that come later, and not only "
+        "to the one that is chosen. There is an agent beside each.",
+    ),
 )
 
 
@@ -76,6 +83,7 @@ def incoming_section(
     ports: tuple[tuple[int, int], ...],
     ignored: tuple[int, ...],
     header: str | None,
+    all_pods: bool | None,
 ) -> IncomingSection:
     """What the flags about incoming traffic say. Raises ValueError, UsageFailure."""
     from mirrord_trace.config.document import IncomingSection
@@ -90,4 +98,5 @@ def incoming_section(
         port_mapping=mapping or None,
         ignore_ports=frozenset(ignored) or None,
         http_filter=None if header is None else header_filter(header, None),
+        all_pods=all_pods,
     )

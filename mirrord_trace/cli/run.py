@@ -301,6 +301,7 @@ def run(
     incoming_ports: tuple[tuple[int, int], ...],
     ignored_ports: tuple[int, ...],
     header_filter: str | None,
+    all_pods: bool | None,
     connect_hold: float,
     delivery: "Delivery",
     quiet: bool,
@@ -323,7 +324,7 @@ def run(
         mirrord-trace run -n shop -t pod/web-0/container/app -- dlv exec ./server
     Let it answer instead of the pod, all requests or only those that your browser marks:
         mirrord-trace run -t deployment/web --steal -p 8080:80 -- ./server
-        mirrord-trace run -t deployment/web --steal --header-filter '^x-me: yes' -- ./server
+        mirrord-trace run -t deployment/web --steal --header-filter '^x-me: yes' --all-pods -- ./server
     Look at what a pod has mounted; let the server write where the pod would:
         mirrord-trace run -t deployment/web -- ls -l /var/run/secrets/kubernetes.io/serviceaccount
         mirrord-trace run -t deployment/web --fs-read-write ^/data/ -- ./server
@@ -360,7 +361,7 @@ def run(
             ignore_localhost=ignore_localhost or None,
             unix_streams=unix_streams or None,
         )
-        arriving = incoming_section(incoming, steal, incoming_ports, ignored_ports, header_filter)
+        arriving = incoming_section(incoming, steal, incoming_ports, ignored_ports, header_filter, all_pods)
         flags = documents.Document(
             target=documents.TargetSection(path=target),
             agent=documents.AgentSection(

@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 @cluster_options
 @agent_modes
 @agent_namespace
+@option("--all-pods/--no-all-pods", default=None, help="Check also what --all-pods of `run` needs.")
 def verify_access(
     *,
     target: str | None,
     agent_mode: str | None,
     ephemeral_container: bool,
     agent_namespace: str | None,
+    all_pods: bool | None,
     **cluster: Unpack[ClusterFlags],
 ) -> int:
     """Check which rights you have in the cluster, of those that mirrord-trace needs, and tell which are missing.
@@ -64,11 +66,15 @@ def verify_access(
     reporter = reporter_for(open_stderr())
 
     def verify() -> int:
-        from mirrord_trace.config.document import AgentSection, Document, TargetSection
+        from mirrord_trace.config import document as documents
 
-        flags = Document(
-            target=TargetSection(path=target),
-            agent=AgentSection(ephemeral=is_ephemeral(agent_mode, ephemeral_container), namespace=agent_namespace),
+        incoming = documents.IncomingSection(all_pods=all_pods)
+        flags = documents.Document(
+            target=documents.TargetSection(path=target),
+            agent=documents.AgentSection(
+                ephemeral=is_ephemeral(agent_mode, ephemeral_container), namespace=agent_namespace
+            ),
+            feature=documents.FeatureSection(network=documents.NetworkSection(incoming=incoming)),
         )
         return _verify(configured(flags, **cluster), reporter)
 
@@ -92,6 +98,7 @@ def _verify(document: Document, reporter: LineReporter) -> int:
         return 0
     mode = rights.EPHEMERAL if agent.mode == "ephemeral" else rights.JOB
     finding = _finding(target)
+    all_pods = bool(document.feature.network.incoming.all_pods)
     if mode is rights.EPHEMERAL and not finding.rights:
         raise UsageFailure("without a target there is no pod to which an ephemeral container could be added")
 
@@ -106,7 +113,7 @@ def _verify(document: Document, reporter: LineReporter) -> int:
         question
         for question, purposes, allowed in answers
         if not allowed
-        and (mode in purposes or finding in purposes)
+        and (mode in purposes or finding in purposes or (all_pods and rights.ALL_PODS in purposes))
         # Who has no rollouts is rarely given the right to them.
         and (finding is not rights.TARGET or purposes != [finding] or question.right.resource != ROLLOUTS)
     ]
@@ -124,14 +131,18 @@ def _verify(document: Document, reporter: LineReporter) -> int:
         ],
         faults=[question in lacking for question, _, _ in answers],
     )
+    doing = f"{mode.doing}, and to {rights.ALL_PODS.doing}" if all_pods else mode.doing
     if not lacking:
-        reporter.note(f"you have what it takes to {mode.doing}")
+        reporter.note(f"you have what it takes to {doing}")
         return 0
+    roles = f"{finding.role} and {mode.role}"
+    if all_pods:
+        roles = f"{finding.role}, {mode.role} and {rights.ALL_PODS.role}"
     number = "a right" if len(lacking) == 1 else f"{len(lacking)} rights"
     reporter.failure(
         Failure(
-            f"you lack {number} that it takes to {mode.doing}: {', '.join(map(str, lacking))}",
-            f"agent/rbac.yaml has roles that grant them, {finding.role} and {mode.role}: ask who runs the cluster.",
+            f"you lack {number} that it takes to {doing}: {', '.join(map(str, lacking))}",
+            f"agent/rbac.yaml has roles that grant them, {roles}: ask who runs the cluster.",
         )
     )
     return 1

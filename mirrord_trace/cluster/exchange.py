@@ -12,6 +12,7 @@ time limit, and the server may still do what it was asked.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -165,6 +166,8 @@ class Exchange:
         self.credentials = credentials
         self.requests = 0
         self._limiter = trio.CapacityLimiter(64)
+        # Who reads on and on must not hold up the others; each stream has its owner, who bounds their number.
+        self._reading = trio.CapacityLimiter(math.inf)
         self._reached = False
 
     async def send(
@@ -191,7 +194,7 @@ class Exchange:
         Raises as `send` does. Close the stream.
         """
         attempt = _Attempt(request, "GET", query, None, "application/json", stream=True, silence_s=silence_s)
-        return Stream(*await self._answered(attempt), self._limiter)
+        return Stream(*await self._answered(attempt), self._reading)
 
     async def _answered(self, attempt: _Attempt) -> tuple[urllib3.BaseHTTPResponse, Access]:
         import urllib3

@@ -108,6 +108,14 @@ EPHEMERAL: Final = Purpose(
     Place.TARGET,
     _rights({PODS: "get list watch", POD_EPHEMERAL_CONTAINERS: "patch", **_CONNECTION}),
 )
+ALL_PODS: Final = Purpose(
+    "mirrord-trace-all-pods",
+    "all-pods",
+    "follow a workload's pods as they come and go",
+    Place.TARGET,
+    _rights({PODS: "get list watch"}),
+)
+"""For `--all-pods`, besides the rights for the target and the agents."""
 LS: Final = Purpose(
     "mirrord-trace-ls",
     "ls",
@@ -132,7 +140,7 @@ LS: Final = Purpose(
 )
 CLEAN: Final = Purpose("mirrord-trace-clean", "clean", "clean up", Place.AGENT, _rights({JOBS: "list delete"}))
 
-PURPOSES: Final = (TARGET, JOB, EPHEMERAL, LS, CLEAN)
+PURPOSES: Final = (TARGET, JOB, EPHEMERAL, ALL_PODS, LS, CLEAN)
 
 _FINDING: Final = {
     PODS: _rights({PODS: "get"}),

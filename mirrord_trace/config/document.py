@@ -105,6 +105,7 @@ class IncomingSection(Section):
     listen_ports: Mapping[int, int] | None = None
     http_filter: HttpFilter | None = None
     """One value, not a section: a filter is one or the other."""
+    all_pods: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -184,6 +185,8 @@ class Document(Section):
         if target == "targetless":
             if incoming.mode == "steal":
                 raise ValueError("there is nothing to steal without a target")
+            if incoming.all_pods:
+                raise ValueError("all pods cannot be served without a target: there is none")
             incoming = attrs.evolve(incoming, mode="off")
         given = _said(incoming)
         for name in _ABOUT_PORTS:

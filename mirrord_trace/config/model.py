@@ -185,8 +185,12 @@ class IncomingConfiguration:
     """Whether connections that the target already has are reset when its port is stolen."""
     inject_headers: bool = False
     """Whether responses of the process get a header that says so, where requests are filtered."""
+    all_pods: bool = False
+    """Whether this is so for all pods of the target's workload, and not only for the one that is chosen."""
 
     def __attrs_post_init__(self) -> None:
+        if self.all_pods and self.mode == "off":
+            raise ValueError("all pods cannot be served where incoming traffic is off")
         if self.ports is not None and self.ignore_ports:
             raise ValueError("ports of incoming traffic can be chosen or ignored, not both")
 

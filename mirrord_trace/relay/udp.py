@@ -58,6 +58,8 @@ class PeerPort:
     address: Inet4 | Inet6
     """What the process sends to."""
     socket: socket.socket
+    heard_from: RemoteDatagrams | None = None
+    """Where the peer sent to last, of several that a served port may be heard from."""
 
     @classmethod
     def open(cls, peer: Inet4 | Inet6, number: int = 0) -> PeerPort:
@@ -134,6 +136,8 @@ class DatagramRelay:
     _settled: int = 0
     _by_address: OrderedDict[Inet4 | Inet6, Inet4 | Inet6] = attrs.field(factory=OrderedDict)
     _is_closed: bool = False
+    _served: set[RemoteDatagrams] = attrs.field(factory=set)
+    """What is heard from, where the socket serves."""
     _is_serving: bool = False
     _answers_count: bool = True
 
@@ -198,9 +202,14 @@ class DatagramRelay:
         To be called before anything else.
         """
         self._is_serving, self._answers_count = True, answers_count
-        flow = self._flows["inet4"] = _Flow(remote)
-        self._flows["inet6"] = _Flow(remote)
-        self._owner.nursery.start_soon(self._receive, flow)
+        for family in ("inet4", "inet6"):
+            self._flows[family] = _Flow(remote)
+        self.hear_too(remote)
+
+    def hear_too(self, remote: RemoteDatagrams) -> None:
+        """Hears from another one as well. A peer is answered where it has sent to last."""
+        self._served.add(remote)
+        self._owner.nursery.start_soon(self._receive_served, remote)
 
     @property
     def is_serving(self) -> bool:
@@ -251,6 +260,9 @@ class DatagramRelay:
         for flow in self._flows.values():
             flow.scope.cancel()
             flow.remote.close()
+        for remote in self._served:  # whose receivers end with that
+            remote.close()
+        self._served.clear()
         self._peers.clear()
         self._retired.clear()
 
@@ -304,7 +316,8 @@ class DatagramRelay:
         if not self._answers_count:
             return
         with contextlib.suppress(OSError):  # the session is lost
-            flow.remote.send(data, None if self.connected else inet_endpoint_of(port.peer))
+            remote = port.heard_from or flow.remote
+            remote.send(data, None if self.connected else inet_endpoint_of(port.peer))
 
     def _is_the_process(self, name: tuple[str, int]) -> bool:
         """Whether it is not somebody else on this machine who sends to our ports.
@@ -332,9 +345,24 @@ class DatagramRelay:
                 with contextlib.suppress(OSError):  # lost, as datagrams may be
                     self._deliver(data, source)
 
-    def _deliver(self, data: bytes, source: InetEndpoint | None) -> None:
+    async def _receive_served(self, remote: RemoteDatagrams) -> None:
+        """As long as the session of `remote` is there. The socket lives on, and may hear from others yet."""
+        with contextlib.suppress(SessionLost, trio.ClosedResourceError):
+            while True:
+                try:
+                    data, source = await remote.receive()
+                except SessionLost:
+                    raise
+                except OSError:  # nobody is told of ICMP errors on a socket that is not connected (udp(7))
+                    continue
+                with contextlib.suppress(OSError):  # lost, as datagrams may be
+                    self._deliver(data, source, remote)
+        self._served.discard(remote)
+
+    def _deliver(self, data: bytes, source: InetEndpoint | None, remote: RemoteDatagrams | None = None) -> None:
         self.has_heard = True
         port = next(iter(self._peers.values())) if self.connected and self._peers else self._port_of(source)
+        port.heard_from = remote
         flow = self._flow_of(port)
         if flow.process is None:
             flow.process = self._find_process(port)

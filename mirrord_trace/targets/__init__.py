@@ -16,6 +16,11 @@ _ACCEPTED = (
     "a process."
 )
 
+_ALL_PODS_ADVICE = (
+    "--all-pods (feature.network.incoming.all_pods in a configuration file) is for what has several, such as "
+    "deploy/web or label/app=web; --no-all-pods takes it back."
+)
+
 
 def parse_target(
     text: str,
@@ -23,13 +28,18 @@ def parse_target(
     sudo: bool = False,
     cluster: ClusterConfiguration | None = None,
     agent: AgentConfiguration | None = None,
+    all_pods: bool = False,
 ) -> Target:
     """The target that a user names, such as "demo", "pid/4711" or "deploy/web".
 
     With `sudo` the agent is started through sudo where it is started on this machine. `cluster` and `agent` are for
-    targets in a cluster. Raises `UsageFailure`.
+    targets in a cluster. With `all_pods` a workload's other pods are served besides the one that is chosen. Raises
+    `UsageFailure`.
     """
     kind, _, rest = text.partition("/")
+    if all_pods and (kind == "pid" or text in ("demo", "targetless")):
+        why = "there is no pod at all" if text == "targetless" else "it is on this machine"
+        raise UsageFailure(f"all pods of the target {text!r} cannot be served: {why}", _ALL_PODS_ADVICE)
     if kind == "pid":
         # Not str.isdecimal alone, which is true for digits of all scripts.
         if not (rest.isascii() and rest.isdecimal() and int(rest) > 0):
@@ -41,10 +51,11 @@ def parse_target(
         from mirrord_trace.targets.demo import DemoTarget
 
         return DemoTarget()
-    return _workload(text, cluster or ClusterConfiguration(), agent or AgentConfiguration())
+    return _workload(text, cluster or ClusterConfiguration(), agent or AgentConfiguration(), all_pods)
 
 
-def _workload(text: str, cluster: ClusterConfiguration, agent: AgentConfiguration) -> Target:
+def _workload(text: str, cluster: ClusterConfiguration, agent: AgentConfiguration, all_pods: bool) -> Target:
+    from mirrord_trace.targets.workloads.kinds import POD
     from mirrord_trace.targets.workloads.path import nearest, parse_path
 
     path = parse_path(text)
@@ -57,6 +68,8 @@ def _workload(text: str, cluster: ClusterConfiguration, agent: AgentConfiguratio
             "without a target there is no pod to which the agent could be added as an ephemeral container",
             "Name a target (-t), or leave the agent a pod of its own (--agent-mode job).",
         )
+    if all_pods and path is not None and path.kind is POD:
+        raise UsageFailure(f"all pods of the target {text!r} cannot be served: it is a single one", _ALL_PODS_ADVICE)
     from mirrord_trace.targets.workloads.target import WorkloadTarget
 
-    return WorkloadTarget(path, cluster, agent)
+    return WorkloadTarget(path, cluster, agent, all_pods)

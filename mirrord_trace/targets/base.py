@@ -8,10 +8,43 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from mirrord_trace.reporting import Reporter
+    from mirrord_trace.reporting import Reporter, Step
+    from mirrord_trace.session import Session
+
+
+class Following(Protocol):
+    """Who is handed the sessions with agents beside a workload's other pods."""
+
+    def join(self, session: Session, name: str) -> Sequence[trio.Event]:
+        """There is one more. `name` is what the user knows its pod by, such as "pod web-2".
+
+        Returns events that are all set when it gets what it wants of the session, or never will.
+        """
+
+    def leave(self, session: Session) -> None:
+        """One of those is over, or about to be."""
+
+
+class OtherPods(Protocol):
+    """The other pods of a workload, as they come and go; served as long as the target is open.
+
+    For environment, files and outgoing traffic one pod is the target, but something may come to any of them.
+    """
+
+    async def reached(self, step: Step) -> None:
+        """Returns when those that were there at first are served, or have not let themselves be served in due time."""
+
+    def hand_to(self, following: Following) -> None:
+        """Hands over the sessions that there are, and those to come."""
+
+    def take_over_first(self) -> None:
+        """The agent that was opened first is lost: if its pod is still there, it is from now on one of the others."""
+
+    def end(self) -> None:
+        """The sessions end in good order, and the agents go; when the target is closed, that has been waited for."""
 
 
 @attrs.frozen
@@ -28,6 +61,8 @@ class AgentLink:
     """Processes on this machine that belong to the agent, for those who must leave them alone."""
     last_words: Callable[[], Awaitable[str]]
     """The end of what a dying agent has written for people, shortly after its end; "" when there is nothing."""
+    others: OtherPods | None = None
+    """The pods that are served besides this one; None: no others shall be."""
     answered: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
     """To be set by whoever opens a session over the stream, once there is one."""
     settled: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)

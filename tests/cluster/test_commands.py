@@ -206,6 +206,19 @@ def test_the_chosen_mode_decides(shop: Cluster, mode: Purpose, arguments: list[s
     assert other.role in wrong.stderr
 
 
+def test_all_pods_are_followed_with_a_right_of_its_own(shop: Cluster) -> None:
+    grant(shop, rights.JOB, namespace="agents")
+    kubeconfig = grant(shop, rights.TARGET)
+    arguments = ("verify-access", "-t", "deploy/web", "-n", "shop", "-a", "agents")
+    assert mirrord_trace(kubeconfig, *arguments).returncode == 0
+    result = mirrord_trace(kubeconfig, *arguments, "--all-pods")
+    assert result.returncode == 1
+    assert "follow a workload's pods as they come and go: watch pods in shop\n" in result.stderr
+    assert rights.ALL_PODS.role in result.stderr
+    grant(shop, rights.ALL_PODS)
+    assert mirrord_trace(kubeconfig, *arguments, "--all-pods").returncode == 0
+
+
 def test_a_missing_right_is_named(shop: Cluster) -> None:
     kubeconfig = grant(shop, rights.TARGET, rights.JOB)
     shop.rbac.deny("dev", "create", POD_PORT_FORWARD, "shop")

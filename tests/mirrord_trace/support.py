@@ -471,7 +471,7 @@ async def machine(
             serving = IncomingHandlers(
                 incoming or IncomingPolicy(mode=None),
                 ports,
-                IncomingDatagrams(cast(Session, target), datagrams.serve, datagrams.serve_too, told.append),
+                IncomingDatagrams(cast(Session, target), datagrams.serve, datagrams.serve_too, told.append, nursery),
                 datagrams.bindings,
                 listeners,
                 told.append,

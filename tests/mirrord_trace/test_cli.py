@@ -112,6 +112,7 @@ def test_flags_of_incoming_traffic(console: Console) -> None:
     assert incoming.http_filter == HttpFilter('{"header":"^x-me: yes"}')
     assert console.configured("--ignore-incoming-port", "9090", "true").incoming.ignore_ports == {9090}
     assert console.configured("--incoming", "off", "true").incoming.mode == "off"
+    assert console.configured("-t", "deploy/web", "--all-pods", "true").incoming.all_pods
     assert console.configured("--incoming", "steal", "--steal", "true").incoming.mode == "steal"
 
 
@@ -288,6 +289,8 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         *((["run", "-p", port, "true"], f"'{port}' is neither PORT") for port in ("0", "65536", "a", "1:2:3", "80:")),
         (["run", "-p", "80:81", "-p", "80:82", "true"], "stands for two ports"),
         (["run", "-p", "80", "--ignore-incoming-port", "81", "true"], "chosen or ignored, not both"),
+        (["run", "--all-pods", "-t", "targetless", "true"], "cannot be served without a target"),
+        (["run", "--all-pods", "--incoming", "off", "-t", "deploy/web", "true"], "incoming traffic is off"),
         (["run", "--header-filter", "", "true"], "expected a text, but it is empty"),
     ],
 )

@@ -194,6 +194,7 @@ def test_every_field_about_incoming_is_one_of_its_configuration() -> None:
         port_mapping={8080: 80},
         listen_ports={80: 8081},
         http_filter=HttpFilter("{}"),
+        all_pods=True,
     )
     assert [name for name, value in attrs.asdict(said, recurse=False).items() if value is None] == ["ignore_ports"]
     configuration = incoming(about_incoming(said, agent=AgentSection(flush_connections=False, inject_headers=True)))
@@ -206,6 +207,7 @@ def test_every_field_about_incoming_is_one_of_its_configuration() -> None:
         http_filter=HttpFilter("{}"),
         flush_connections=False,
         inject_headers=True,
+        all_pods=True,
     )
     with pytest.raises(ValueError, match="chosen or ignored, not both"):
         incoming(about_incoming(attrs.evolve(said, ignore_ports=frozenset({1}))))

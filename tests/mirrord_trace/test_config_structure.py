@@ -339,6 +339,7 @@ def test_network_as_a_whole(value: bool, tcp: bool, mode: IncomingMode) -> None:
         ({"ignore_localhost": True}, IncomingSection(ignore_localhost=True)),
         ({"port_mapping": [[8080, 80], [8443, 443]]}, IncomingSection(port_mapping={8080: 80, 8443: 443})),
         ({"listen_ports": [[80, 8111]]}, IncomingSection(listen_ports={80: 8111})),
+        ({"all_pods": True}, IncomingSection(all_pods=True)),
         ({"on_concurrent_steal": "continue"}, IncomingSection()),
         (
             {"http_filter": {"header_filter": "^x-me: yes", "ports": [80]}},

@@ -42,7 +42,7 @@ def test_last_words_outlast_the_process_but_not_sigterm(
         supervision = Supervision(cast(Reporter, told))
         session = SimpleNamespace(lost=trio.Event(), loss_reason="its pod is gone")
         session.lost.set()
-        link = SimpleNamespace(last_words=last_words)
+        link = SimpleNamespace(last_words=last_words, others=None)
         async with trio.open_nursery() as process:
             process.start_soon(
                 _tell_of_loss,

@@ -18,25 +18,54 @@ from mirrord_trace.session import RemoteDatagrams, Session, SessionLost
 
 @attrs.define(eq=False)
 class _Port:
+    handle: Handle
+    """The first socket that was bound."""
+    number: int
+    mode: IncomingMode
     settled: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the sessions that were there at first have answered."""
     relay: DatagramRelay | None = None
 
 
 @attrs.define(eq=False)
 class IncomingDatagrams:
-    """All subscribed UDP ports of one session. For Trio's thread."""
+    """All subscribed UDP ports. For Trio's thread."""
 
     session: Session
+    """The first, which is there from the beginning and never leaves."""
     serve: Callable[[Handle, RemoteDatagrams, bool], DatagramRelay]
     """Has a socket hear what comes; the last says whether its answers count."""
     serve_too: Callable[[int, DatagramRelay], None]
     """Has another socket, by its inode, take part."""
     tell: Callable[[str], None]
     """Gets what the user should know."""
+    nursery: trio.Nursery
+    _others: dict[Session, str] = attrs.field(init=False, factory=dict)
+    """The other sessions, and what they are called."""
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
 
+    def join(self, session: Session, name: str) -> list[trio.Event]:
+        """Has the ports' datagrams come from one session more, whose target the user knows by a name.
+
+        Returns an event for each port, which is set when they come, or never will.
+        """
+        self._others[session] = name
+        settled = []
+        for port in self._ports.values():
+            if port.relay is None or not port.relay.is_closed:
+                settled.append(trio.Event())
+                self.nursery.start_soon(self._hear_from, port, session, settled[-1])
+        return settled
+
+    def leave(self, session: Session) -> None:
+        """Nothing more is asked of such a session."""
+        del self._others[session]
+
     async def hear(self, handle: Handle, number: int, mode: IncomingMode) -> None:
-        """Returns when what is sent to the target's port from now on reaches the socket, or never will."""
+        """Returns when what is sent to the target's port from now on reaches the socket, or never will.
+
+        Where there are several sessions, that is for those that are there now.
+        """
         port = self._ports.get(number)
         while port is not None:
             await port.settled.wait()
@@ -46,23 +75,43 @@ class IncomingDatagrams:
             if self._ports.get(number) is port:
                 del self._ports[number]
             port = self._ports.get(number)
-        port = self._ports[number] = _Port()
+        port = self._ports[number] = _Port(handle, number, mode)
         try:
-            remote = await self._subscribe(number, mode)
-            if remote is not None:
-                port.relay = self.serve(handle, remote, mode == "steal")
+            async with trio.open_nursery() as nursery:
+                for session in (self.session, *self._others):
+                    nursery.start_soon(self._hear_from, port, session, trio.Event())
         finally:
             port.settled.set()
 
-    async def _subscribe(self, number: int, mode: IncomingMode) -> RemoteDatagrams | None:
-        name = f"UDP port {number}"
+    async def _hear_from(self, port: _Port, session: Session, settled: trio.Event) -> None:
         try:
-            return await self.session.incoming.subscribe_datagrams(
-                number, mode, lambda notice: self.tell(f"{name}: {notice}")
+            await self._subscribe(port, session)
+        finally:
+            settled.set()
+
+    async def _subscribe(self, port: _Port, session: Session) -> None:
+        remote = await self._subscribed(port, session)
+        if remote is None:
+            return
+        is_over = self._ports.get(port.number) is not port or (port.relay is not None and port.relay.is_closed)
+        if is_over or (session is not self.session and session not in self._others):  # while we waited
+            remote.close()
+        elif port.relay is None:
+            port.relay = self.serve(port.handle, remote, port.mode == "steal")
+        else:
+            port.relay.hear_too(remote)
+
+    async def _subscribed(self, port: _Port, session: Session) -> RemoteDatagrams | None:
+        other = self._others.get(session)
+        name = f"UDP port {port.number}" if other is None else f"UDP port {port.number} of {other}"
+        try:
+            return await session.incoming.subscribe_datagrams(
+                port.number, port.mode, lambda notice: self.tell(f"{name}: {notice}")
             )
         except SessionLost:  # which the user is told of once, for all
             return None
         except OSError as error:
-            done = "stolen from" if mode == "steal" else "mirrored from"
-            self.tell(f"{name} is not {done} the target, the command serves this machine only: {error.strerror}")
+            done = "stolen from" if port.mode == "steal" else "mirrored from"
+            whom, whose = ("the target", "this machine only") if other is None else (other, "the others")
+            self.tell(f"UDP port {port.number} is not {done} {whom}, the command serves {whose}: {error.strerror}")
             return None

@@ -1,5 +1,7 @@
 """TCP ports of the target on which the process listens: subscribed as long as one of its sockets does.
 
+There may be several sessions, one for each pod of a workload, which come and go: each has its own subscription.
+
 Several sockets may listen for one port of the target: those of a SO_REUSEPORT group, one for IPv4 and one for IPv6.
 Each connection goes to one that can show its client, and among a group's the kernel chooses.
 """
@@ -10,7 +12,7 @@ import errno
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -45,62 +47,110 @@ class Asked:
 
 
 @attrs.define(eq=False)
+class _Subscription:
+    """A port at one session."""
+
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the agent has answered, or never will."""
+    remote: RemoteListener | None = None
+
+
+@attrs.define(eq=False)
 class _Port:
     """One port, from the first listener on."""
 
     asked: Asked
     listeners: dict[int, Listening] = attrs.field(factory=dict)
     """By inode."""
-    remote: RemoteListener | None = None
-    settled: trio.Event = attrs.field(factory=trio.Event)
-    """Set when the agent has answered."""
+    subscriptions: dict[Session, _Subscription] = attrs.field(factory=dict)
+    """Those that are wanted or stand."""
 
 
 @attrs.define(eq=False)
 class IncomingPorts:
-    """All subscribed TCP ports of one session. For Trio's thread."""
+    """All subscribed TCP ports. For Trio's thread."""
 
     session: Session
+    """The first, which is there from the beginning and never leaves."""
     streams: StreamRelay
     nursery: trio.Nursery
     tell: Callable[[str], None]
     """Gets what the user should know."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
+    _others: dict[Session, str] = attrs.field(init=False, factory=dict)
+    """The other sessions, and what they are called."""
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
     _unsettled: dict[Names, float] = attrs.field(init=False, factory=dict)
     """Connections that are over on our side, and until when their names are kept; who waits to be accepted may wait."""
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
 
+    def join(self, session: Session, name: str) -> list[trio.Event]:
+        """Subscribes to all ports at one session more, whose target the user knows by a name.
+
+        Returns an event for each port, as `listen` does.
+        """
+        self._others[session] = name
+        for port in self._ports.values():
+            self._subscribe(port, session)
+        return [port.subscriptions[session].answered for port in self._ports.values()]
+
+    def leave(self, session: Session) -> None:
+        """Nothing comes from such a session any more; what has come lives as long as the session does."""
+        del self._others[session]
+        for port in list(self._ports.values()):
+            subscription = port.subscriptions.pop(session, None)
+            if subscription is not None and subscription.remote is not None:
+                subscription.remote.close()
+            self._end_if_unused(port)
+
     def listen(self, listening: Listening, asked: Asked) -> trio.Event:
-        """A socket listens; the event is set when connections that begin from now on reach it, or never will."""
+        """A socket listens; the event is set when connections that begin from now on reach it, or never will.
+
+        Where there are several sessions, that is for those that are there now.
+        """
         port = self._ports.get(asked.port)
         if port is None:
             port = self._ports[asked.port] = _Port(asked)
-            self.nursery.start_soon(self._serve_port, port)
             self._has_work.set()
         port.listeners[listening.inode] = listening
-        return port.settled
+        for session in (self.session, *self._others):
+            self._subscribe(port, session)
+        settled = trio.Event()
+        self.nursery.start_soon(_settle, list(port.subscriptions.values()), settled)
+        return settled
 
-    async def _serve_port(self, port: _Port) -> None:
+    def _subscribe(self, port: _Port, session: Session) -> None:
+        if session not in port.subscriptions:
+            subscription = port.subscriptions[session] = _Subscription()
+            self.nursery.start_soon(self._serve_port, port, session, subscription)
+
+    async def _serve_port(self, port: _Port, session: Session, subscription: _Subscription) -> None:
         try:
-            port.remote = await self._subscribe(port.asked)
-            port.settled.set()
+            remote = subscription.remote = await self._subscribed(port.asked, session)
+            if port.subscriptions.get(session) is not subscription:  # the session has left
+                return
+            subscription.answered.set()
             self._end_if_unused(port)
-            while port.remote is not None:
-                stream = await port.remote.receive()
-                self.nursery.start_soon(self._serve, port, stream)
+            while remote is not None:
+                stream = await remote.receive()
+                self.nursery.start_soon(self._serve, port, session, stream)
         except SessionLost:  # which the user is told of once, for all
             pass
         except trio.ClosedResourceError:
             pass
         finally:
-            port.settled.set()
-            self._end(port)
+            subscription.answered.set()
+            if subscription.remote is not None:
+                subscription.remote.close()
+            if port.subscriptions.get(session) is subscription:
+                del port.subscriptions[session]
+            self._end_if_unused(port)
 
-    async def _subscribe(self, asked: Asked) -> RemoteListener | None:
-        name = f"port {asked.port}"
+    async def _subscribed(self, asked: Asked, session: Session) -> RemoteListener | None:
+        other = self._others.get(session)
+        name = f"port {asked.port}" if other is None else f"port {asked.port} of {other}"
         try:
-            return await self.session.incoming.subscribe(
+            return await session.incoming.subscribe(
                 asked.port,
                 asked.mode,
                 lambda notice: self.tell(f"{name}: {notice}"),
@@ -112,22 +162,23 @@ class IncomingPorts:
             raise
         except OSError as error:
             done = "stolen from" if asked.mode == "steal" else "mirrored from"
-            self.tell(f"{name} is not {done} the target, the command serves this machine only: {error.strerror}")
+            whom, whose = ("the target", "this machine only") if other is None else (other, "the others")
+            self.tell(f"port {asked.port} is not {done} {whom}, the command serves {whose}: {error.strerror}")
             return None
 
-    def _end(self, port: _Port) -> None:
-        if port.remote is not None:
-            port.remote.close()
+    def _end_if_unused(self, port: _Port) -> None:
+        """Ends what nobody listens on, once all that was asked for has been answered."""
+        if port.listeners or not all(one.answered.is_set() for one in port.subscriptions.values()):
+            return
+        for subscription in port.subscriptions.values():
+            if subscription.remote is not None:
+                subscription.remote.close()
         if self._ports.get(port.asked.port) is port:
             del self._ports[port.asked.port]
 
-    def _end_if_unused(self, port: _Port) -> None:
-        if port.settled.is_set() and not port.listeners:
-            self._end(port)
-
     # a connection
 
-    async def _serve(self, port: _Port, stream: RemoteStream) -> None:
+    async def _serve(self, port: _Port, session: Session, stream: RemoteStream) -> None:
         try:
             connected = await self._connect(port, stream)
             if connected is None:
@@ -142,7 +193,7 @@ class IncomingPorts:
                         await Mirroring(connection, stream, is_closed, is_filtered).run()
                     else:
                         with self.streams.sending() as sent:
-                            await self.streams.exchange(connection, stream, sent)
+                            await self.streams.exchange(connection, stream, sent, session.lost)
                 finally:
                     self._settle(names)  # while the kernel still knows who is at the other end
         finally:
@@ -247,6 +298,12 @@ class IncomingPorts:
         for inode in port.listeners.keys() - present:
             del port.listeners[inode]
         self._end_if_unused(port)
+
+
+async def _settle(subscriptions: Iterable[_Subscription], settled: trio.Event) -> None:
+    for subscription in subscriptions:
+        await subscription.answered.wait()
+    settled.set()
 
 
 def _plain_address(endpoint: InetEndpoint) -> Inet4 | Inet6:

@@ -53,6 +53,16 @@ def candidates(pods: Sequence[Object], container: str | None) -> list[Candidate]
     return [found for pod in newest_first if not why_not(pod) and (found := _candidate(pod, container)) is not None]
 
 
+def still_runs(pod: Object, candidate: Candidate) -> bool:
+    """Whether a candidate of this pod is what it was, ready or not: the same container in the same pod runs."""
+    status = _status_of(pod, candidate.container) or {}
+    return (
+        pod["metadata"]["uid"] == candidate.pod_uid
+        and "running" in (status.get("state") or {})
+        and _plain_id(status) == candidate.container_id
+    )
+
+
 def _candidate(pod: Object, container: str | None) -> Candidate | None:
     name = container or default_container(pod)
     status = _status_of(pod, name)
@@ -65,8 +75,12 @@ def _candidate(pod: Object, container: str | None) -> Candidate | None:
         metadata["uid"],
         pod["spec"]["nodeName"],
         name,
-        status["containerID"].partition("://")[2],
+        _plain_id(status),
     )
+
+
+def _plain_id(status: Object) -> str:
+    return str(status.get("containerID") or "").partition("://")[2]
 
 
 def containers(pod: Object) -> list[str]:

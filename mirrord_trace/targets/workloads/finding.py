@@ -28,17 +28,26 @@ class Found:
     pods: Sequence[Object]
     workload: Object | None
     """None where the pods were named themselves, or by their labels."""
+    selector: str = ""
+    """The pods' label selector; "" for a pod that was named itself, and where nothing selects any."""
 
 
 async def find_pods(api: ApiServer, path: WorkloadPath, namespace: str) -> Found:
     """The pods of a workload. Raises `Failure` when there is no such workload, or it cannot have pods."""
     if path.kind is None:
-        return Found(await _list_pods(api, namespace, path.name), None)
+        return Found(await list_pods(api, namespace, path.name), None, path.name)
     workload = await _get(api, path.kind, namespace, path.name)
     if path.kind is kinds.POD:
         return Found([workload], None)
     selector = await _selector(api, path.kind, workload, namespace)
-    return Found(await _list_pods(api, namespace, selector) if selector else [], workload)
+    return Found(await list_pods(api, namespace, selector), workload, selector)
+
+
+async def find_selector(api: ApiServer, path: WorkloadPath, namespace: str) -> str:
+    """The label selector of a workload's pods as it is now. Raises as `find_pods` does."""
+    if path.kind is None:
+        return path.name
+    return await _selector(api, path.kind, await _get(api, path.kind, namespace, path.name), namespace)
 
 
 async def _selector(api: ApiServer, kind: Kind, workload: Object, namespace: str) -> str:
@@ -61,7 +70,10 @@ async def _selector(api: ApiServer, kind: Kind, workload: Object, namespace: str
     raise Failure(f"{name} has no selector, so it has no pods that one could tell", "Name a pod.")
 
 
-async def _list_pods(api: ApiServer, namespace: str, selector: str) -> Sequence[Object]:
+async def list_pods(api: ApiServer, namespace: str, selector: str) -> Sequence[Object]:
+    """The pods that a selector chooses; "" chooses none. Raises `Failure`."""
+    if not selector:
+        return []
     return await _asked(
         lambda: api.list(PODS, namespace, label_selector=selector), f"list the pods with {selector} in {namespace}"
     )

@@ -35,6 +35,22 @@ def test_accepted(text: str, target: object) -> None:
     assert parse_target(text, cluster=CLUSTER, agent=AGENT) == target
 
 
+def test_all_pods_are_a_workloads() -> None:
+    for text in ("deploy/web/container/app", "cronjob/nightly", "service/web", "label/app=web"):
+        target = parse_target(text, all_pods=True)
+        assert isinstance(target, WorkloadTarget)
+        assert target.all_pods
+
+
+@pytest.mark.parametrize("text", ["demo", "pid/1", "targetless", "pod/web-0", "po/web-0/container/app"])
+def test_all_pods_are_refused_where_there_are_not_several(text: str) -> None:
+    with pytest.raises(UsageFailure) as caught:
+        parse_target(text, all_pods=True)
+    assert f"all pods of the target {text!r} cannot be served" in caught.value.message
+    assert caught.value.advice is not None
+    assert "deploy/web" in caught.value.advice
+
+
 def test_sudo_is_for_processes() -> None:
     assert parse_target("pid/7", sudo=True) == ProcessTarget(7, sudo=True)
 

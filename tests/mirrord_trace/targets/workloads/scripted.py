@@ -48,6 +48,8 @@ class ScriptedApi:
     log_lines: list[str] = attrs.field(factory=list)
     log_ends: bool = False
     asked: int = 0
+    creations: int = 0
+    """How often something was to be made."""
     _abandoned: list[tuple[float, Resource, Object]] = attrs.field(factory=list)
     """What is made at a time, and nobody waits for."""
     _changes: Any = attrs.field(factory=lambda: trio.open_memory_channel[tuple[str, Object]](math.inf))
@@ -93,6 +95,7 @@ class ScriptedApi:
         return [one for (of, _), one in self.objects.items() if of == kind]
 
     async def create(self, kind: Resource, namespace: str, body: Object) -> tuple[Object, Warnings]:
+        self.creations += 1
         began = trio.current_time()
         try:
             await self._begin("create", kind)

@@ -51,7 +51,7 @@ def test_a_workload_takes_two() -> None:
     api.has(DEPLOYMENTS, workload("web", selector=LABELS))
     api.has(PODS, pod("web-1"))
     found = find(api, "deploy/web")
-    assert found == Found([pod("web-1")], workload("web", selector=LABELS))
+    assert found == Found([pod("web-1")], workload("web", selector=LABELS), "app=web")
     assert (api.asked, api.selectors) == (2, ["app=web"])
 
 
