@@ -168,11 +168,14 @@ class RemoteStream:
             self._link.put(Credit(self._stream, credit))
         return result
 
-    def reset(self) -> None:
-        """Breaks the connection: the far side sees a RST. What is under way in both directions is lost."""
+    def reset(self, number: int = errno.ECONNRESET) -> None:
+        """Breaks the connection: the far side sees a RST. What is under way in both directions is lost.
+
+        ECONNREFUSED says of a connection that has come to the target that it was never taken.
+        """
         if not self._closed:
             self._link.discard(self._stream)
-            self._link.put(Reset(self._stream, errno.ECONNRESET))
+            self._link.put(Reset(self._stream, number))
             self._close()
 
     async def aclose(self) -> None:

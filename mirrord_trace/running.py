@@ -14,22 +14,27 @@ import attrs
 import trio
 
 from mirrord_syscalls.abi import native_abi
-from mirrord_trace.config import RunConfiguration
+from mirrord_trace.config import IncomingConfiguration, RunConfiguration
 from mirrord_trace.errors import Failure
 from mirrord_trace.policy.default_paths import Surroundings, mounted_paths
 from mirrord_trace.policy.environment import process_environment
 from mirrord_trace.policy.files import FilesPolicy
+from mirrord_trace.policy.incoming import IncomingPolicy
 from mirrord_trace.policy.outgoing import OutgoingPolicy
+from mirrord_trace.relay.incoming.datagrams import IncomingDatagrams
+from mirrord_trace.relay.incoming.ports import IncomingPorts
 from mirrord_trace.relay.tcp import StreamRelay
 from mirrord_trace.relay.udp import DatagramRelays
 from mirrord_trace.reporting import Reporter
 from mirrord_trace.session import Session
 from mirrord_trace.sockets_here import TreeListeners
 from mirrord_trace.supervisor import launch, names_files
+from mirrord_trace.supervisor.bindings import Bindings
 from mirrord_trace.supervisor.delivery.base import Delivery, Handlers
 from mirrord_trace.supervisor.delivery.choice import MakeDelivery
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
 from mirrord_trace.supervisor.handlers.files import FileHandlers
+from mirrord_trace.supervisor.handlers.incoming import IncomingHandlers
 from mirrord_trace.supervisor.handlers.names import NameHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
 from mirrord_trace.supervisor.handlers.streams import StreamHandlers
@@ -69,7 +74,7 @@ async def run_at(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
-        world = _World.build(configuration, session, nursery, presented, files, make_delivery)
+        world = _World.build(configuration, session, nursery, presented, files, make_delivery, reporter)
         child = world.delivery.launch(program, inherited)
         if files.tree is not None:
             files.tree.on_mapped = world.delivery.expect_mapped_files
@@ -189,6 +194,7 @@ class _World:
         presented: Mapping[bytes, bytes],
         files: _Files,
         make_delivery: MakeDelivery,
+        reporter: Reporter,
     ) -> _World:
         """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
         table = SocketTable()
@@ -202,12 +208,43 @@ class _World:
         streams = StreamRelay(session, nursery)
         datagrams = DatagramRelays(session, nursery)
         nursery.start_soon(datagrams.sweep)
-        stream_handlers = StreamHandlers(table, policy, listeners, streams, configuration.connect_hold_s)
         datagram_handlers = DatagramHandlers(table, policy, listeners, datagrams)
+        ports = IncomingPorts(session, streams, nursery, reporter.warning)
+        nursery.start_soon(ports.watch)
+        incoming = _incoming_handlers(configuration.incoming, ports, datagram_handlers, listeners)
+        stream_handlers = StreamHandlers(
+            table, policy, listeners, streams, configuration.connect_hold_s, incoming.stand_in
+        )
         names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name))
         paths = FileHandlers(files.policy, presented, files.tree, session.files)
-        sockets = SocketHandlers(table, stream_handlers, datagram_handlers)
+        sockets = SocketHandlers(table, stream_handlers, datagram_handlers, incoming)
         delivery = make_delivery(
             Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
         )
         return cls(delivery, streams, datagrams)
+
+
+def _incoming_handlers(
+    wanted: IncomingConfiguration, ports: IncomingPorts, datagrams: DatagramHandlers, listeners: TreeListeners
+) -> IncomingHandlers:
+    requests = wanted.http_filter
+    policy = IncomingPolicy(
+        mode=None if wanted.mode == "off" else wanted.mode,
+        ports=wanted.ports,
+        ignore_ports=wanted.ignore_ports,
+        ignore_localhost=wanted.ignore_localhost,
+        port_mapping=wanted.port_mapping,
+        listen_ports=wanted.listen_ports,
+        http_filter=None if requests is None else requests.requests,
+        filter_ports=None if requests is None else requests.ports,
+    )
+    return IncomingHandlers(
+        policy,
+        ports,
+        IncomingDatagrams(ports.session, datagrams.serve, datagrams.serve_too, ports.tell),
+        Bindings(),
+        listeners,
+        ports.tell,
+        flush=wanted.flush_connections,
+        mark=wanted.inject_headers,
+    )

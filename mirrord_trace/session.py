@@ -18,6 +18,7 @@ from mirrord_agent.wire import Decoder, ProtocolError, WindowPool, encode, frame
 from mirrord_agent.wire.file_frames import FileAnswer
 from mirrord_agent.wire.frames import (
     AddressFamily,
+    Endpoint,
     Facts,
     Frame,
     Goodbye,
@@ -28,6 +29,8 @@ from mirrord_agent.wire.frames import (
 from mirrord_trace.nurseries import serving_nursery
 from mirrord_trace.remote import RemoteDatagrams, RemoteStream
 from mirrord_trace.remote_files import RemoteFile, RemoteFiles
+from mirrord_trace.remote_incoming import RemoteIncoming
+from mirrord_trace.remote_listener import RemoteListener
 from mirrord_trace.session_link import SessionLink, SessionLost
 from mirrord_trace.session_requests import Requests
 
@@ -38,6 +41,7 @@ __all__ = [
     "InetEndpoint",
     "RemoteDatagrams",
     "RemoteFile",
+    "RemoteListener",
     "RemoteStream",
     "Session",
     "SessionLost",
@@ -83,6 +87,15 @@ class Session:
         """The files below the target's root."""
         self._streams: dict[int, RemoteStream] = {}
         self._flows: dict[int, RemoteDatagrams] = {}
+        self.incoming = RemoteIncoming(
+            self._link,
+            self._requests,
+            is_served="incoming" in welcomed.features,
+            add_stream=self._add_stream,
+            add_flow=self._flows.__setitem__,
+            forget=self._forget,
+        )
+        """What comes to the target."""
         self._heard = True
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             frames.Data: self._on_data,
@@ -94,6 +107,9 @@ class Session:
             frames.Part: self._requests.on_part,
             frames.Connected: self._on_connected,
             frames.DatagramsOpened: self._on_datagrams_opened,
+            frames.Subscribed: self.incoming.on_subscribed,
+            frames.Arrived: self.incoming.on_arrived,
+            frames.Notice: self.incoming.on_notice,
             frames.Pong: self._on_pong,
             **dict.fromkeys((frames.Done, frames.Failed, *get_args(FileAnswer)), self._requests.on_answer),
         }
@@ -194,6 +210,7 @@ class Session:
             stream.wake()
         for flow in self._flows.values():
             flow.wake()
+        self.incoming.wake()
 
     def _distrust(self, what: str) -> SessionLost:
         """The agent sent what it may not; returns what is to be raised for it."""
@@ -218,44 +235,42 @@ class Session:
         if stream is not None:
             stream.on_data(frame.payload)
         else:
-            self._requests.check_known(frame.stream)
+            self._check_known(frame.stream)
 
     def _on_credit(self, frame: frames.Credit) -> None:
         stream = self._streams.get(frame.stream) or self._flows.get(frame.stream)
         if stream is not None:
             stream.on_credit(frame.amount_bytes)
         else:
-            self._requests.check_known(frame.stream)
+            self._check_known(frame.stream)
 
     def _on_datagram(self, frame: frames.Datagram | frames.DatagramError) -> None:
         flow = self._flows.get(frame.stream)
         if flow is not None:
             flow.on_datagram(frame)
         else:
-            self._requests.check_known(frame.stream)
+            self._check_known(frame.stream)
 
     def _on_eof(self, frame: frames.Eof) -> None:
         stream = self._streams.get(frame.stream)
         if stream is not None:
             stream.on_eof()
         else:
-            self._requests.check_known(frame.stream)
+            self._check_known(frame.stream)
 
     def _on_reset(self, frame: frames.Reset) -> None:
         stream = self._streams.get(frame.stream)
         if stream is not None:
             stream.on_reset(frame.errno)
         else:
-            self._requests.check_known(frame.stream)
+            self._check_known(frame.stream)
 
     # What an answer opens exists from here on, because its first data may be in the same read as the answer.
 
     def _on_connected(self, frame: frames.Connected) -> None:
         request = self._requests.pending(frame.stream)
         if request is not None:
-            stream = RemoteStream(self._link, self._pool, frame.stream, frame.local, frame.peer, self._forget)
-            self._streams[frame.stream] = stream
-            request.finish(stream)
+            request.finish(self._add_stream(frame.stream, frame.local, frame.peer))
 
     def _on_datagrams_opened(self, frame: frames.DatagramsOpened) -> None:
         request = self._requests.pending(frame.stream)
@@ -264,10 +279,22 @@ class Session:
             self._flows[frame.stream] = flow
             request.finish(flow)
 
+    def _add_stream(self, number: int, local: Endpoint, peer: Endpoint) -> RemoteStream:
+        stream = self._streams[number] = RemoteStream(self._link, self._pool, number, local, peer, self._forget)
+        return stream
+
+    def _check_known(self, stream: int) -> None:
+        """Raises ProtocolError for a stream that nobody has opened; frames of one that is over are to be ignored."""
+        if stream % 2:
+            self._requests.check_known(stream)
+        else:
+            self.incoming.check_known(stream)
+
     def _forget(self, stream: int) -> None:
-        """The stream or flow is over: later frames of it are ignored."""
+        """The stream, flow or listener is over: later frames of it are ignored."""
         self._streams.pop(stream, None)
         self._flows.pop(stream, None)
+        self.incoming.forget(stream)
 
     def _on_pong(self, _: frames.Pong) -> None:
         """A sign of life, as every frame is."""

@@ -16,10 +16,11 @@ from mirrord_agent.wire import ProtocolError, frames
 from mirrord_agent.wire.file_frames import FileAnswer, FileOpened, Listed
 from mirrord_agent.wire.frames import Frame
 from mirrord_trace.remote import RemoteDatagrams, RemoteStream
+from mirrord_trace.remote_listener import RemoteListener
 from mirrord_trace.session_link import SessionLink, SessionLost
 
 AnswerFrame = frames.Done | frames.Failed | FileAnswer
-_Outcome = AnswerFrame | RemoteStream | RemoteDatagrams
+_Outcome = AnswerFrame | RemoteStream | RemoteDatagrams | RemoteListener
 _Answer = TypeVar("_Answer")
 
 
@@ -128,7 +129,7 @@ class Requests:
         match request.answer:
             case RemoteStream() as opened:
                 opened.reset()
-            case RemoteDatagrams() as opened:
+            case RemoteDatagrams() | RemoteListener() as opened:
                 opened.close()
             case FileOpened() | Listed(last=False):
                 self._link.put(frames.Close(request.stream))

@@ -43,12 +43,18 @@ class SocketsHere:
         factory=lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG),
     )
 
-    def inode(self, protocol: Protocol, local: Inet4 | Inet6, remote: Inet4 | Inet6) -> int | None:
-        """The inode of the socket with these two addresses; None when there is none."""
+    def row(self, protocol: Protocol, local: Inet4 | Inet6, remote: Inet4 | Inet6) -> SocketRow | None:
+        """The socket with these two addresses; None when there is none."""
         self._netlink.send(lookup_request(protocol, local, remote))
         for answer in decode_answers(self._netlink.recv(_ANSWER_ROOM)):
-            return answer.inode if isinstance(answer, SocketRow) else None
+            if isinstance(answer, SocketRow) and not (protocol == "tcp" and 1 << answer.state == TCP_LISTEN):
+                return answer  # and not the listener that a new connection would come to
         return None
+
+    def inode(self, protocol: Protocol, local: Inet4 | Inet6, remote: Inet4 | Inet6) -> int | None:
+        """The inode of that socket; None when there is none."""
+        row = self.row(protocol, local, remote)
+        return None if row is None else row.inode
 
     def bound(self, protocol: Protocol, port: int) -> Iterator[SocketRow]:
         """TCP listeners, or UDP sockets of any kind, on a port."""
@@ -123,6 +129,13 @@ class TreeListeners:
                 self._known |= found
                 return True
         return False
+
+    def open_in_tree(self, inodes: Iterable[int]) -> set[int]:
+        """Those of the sockets that a process of the tree has open, whatever their state."""
+        wanted, found = set(inodes), set[int]()
+        for pid in self.process_ids() if wanted else ():
+            found |= wanted.intersection(_socket_inodes(pid))
+        return found
 
 
 def _socket_inodes(pid: int) -> Iterator[int]:

@@ -68,7 +68,9 @@ def a_name(context: click.Context, parameter: click.Parameter, text: str | None)
     return not_empty(context, parameter, text)
 
 
-def _together(*decorators: Decorator) -> Decorator:
+def together(*decorators: Decorator) -> Decorator:
+    """All of them, as if they stood one above the other."""
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -77,7 +79,7 @@ def _together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-cluster_options = _together(
+cluster_options = together(
     option(
         "-n",
         "--target-namespace",
@@ -132,7 +134,7 @@ agent_namespace = option(
     help="Where the agent's job is made, instead of the target's namespace.",
 )
 
-agent_modes = _together(
+agent_modes = together(
     option(
         "--agent-mode",
         type=click.Choice(["job", "ephemeral"]),

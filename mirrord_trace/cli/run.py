@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from mirrord_trace.cli import completing
+from mirrord_trace.cli.incoming import incoming_options, incoming_section
 from mirrord_trace.cli.options import (
     AGENT,
     CLUSTER,
@@ -27,7 +28,7 @@ from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
     # Loaded when the command runs: attrs would double the time that --help takes.
-    from mirrord_trace.config import Delivery, FilesMode, RunConfiguration, TreeKind
+    from mirrord_trace.config import Delivery, FilesMode, IncomingMode, RunConfiguration, TreeKind
 
 _PROCESS: Final = "What the command gets"
 _FILES: Final = "Whose files the command gets"
@@ -240,6 +241,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     group=_PROCESS,
     help="Reach Unix sockets whose path this finds at the target. Repeatable.",
 )
+@incoming_options
 @option(
     "--connect-hold",
     type=click.FloatRange(min=0),
@@ -294,6 +296,11 @@ def run(
     no_udp_outgoing: bool,
     ignore_localhost: bool,
     unix_streams: tuple[re.Pattern[str], ...],
+    incoming: "IncomingMode | None",
+    steal: bool,
+    incoming_ports: tuple[tuple[int, int], ...],
+    ignored_ports: tuple[int, ...],
+    header_filter: str | None,
     connect_hold: float,
     delivery: "Delivery",
     quiet: bool,
@@ -303,9 +310,9 @@ def run(
 ) -> int:
     """Run COMMAND on this machine as if it were inside TARGET.
 
-    It gets the target's environment variables, reads the target's files, resolves the target's names and talks from
-    the target's network; so do all processes that it starts. What it writes, the programs that it executes, its
-    terminal and its user stay yours. Signals, Ctrl-C and Ctrl-Z included, work as usual.
+    It gets the target's environment variables, reads the target's files, resolves the target's names, talks from the
+    target's network and hears what comes there; so do all processes that it starts. What it writes, the programs that
+    it executes, its terminal and its user stay yours. Signals, Ctrl-C and Ctrl-Z included, work as usual.
 
     \b
     Look around in the demo pod:
@@ -314,6 +321,9 @@ def run(
     Run a server that you just compiled in place of one in your cluster, as its pod would see the world:
         mirrord-trace run -t deployment/web -- ./server --verbose
         mirrord-trace run -n shop -t pod/web-0/container/app -- dlv exec ./server
+    Let it answer instead of the pod, all requests or only those that your browser marks:
+        mirrord-trace run -t deployment/web --steal -p 8080:80 -- ./server
+        mirrord-trace run -t deployment/web --steal --header-filter '^x-me: yes' -- ./server
     Look at what a pod has mounted; let the server write where the pod would:
         mirrord-trace run -t deployment/web -- ls -l /var/run/secrets/kubernetes.io/serviceaccount
         mirrord-trace run -t deployment/web --fs-read-write ^/data/ -- ./server
@@ -350,6 +360,7 @@ def run(
             ignore_localhost=ignore_localhost or None,
             unix_streams=unix_streams or None,
         )
+        arriving = incoming_section(incoming, steal, incoming_ports, ignored_ports, header_filter)
         flags = documents.Document(
             target=documents.TargetSection(path=target),
             agent=documents.AgentSection(
@@ -360,7 +371,9 @@ def run(
                 startup_timeout=agent_startup_timeout,
             ),
             feature=documents.FeatureSection(
-                env=environment, fs=files, network=documents.NetworkSection(outgoing=outgoing)
+                env=environment,
+                fs=files,
+                network=documents.NetworkSection(incoming=arriving, outgoing=outgoing),
             ),
         )
         if target is not None and on_this_machine(target):

@@ -6,7 +6,7 @@ source. Sources are merged, flags over file, and what is still open then becomes
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -18,6 +18,9 @@ from mirrord_trace.config.model import (
     EnvironmentConfiguration,
     FilesConfiguration,
     FilesMode,
+    HttpFilter,
+    IncomingConfiguration,
+    IncomingMode,
     PullPolicy,
     RunConfiguration,
     TreeKind,
@@ -60,6 +63,9 @@ class AgentSection(Section):
     privileged: bool | None = None
     disabled_capabilities: frozenset[Capability] | None = None
     disable_mesh_sidecar_injection: bool | None = None
+    flush_connections: bool | None = None
+    """See `IncomingConfiguration`, like the next."""
+    inject_headers: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -85,9 +91,27 @@ class OutgoingSection(Section):
 
 
 @attrs.frozen(kw_only=True)
-class NetworkSection(Section):
-    """`feature.network`."""
+class IncomingSection(Section):
+    """`feature.network.incoming`. As a text it is `mode`, as true or false `mirror` or `off`.
 
+    See `IncomingConfiguration`.
+    """
+
+    mode: IncomingMode | None = None
+    ports: frozenset[int] | None = None
+    ignore_ports: frozenset[int] | None = None
+    ignore_localhost: bool | None = None
+    port_mapping: Mapping[int, int] | None = None
+    listen_ports: Mapping[int, int] | None = None
+    http_filter: HttpFilter | None = None
+    """One value, not a section: a filter is one or the other."""
+
+
+@attrs.frozen(kw_only=True)
+class NetworkSection(Section):
+    """`feature.network`. As true or false it is `outgoing` and `incoming`."""
+
+    incoming: IncomingSection = IncomingSection()
     outgoing: OutgoingSection = OutgoingSection()
 
 
@@ -123,7 +147,7 @@ class Document(Section):
 
     def agent_configuration(self) -> AgentConfiguration:
         """How the agent is started. Raises ValueError for what cannot be meant."""
-        given = _said(self.agent)
+        given = _said(_about_agent_alone(self.agent))
         if "ephemeral" in given:
             given["mode"] = "ephemeral" if given.pop("ephemeral") else "job"
         for name in ("ttl", "startup_timeout", "communication_timeout"):
@@ -136,9 +160,10 @@ class Document(Section):
     ) -> RunConfiguration:
         """What `mirrord-trace run` is to do; the parameters are what only flags can say. Raises ValueError."""
         outgoing = self.feature.network.outgoing
+        target = self._default_target() if self.target.path is None else self.target.path
         return RunConfiguration(
             command=command,
-            target=self._default_target() if self.target.path is None else self.target.path,
+            target=target,
             cluster=self.cluster_configuration(),
             agent=self.agent_configuration(),
             environment=self.feature.env or EnvironmentConfiguration(),
@@ -147,15 +172,37 @@ class Document(Section):
             outgoing_udp=outgoing.udp is not False,
             ignore_localhost=bool(outgoing.ignore_localhost),
             unix_streams=outgoing.unix_streams or (),
+            incoming=self._incoming_configuration(target),
             connect_hold_s=connect_hold_s,
             delivery=delivery,
             sudo=sudo,
         )
 
+    def _incoming_configuration(self, target: str) -> IncomingConfiguration:
+        """Nothing comes to where there is no pod."""
+        incoming = self.feature.network.incoming
+        if target == "targetless":
+            if incoming.mode == "steal":
+                raise ValueError("there is nothing to steal without a target")
+            incoming = attrs.evolve(incoming, mode="off")
+        given = _said(incoming)
+        for name in _ABOUT_PORTS:
+            if (value := getattr(self.agent, name)) is not None:
+                given[name] = value
+        return IncomingConfiguration(**given)
+
     def _default_target(self) -> str:
         """The demo pod needs no cluster; but who names a cluster, or an agent in it, wants to be there."""
-        about_cluster = attrs.evolve(self, feature=FeatureSection())
+        about_cluster = attrs.evolve(self, feature=FeatureSection(), agent=_about_agent_alone(self.agent))
         return "demo" if about_cluster == Document() else "targetless"
+
+
+_ABOUT_PORTS: Final = ("flush_connections", "inject_headers")
+"""What mirrord's file says of the agent, and an agent of ours learns with each port."""
+
+
+def _about_agent_alone(section: AgentSection) -> AgentSection:
+    return attrs.evolve(section, **dict.fromkeys(_ABOUT_PORTS))
 
 
 def _said(section: Section) -> dict[str, Any]:

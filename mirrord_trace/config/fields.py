@@ -45,7 +45,10 @@ ABSENT: Final[Mapping[str, Absent]] = {
     "feature.hostname": Absent("the host name is always the target's", (True,)),
     "feature.copy_target": Absent(_OPERATOR, (False, {"enabled": False}, {"enabled": False, "scale_down": False})),
     "feature.fs.readonly_file_buffer": Absent("the kernel keeps what was read, as of any file", None),
-    "feature.network.incoming": Absent(_LATER, (False, "off", {"mode": "off"})),
+    "feature.network.incoming.on_concurrent_steal": Absent(
+        "of two sessions that steal a port the second is told who has it, and goes on without", ("continue",)
+    ),
+    **_each("feature.network.incoming.", "tls_delivery https_delivery", Absent(_LATER)),
     "feature.network.dns": Absent(_LATER, (True, {"enabled": True})),
     "feature.network.ipv6": Absent("IPv6 is always served", (True,)),
     "agent.nftables": Absent(_OTHER_WAY, (True,)),
@@ -60,8 +63,8 @@ ABSENT: Final[Mapping[str, Absent]] = {
     **_each("agent.", "security_context", Absent(_LATER)),
     **_each(
         "agent.",
-        "check_out_of_pods clean_iptables_on_start dns exclude_from_mesh flush_connections http_detection_timeout "
-        "inject_headers json_log log_level max_body_buffer_size max_body_buffer_timeout metrics network_interface",
+        "check_out_of_pods clean_iptables_on_start dns exclude_from_mesh http_detection_timeout json_log log_level "
+        "max_body_buffer_size max_body_buffer_timeout metrics network_interface",
         Absent(_OTHER_WAY),
     ),
 }

@@ -20,8 +20,11 @@ FilesMode = Literal["read", "write", "local", "localwithoverrides"]
 TreeKind = Literal["auto", "fuse", "copy"]
 AgentMode = Literal["job", "ephemeral"]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+IncomingMode = Literal["mirror", "steal", "off"]
 Capability = Literal["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"]
 """What an agent may be given; agent/README.md says what each is for."""
+FILTER_BYTES: Final = 12_288
+"""The longest filter of HTTP requests, in UTF-8: what a frame has room for."""
 
 
 @attrs.frozen
@@ -150,6 +153,44 @@ class FilesConfiguration:
         return self.mode == "write" or (not self.is_local_only and bool(self.read_write))
 
 
+@attrs.frozen
+class HttpFilter:
+    """Which HTTP requests are meant, and on which ports."""
+
+    requests: str
+    """Their description in JSON, as `mirrord_agent.wire.frames.Subscribe` takes it."""
+    ports: frozenset[int] | None = None
+    """None: on all."""
+
+
+@attrs.frozen(kw_only=True)
+class IncomingConfiguration:
+    """Which ports of the target the process serves; `mirrord_trace.policy.incoming` says what follows from it."""
+
+    mode: IncomingMode = "mirror"
+    """What becomes of traffic to a port that the process listens on: it reaches the process, too; or only the process;
+    or all stays as it is."""
+    ports: frozenset[int] | None = None
+    """Only these; None: all. Cannot be combined with `ignore_ports`."""
+    ignore_ports: frozenset[int] = frozenset()
+    ignore_localhost: bool = False
+    """True: who listens on a loopback address listens on this machine only."""
+    port_mapping: Mapping[int, int] = attrs.Factory(dict)
+    """The target's port for the process's, where they differ."""
+    listen_ports: Mapping[int, int] = attrs.Factory(dict)
+    """This machine's port for the one that the process asks for."""
+    http_filter: HttpFilter | None = None
+    """Only these requests."""
+    flush_connections: bool = True
+    """Whether connections that the target already has are reset when its port is stolen."""
+    inject_headers: bool = False
+    """Whether responses of the process get a header that says so, where requests are filtered."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.ports is not None and self.ignore_ports:
+            raise ValueError("ports of incoming traffic can be chosen or ignored, not both")
+
+
 @attrs.frozen(kw_only=True)
 class RunConfiguration:
     """What `mirrord-trace run` was asked to do."""
@@ -170,6 +211,7 @@ class RunConfiguration:
     """True: loopback destinations are always this machine's, never the target's."""
     unix_streams: tuple[re.Pattern[str], ...] = ()
     """Unix stream sockets whose path (abstract names without their NUL) one of these finds are the target's."""
+    incoming: IncomingConfiguration = attrs.Factory(IncomingConfiguration)
     connect_hold_s: float = attrs.field(default=0.3, validator=_not_negative)
     """How long a non-blocking connect waits for the far side's answer before it returns EINPROGRESS."""
     delivery: Delivery = "auto"

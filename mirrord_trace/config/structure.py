@@ -19,6 +19,7 @@ from mirrord_trace import __version__
 from mirrord_trace.config import document as documents
 from mirrord_trace.config.document import Document
 from mirrord_trace.config.fields import ABSENT, without_harmless
+from mirrord_trace.config.incoming import as_http_filter, as_port_pairs, as_ports
 from mirrord_trace.config.model import Capability, EnvironmentConfiguration
 from mirrord_trace.config.patterns import replacement
 from mirrord_trace.config.values import (
@@ -219,6 +220,11 @@ def _field_hooks(converter: cattrs.Converter) -> dict[type, dict[str, _Hook]]:
             "mapping": _mapping,
         },
         documents.OutgoingSection: {"unix_streams": one_or_more(tuple[re.Pattern[str], ...])},
+        documents.IncomingSection: {
+            **dict.fromkeys(("ports", "ignore_ports"), as_ports),
+            **dict.fromkeys(("port_mapping", "listen_ports"), as_port_pairs),
+            "http_filter": as_http_filter,
+        },
         documents.NetworkSection: {},
         documents.FeatureSection: {},
         EnvironmentConfiguration: {"include": _names, "exclude": _names},
@@ -233,14 +239,16 @@ def _written_out(section: type, value: object) -> object:
             return {}
         case str() if section is documents.TargetSection:
             return {"path": value}
-        case str() if section is documents.FilesSection:
+        case str() if section in (documents.FilesSection, documents.IncomingSection):
             return {"mode": value}
+        case bool() if section is documents.IncomingSection:
+            return {"mode": "mirror" if value else "off"}
         case bool() if section is documents.FilesSection:
             return {"mode": "read" if value else "local"}
         case bool() if section is documents.OutgoingSection:
             return {"tcp": value, "udp": value}
         case bool() if section is documents.NetworkSection:
-            return {"outgoing": value}
+            return {"outgoing": value, "incoming": value}
         case bool() if section is EnvironmentConfiguration:
             return {"enabled": value}
     return value

@@ -23,7 +23,8 @@ CHUNK_BYTES: Final = 1 << 18
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: no lingering, RST (socket(7))
 _LAST_BYTES_S: Final = 1.0
 """How long a process may take to read what came before a reset. One that only writes learns of the reset then."""
-_CLOSED_CHECK_S: Final = 5.0
+CLOSED_CHECK_S: Final = 5.0
+"""How often is looked whether a process has closed its socket."""
 
 
 @attrs.define(eq=False)
@@ -50,9 +51,8 @@ class Exchange:
                 nursery.start_soon(self._send)
                 nursery.start_soon(self._receive)
         finally:
-            if self._is_broken and self.connection.family != socket.AF_UNIX:
-                with contextlib.suppress(OSError):
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if self._is_broken:
+                reset_on_close(self.connection)
             if self.stream.is_eof_sent:
                 with trio.CancelScope(shield=True):
                     await self.stream.aclose()
@@ -66,7 +66,7 @@ class Exchange:
             self.on_sent()
         if self.stream.is_eof_sent and not self._far_ended:
             while not self.is_closed_by_process():  # noqa: ASYNC110 - the kernel has no event for it
-                await trio.sleep(_CLOSED_CHECK_S)
+                await trio.sleep(CLOSED_CHECK_S)
         if self.stream.is_eof_sent:
             self._both.cancel()
 
@@ -110,18 +110,26 @@ class Exchange:
                 self._reset_far()
                 return
         self._is_broken = True
-        await self._let_process_read()
+        await let_process_read(self.connection)
         self._both.cancel()
 
     def _reset_far(self) -> None:
         self.stream.reset()
         self._both.cancel()
 
-    async def _let_process_read(self) -> None:
-        """Waits a moment for the process to have room for what a reset would destroy: bytes that we still hold."""
-        if self.connection.family == socket.AF_UNIX:
-            return
-        with contextlib.suppress(OSError), trio.move_on_after(_LAST_BYTES_S):
-            # Writable only while nothing is unsent (tcp(7)); what is sent on loopback has arrived.
-            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 1)
-            await trio.lowlevel.wait_writable(self.connection)
+
+async def let_process_read(connection: trio.socket.SocketType) -> None:
+    """Waits a moment for the process to have room for what a reset would destroy: bytes that we still hold."""
+    if connection.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError), trio.move_on_after(_LAST_BYTES_S):
+        # Writable only while nothing is unsent (tcp(7)); what is sent on loopback has arrived.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 1)
+        await trio.lowlevel.wait_writable(connection)
+
+
+def reset_on_close(connection: trio.socket.SocketType) -> None:
+    """When the connection is closed its other end sees a reset; of Unix sockets it sees the end."""
+    if connection.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -9,20 +9,15 @@ SYN; closing the listener makes the kernel answer it with RST (ECONNREFUSED). Ch
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
-import struct
-from typing import Final
 
 import attrs
 
 from mirrord_syscalls.bpf import socket_filter_drop_all
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, to_mapped
+from mirrord_trace.socket_filters import attach_filter, detach_filter
 from mirrord_trace.sockets_here import LOOPBACK4, LOOPBACK6
-
-_SO_ATTACH_FILTER: Final = 26
-_SO_DETACH_FILTER: Final = 27
 
 
 @attrs.define(eq=False)
@@ -35,16 +30,13 @@ class Listener:
 
     def silence(self) -> None:
         """From now on no SYN is seen."""
-        instructions = socket_filter_drop_all()
-        buffer = ctypes.create_string_buffer(instructions, len(instructions))
-        program = struct.pack("=H6xQ", len(instructions) // 8, ctypes.addressof(buffer))
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        attach_filter(self.socket, socket_filter_drop_all())
         self.is_silent = True
 
     def admit(self) -> None:
         """SYNs are seen again."""
         if self.is_silent:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            detach_filter(self.socket)
             self.is_silent = False
 
     def close(self) -> None:

@@ -219,7 +219,7 @@ class StreamRelay:
         with connection:
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            is_closed = partial(_is_closed, self.here, connection)
+            is_closed = partial(is_closed_by_process, self.here, connection)
             await Exchange(connection, stream, self.session.lost, is_closed, sent).run()
 
     async def sent(self) -> None:
@@ -229,6 +229,6 @@ class StreamRelay:
             await self.all_sent.wait()
 
 
-def _is_closed(here: SocketsHere, connection: trio.socket.SocketType) -> bool:
+def is_closed_by_process(here: SocketsHere, connection: trio.socket.SocketType) -> bool:
     """Whether a process has closed the other end; of Unix sockets it is not known."""
     return connection.family != socket.AF_UNIX and not owner_of_peer(here, connection)

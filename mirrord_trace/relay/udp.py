@@ -125,11 +125,18 @@ class DatagramRelay:
     _settled: int = 0
     _by_address: OrderedDict[Inet4 | Inet6, Inet4 | Inet6] = attrs.field(factory=OrderedDict)
     _is_closed: bool = False
+    _is_serving: bool = False
+    _answers_count: bool = True
 
     @property
     def was_used(self) -> bool:
-        """Whether the process has sent anything."""
-        return any(flow.process is not None for flow in self._flows.values())
+        """Whether the process has sent anything, or is bound to hear others."""
+        return self._is_serving or any(flow.process is not None for flow in self._flows.values())
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is heard or passed on any more."""
+        return self._is_closed
 
     def known(self, peer: Inet4 | Inet6) -> Inet4 | Inet6 | None:
         """The loopback address that stands for a peer already, as a socket of the peer's family must name it."""
@@ -169,8 +176,18 @@ class DatagramRelay:
                 raise OSError(errno.ENETUNREACH, "the relay was closed meanwhile")
             return self._flows[family]
         flow = self._flows[family] = _Flow(remote)
-        self._owner.nursery.start_soon(self._receive, family, flow)
+        self._owner.nursery.start_soon(self._receive, flow)
         return flow
+
+    def serve(self, remote: RemoteDatagrams, *, answers_count: bool) -> None:
+        """Hears from `remote` whoever sends there, of either family; what the process answers goes there, or nowhere.
+
+        To be called before anything else.
+        """
+        self._is_serving, self._answers_count = True, answers_count
+        flow = self._flows["inet4"] = _Flow(remote)
+        self._flows["inet6"] = _Flow(remote)
+        self._owner.nursery.start_soon(self._receive, flow)
 
     def drain(self) -> None:
         """Passes on what the process has sent and nobody has looked at."""
@@ -230,13 +247,15 @@ class DatagramRelay:
     def _pass_on(self, port: PeerPort, data: bytes, name: tuple[str, int]) -> None:
         if self._is_closed:
             return
-        flow = self._flows["inet4" if isinstance(port.peer, Inet4) else "inet6"]
+        flow = self._flow_of(port)
         if flow.process != name[:2]:
             if not self._is_the_process(name):
                 return
             flow.process = name[:2]
         if self._peers.get(port.peer) is port:
             self._peers.move_to_end(port.peer)
+        if not self._answers_count:
+            return
         with contextlib.suppress(OSError):  # the session is lost
             flow.remote.send(data, None if self.connected else inet_endpoint_of(port.peer))
 
@@ -252,7 +271,7 @@ class DatagramRelay:
 
     # from the pod
 
-    async def _receive(self, family: AddressFamily, flow: _Flow) -> None:
+    async def _receive(self, flow: _Flow) -> None:
         with flow.scope:
             while True:
                 try:
@@ -264,19 +283,23 @@ class DatagramRelay:
                     self._report(error.errno or errno.ECONNREFUSED)
                     continue
                 with contextlib.suppress(OSError):  # lost, as datagrams may be
-                    self._deliver(family, flow, data, source)
+                    self._deliver(data, source)
 
-    def _deliver(self, family: AddressFamily, flow: _Flow, data: bytes, source: InetEndpoint | None) -> None:
-        port = next(iter(self._peers.values())) if self.connected and self._peers else self._port_of(family, source)
+    def _deliver(self, data: bytes, source: InetEndpoint | None) -> None:
+        port = next(iter(self._peers.values())) if self.connected and self._peers else self._port_of(source)
+        flow = self._flow_of(port)
         if flow.process is None:
             flow.process = self._find_process(port)
         if flow.process is not None:
             port.socket.sendto(data, flow.process)
 
-    def _port_of(self, family: AddressFamily, source: InetEndpoint | None) -> PeerPort:
+    def _flow_of(self, port: PeerPort) -> _Flow:
+        return self._flows["inet4" if isinstance(port.peer, Inet4) else "inet6"]
+
+    def _port_of(self, source: InetEndpoint | None) -> PeerPort:
         if source is None:
             raise OSError(errno.EDESTADDRREQ, "a datagram without source on a flow that is not connected")
-        address = address_of_endpoint(source, socket.AF_INET if family == "inet4" else socket.AF_INET6)
+        address = address_of_endpoint(source, socket.AF_INET)
         assert isinstance(address, Inet4 | Inet6)
         return self._peers.get(_plain(address)) or self._add_port(_plain(address))
 

@@ -60,10 +60,12 @@ class Datagrams:
 
     to_peer: ConnectedDatagrams | None = None
     to_others: DatagramRelay | None = None
+    to_clients: DatagramRelay | None = None
+    """For those that have sent to the target's port which this socket serves."""
 
     def translate(self, address: SocketAddress) -> SocketAddress:
         """Whom the address that a datagram came from stands for."""
-        for relay in (self.to_others, None if self.to_peer is None else self.to_peer.relay):
+        for relay in (self.to_clients, self.to_others, None if self.to_peer is None else self.to_peer.relay):
             shown = address if relay is None else relay.translate(address)
             if shown != address:
                 return shown
@@ -97,7 +99,7 @@ class SocketTable:
         with self._writing:
             before = self._records.get(inode)
             after = change(before if isinstance(before, Datagrams) else Datagrams())
-            if after.to_peer is None and after.to_others is None:
+            if after.to_peer is None and after.to_others is None and after.to_clients is None:
                 self._records.pop(inode, None)
             else:
                 self._records[inode] = after

@@ -39,6 +39,7 @@ REFUSED_CALLS: Final = ("io_uring_setup", "io_uring_enter", "io_uring_register")
 """Calls that get ENOSYS: what a ring does is not seen by seccomp."""
 
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_LOAD_HALF_WORD = 0x28  # BPF_LD | BPF_H | BPF_ABS, in network order
 _AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _JUMP = 0x05  # BPF_JMP | BPF_JA
 _JUMP_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
@@ -104,6 +105,18 @@ def compile_filter(subscription: Subscription, abi: Abi, action: int) -> bytes:
 def socket_filter_drop_all() -> bytes:
     """Return the classic BPF program that, as a socket's filter (SO_ATTACH_FILTER), drops every packet."""
     return _instruction.pack(_RETURN, 0, 0, 0)
+
+
+def socket_filter_half_word(offset: int, value: int) -> bytes:
+    """Return the program that drops every packet but those with this value in the two bytes at `offset`."""
+    return b"".join(
+        (
+            _instruction.pack(_LOAD_HALF_WORD, 0, 0, offset),
+            _instruction.pack(_JUMP_IF_EQUAL, 0, 1, value),
+            _instruction.pack(_RETURN, 0, 0, _HALF),
+            _instruction.pack(_RETURN, 0, 0, 0),
+        )
+    )
 
 
 def _outcomes(subscription: Subscription, abi: Abi, intercept: _Answer) -> dict[int, _Outcome]:

@@ -22,6 +22,14 @@ TCP_SYN_SENT: Final = 1 << 2
 TCP_LISTEN: Final = 1 << 10
 ANY_STATE: Final = 0xFFFF_FFFF
 
+TCP_DESTROYED_GROUPS: Final = 1 << 0 | 1 << 2
+"""What to bind a netlink socket to for word of every TCP socket that ends (SKNLGRP_INET_TCP_DESTROY, for IPv6 too)."""
+REMOTE_PORT_OFFSET: Final = 22
+"""Where such a message has the port of the peer; 0 if there never was one, as of a listener."""
+
+WAITING_STATES: Final = (1, 3, 8, 12)
+"""Of a connection that nobody has accepted: ESTABLISHED, SYN_RECV, CLOSE_WAIT, NEW_SYN_RECV."""
+
 _SOCK_DIAG_BY_FAMILY = 20
 _INET_DIAG_SKV6ONLY = 11
 _NLMSG_ERROR = 2

@@ -20,6 +20,9 @@ MAX_TEXT = 4096
 #: Longest bytes field in a header.
 MAX_BLOB = 4096
 
+#: Longest filter of HTTP requests, in bytes of UTF-8.
+MAX_FILTER = 12288
+
 INT64_MIN = -1 << 63
 INT64_MAX = (1 << 63) - 1
 
@@ -55,6 +58,12 @@ def integer(low: int, high: int) -> Field:
 def _unpack_text(value: Any) -> str:
     if type(value) is not str or len(value) > MAX_TEXT:
         raise ValueError(f"expected a text of at most {MAX_TEXT} characters, got {value!r:.40}")
+    return value
+
+
+def _unpack_filter(value: Any) -> str:
+    if type(value) is not str or len(value.encode()) > MAX_FILTER:
+        raise ValueError(f"expected a filter of at most {MAX_FILTER} bytes, got {value!r:.40}")
     return value
 
 
@@ -150,6 +159,7 @@ def _unpack_facts(value: Any) -> frames.Facts:
 
 TEXT = Field(_same, _unpack_text)
 TEXTS = Field(list, _unpack_texts)
+FILTER = Field(_same, _unpack_filter)
 BLOB = Field(_same, _unpack_blob)
 FLAG = Field(_same, _unpack_flag)
 KIND = Field(lambda kind: kind.value, _unpack_kind)
@@ -159,6 +169,8 @@ ERRNO = integer(1, 4095)  # MAX_ERRNO of the kernel
 INET = Field(_pack_inet, _unpack_inet)
 ENDPOINT = Field(_pack_endpoint, _unpack_endpoint)
 FAMILY = choice(*get_args(frames.AddressFamily))
+TRANSPORT = choice(*get_args(frames.Transport))
+INCOMING_MODE = choice(*get_args(frames.IncomingMode))
 
 
 @attrs.frozen

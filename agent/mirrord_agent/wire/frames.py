@@ -1,8 +1,8 @@
 """What the two sides can say to each other; what they say about files is in `file_frames`.
 
 Every frame is a frozen attrs class. A number `stream` names a request and the stream it may open: the client counts
-1, 3, 5, …, never twice in a session; even numbers are kept for streams that the agent opens. Requests are answered in
-any order, each exactly once, by the frame its docstring names or by `Failed`.
+1, 3, 5, …, never twice in a session; the streams that the agent opens are 2, 4, 6, …, never twice either. Requests are
+answered in any order, each exactly once, by the frame its docstring names or by `Failed`.
 
 Order is kept among the `StreamFrame`s of one stream. All others may overtake them, and so may the client's `Reset`.
 """
@@ -20,6 +20,8 @@ from mirrord_agent.wire.file_frames import FileAnswer, FileData, FileRequest, Li
 MAX_PAYLOAD = 1 << 20
 
 AddressFamily = Literal["inet4", "inet6"]
+Transport = Literal["tcp", "udp"]
+IncomingMode = Literal["mirror", "steal"]
 
 
 @attrs.frozen
@@ -176,7 +178,64 @@ class DatagramsOpened:
     peer: InetEndpoint | None
 
 
+@attrs.frozen
+class Subscribe:
+    """Asks for what is sent to a port of the target. Answered by `Subscribed`; a `Close` of the stream ends it.
+
+    `Failed` says EADDRINUSE when another session steals the port (its message names that session's owner), EPERM or
+    EOPNOTSUPP when the agent lacks a capability or its kernel a part, EINVAL when the filter is none.
+    """
+
+    stream: int
+    port: int
+    """1 to 65535."""
+    protocol: Transport
+    mode: IncomingMode
+    filter: str | None
+    """Only HTTP requests that this JSON text describes, as `incoming.http.filters` reads it; only with TCP."""
+    flush: bool
+    """Whether the connections that the target has on the port are reset once new ones are stolen."""
+    mark: bool
+    """Whether responses of the client's process carry the header of `incoming.http.marks`; only with a filter."""
+
+
+@attrs.frozen
+class Subscribed:
+    """What begins from now on is caught, and told by `Arrived` or, for UDP, by `Datagram`s on this stream."""
+
+    stream: int
+
+
 # Streams.
+
+
+@attrs.frozen
+class Arrived:
+    """A connection has come to a subscribed port: from the agent, which opens the stream with it.
+
+    With a filter it comes with the first request of the connection that is the client's. Both windows are initial.
+
+    Where the process cannot be reached the client says `Reset` with ECONNREFUSED. On a mirrored connection it sends
+    neither `Data` nor `Eof`, unless there is a filter: HTTP/2 takes what the process says to go on, so the client
+    passes that on at least where the first `Data` begins with HTTP/2's preface. It says `Close` or `Reset` in the end:
+    an `Eof` of the agent leaves the stream open.
+    """
+
+    stream: int
+    subscription: int
+    """The stream of the `Subscribe`, which may be closed since."""
+    peer: InetEndpoint
+    """The real client."""
+    local: InetEndpoint
+    """The target's address and port that it connected to."""
+
+
+@attrs.frozen
+class Notice:
+    """Something about a subscription that the user should be told, in words; from the agent, at most one a second."""
+
+    stream: int
+    message: str
 
 
 @attrs.frozen
@@ -198,8 +257,8 @@ class Eof:
 class Reset:
     """The connection is broken.
 
-    From the agent: it ended with this errno. From the client: it is to be ended by a RST; or, while the request is
-    under way, its answer is no longer wanted.
+    From the agent: it ended with this errno, ECONNABORTED when a mirrored connection could not be followed further.
+    From the client: it is to be ended by a RST; or, while the request is under way, its answer is no longer wanted.
     """
 
     stream: int
@@ -223,7 +282,10 @@ class Credit:
 
 @attrs.frozen
 class Datagram:
-    """One UDP datagram. From the client, `peer` is where to (none on a connected socket); from the agent where from."""
+    """One UDP datagram. From the client, `peer` is where to (none on a connected socket); from the agent where from.
+
+    On a stolen port the client's datagram comes from the target's address that `peer` sent to last.
+    """
 
     stream: int
     peer: InetEndpoint | None
@@ -267,6 +329,10 @@ Frame = (
     | Connected
     | OpenDatagrams
     | DatagramsOpened
+    | Subscribe
+    | Subscribed
+    | Arrived
+    | Notice
     | Data
     | Eof
     | Reset

@@ -19,7 +19,7 @@ from mirrord_agent.wire.frames import Facts, Frame, Goodbye, GoodbyeKind, Hello,
 #: Both sides must speak the same version; it changes with whatever an older side would misunderstand.
 VERSION = 4
 #: Optional parts of the protocol that this code has.
-FEATURES: tuple[str, ...] = ("environment", "files", "outgoing-tcp", "outgoing-udp", "outgoing-unix")
+FEATURES: tuple[str, ...] = ("environment", "files", "incoming", "outgoing-tcp", "outgoing-udp", "outgoing-unix")
 #: Length of a session's secret, in bytes.
 SECRET_LENGTH = 32
 

@@ -18,6 +18,7 @@ from mirrord_syscalls.sockaddr import Inet4, Inet6
 from mirrord_trace.policy.outgoing import OutgoingPolicy, Side
 from mirrord_trace.relay.addresses import address_of_endpoint, inet_endpoint_of, wished_source
 from mirrord_trace.relay.udp import DatagramRelay, DatagramRelays, Handle
+from mirrord_trace.session import RemoteDatagrams
 from mirrord_trace.sockets_here import TreeListeners
 from mirrord_trace.supervisor.delivery.base import PASS, Call, Fail, UseAddress, UseAddresses, Verdict
 from mirrord_trace.supervisor.handlers.answer import Answer
@@ -98,11 +99,14 @@ class DatagramHandlers:
     def send(self, call: Call, descriptor: int, inode: int, message: Message) -> Answer:
         """A datagram with a destination."""
         address = message.address
-        if address is None or not self._is_remote_destination(address):
+        if address is None:
+            return PASS
+        port = self._client_port(inode, address)
+        if port is None and not self._is_remote_destination(address):
             return PASS
         if message.is_too_long:
             return Fail(errno.ENOBUFS)
-        port = self._port(inode, address)
+        port = port or self._port(inode, address)
         if port is not None:
             return UseAddress(port, control=message.control)
         return self._open_and_send(call, descriptor, inode, message)
@@ -115,7 +119,11 @@ class DatagramHandlers:
 
     def send_many(self, call: Call, descriptor: int, inode: int, messages: Sequence[Message], is_all: bool) -> Answer:
         """Datagrams of one sendmmsg, each with a destination or without. `is_all`: there are no more of them."""
-        remote = [message.address is not None and self._is_remote_destination(message.address) for message in messages]
+        remote = [
+            message.address is not None
+            and (self._client_port(inode, message.address) is not None or self._is_remote_destination(message.address))
+            for message in messages
+        ]
         if not any(remote):
             return PASS if is_all else UseAddresses((None,) * len(messages))
         wanted = [message.address if is_remote else None for message, is_remote in zip(messages, remote, strict=True)]
@@ -164,11 +172,20 @@ class DatagramHandlers:
             ports.append(port)
         return ports
 
+    def _client_port(self, inode: int, address: Inet4 | Inet6) -> Inet4 | Inet6 | None:
+        """What stands for a client that the process serves in the target's place, wherever that may be."""
+        match self.table.get(inode):
+            case Datagrams(to_clients=DatagramRelay() as relay):
+                return relay.known(address)
+        return None
+
     def _port(self, inode: int, address: Inet4 | Inet6) -> Inet4 | Inet6 | None:
         record = self.table.get(inode)
         if not isinstance(record, Datagrams):
             return None
-        port = record.to_peer.relay.known(address) if record.to_peer is not None else None
+        port = record.to_clients.known(address) if record.to_clients is not None else None
+        if port is None and record.to_peer is not None:
+            port = record.to_peer.relay.known(address)
         if port is None and record.to_others is not None:
             port = record.to_others.known(address)
         return port
@@ -180,6 +197,17 @@ class DatagramHandlers:
         relay = self.relays.add(handle, self._ended, connected=False)
         self.table.change(handle.inode, lambda before: attrs.evolve(before, to_others=relay))
         return relay
+
+    def serve(self, handle: Handle, remote: RemoteDatagrams, answers_count: bool) -> DatagramRelay:
+        """From now on a socket hears who sends to a port of the target. In Trio's thread."""
+        relay = self.relays.add(handle, self._ended, connected=False)
+        relay.serve(remote, answers_count=answers_count)
+        self.serve_too(handle.inode, relay)
+        return relay
+
+    def serve_too(self, inode: int, relay: DatagramRelay) -> None:
+        """Another socket hears of the same port."""
+        self.table.change(inode, lambda before: attrs.evolve(before, to_clients=relay))
 
     def _is_remote(self, address: Inet4 | Inet6) -> bool:
         side = self.policy.side("udp", address)
@@ -210,7 +238,9 @@ class DatagramHandlers:
         def without(before: Datagrams) -> Datagrams:
             is_peers = before.to_peer is not None and before.to_peer.relay is relay
             return Datagrams(
-                None if is_peers else before.to_peer, None if before.to_others is relay else before.to_others
+                None if is_peers else before.to_peer,
+                None if before.to_others is relay else before.to_others,
+                None if before.to_clients is relay else before.to_clients,
             )
 
         if isinstance(self.table.get(relay.handle.inode), Datagrams):

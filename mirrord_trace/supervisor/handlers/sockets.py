@@ -32,6 +32,7 @@ from mirrord_trace.supervisor.delivery.base import (
 from mirrord_trace.supervisor.handlers import control, messages
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers, Message
+from mirrord_trace.supervisor.handlers.incoming import IncomingHandlers
 from mirrord_trace.supervisor.handlers.streams import StreamHandlers
 from mirrord_trace.supervisor.socket_table import Connected, Datagrams, Refused, SocketTable
 
@@ -49,10 +50,13 @@ class SocketHandlers:
     table: SocketTable
     streams: StreamHandlers
     datagrams: DatagramHandlers
+    incoming: IncomingHandlers | None = None
+    """None where all ports are this machine's."""
 
     def interests(self) -> tuple[Interest, ...]:
         """What BPF can tell apart is told apart there: calls without an address run at native speed."""
         return (
+            *(() if self.incoming is None else self.incoming.interests()),
             Interest(Rule("connect"), self.connect),
             Interest(Rule("getpeername"), self.getpeername),
             Interest(Rule("getsockname"), self.getsockname),
@@ -128,19 +132,21 @@ class SocketHandlers:
 
     def getpeername(self, call: Call) -> Verdict:
         """getpeername(2): the real peer, where the kernel says that there is one."""
-        match self._record(call):
+        inode = call.socket_inode(call.integer(0))
+        match None if inode is None else self.table.get(inode):
             case Datagrams(to_peer=object(peer=Inet4(port=0) | Inet6(port=0))):
                 return Fail(errno.ENOTCONN)  # connected to learn its own address only, says the kernel too
             case Connected(peer=peer) | Datagrams(to_peer=object(peer=peer)):
                 return PresentAddresses(lambda _: peer)
-        return PASS
+        return PASS if inode is None or self.incoming is None else self.incoming.getpeername(call, inode)
 
     def getsockname(self, call: Call) -> Verdict:
-        """getsockname(2): the address that the agent's socket has in the pod."""
-        match self._record(call):
+        """getsockname(2): the address that the agent's socket has in the pod, or that the process asked for."""
+        inode = call.socket_inode(call.integer(0))
+        match None if inode is None else self.table.get(inode):
             case Connected(local=local) | Datagrams(to_peer=object(local=local)):
                 return PresentAddresses(lambda _: local)
-        return PASS
+        return PASS if inode is None or self.incoming is None else self.incoming.getsockname(call, inode)
 
     def get_error(self, call: Call) -> Verdict:
         """getsockopt(2) of SO_ERROR: the pod's errno, where the kernel's own can only be ECONNREFUSED."""

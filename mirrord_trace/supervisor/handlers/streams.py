@@ -24,7 +24,7 @@ import trio
 
 from mirrord_agent.wire.frames import Endpoint, InetEndpoint
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, mapped_ipv4
-from mirrord_trace.policy.outgoing import OutgoingPolicy, Side
+from mirrord_trace.policy.outgoing import OutgoingPolicy, Protocol, Side
 from mirrord_trace.relay.addresses import address_of_endpoint, endpoint_of, wished_source
 from mirrord_trace.relay.listener import Listener, listen_for, listen_for_unix
 from mirrord_trace.relay.tcp import Attempt, Established, Failed, StreamRelay
@@ -59,6 +59,8 @@ class StreamHandlers:
     relay: StreamRelay
     hold_s: float
     """How long a non-blocking connect may take."""
+    stand_in: Callable[[Protocol, Inet4 | Inet6], Inet4 | Inet6 | None] = lambda protocol, address: None
+    """Where the tree listens on this machine when it believes to listen on an address of it, see `IncomingHandlers`."""
     token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token)
 
     def is_local(self, address: Inet4 | Inet6) -> bool:
@@ -79,8 +81,11 @@ class StreamHandlers:
         side = self.policy.side("tcp", address)
         if side is Side.LOCAL or not _fits(borrowed.family, address):
             return PASS
-        if side is Side.LISTENER and self.listeners.serves("tcp", address):
-            return PASS
+        if side is Side.LISTENER:
+            if self.listeners.serves("tcp", address):
+                return PASS
+            if (there := self.stand_in("tcp", address)) is not None:
+                return UseAddress(there)
         if mapped_ipv4(address) is not None and borrowed.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
             return Fail(errno.ENETUNREACH)
         if not _is_closed(borrowed):  # EISCONN, EALREADY: the kernel's to say, but never to the address itself

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mirrord_agent.wire import file_frames, frames
 from mirrord_agent.wire.codec import MAX_HEADER, Decoder, ProtocolError, encode
+from mirrord_agent.wire.fields import MAX_FILTER
 from mirrord_agent.wire.file_records import Change, FilesystemStatus, Status
 from mirrord_agent.wire.frames import MAX_PAYLOAD, Frame, InetEndpoint, UnixEndpoint
 from tests.mirrord_agent.wire.file_strategies import FILE_FRAMES
@@ -38,6 +39,19 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(frames.Connected, STREAMS, ENDPOINTS, ENDPOINTS),
     st.builds(frames.OpenDatagrams, STREAMS, st.sampled_from(["inet4", "inet6"]), st.none() | INETS, st.none() | INETS),
     st.builds(frames.DatagramsOpened, STREAMS, INETS, st.none() | INETS),
+    st.builds(
+        frames.Subscribe,
+        STREAMS,
+        st.integers(1, 65535),
+        st.sampled_from(["tcp", "udp"]),
+        st.sampled_from(["mirror", "steal"]),
+        st.none() | TEXTS,
+        st.booleans(),
+        st.booleans(),
+    ),
+    st.builds(frames.Subscribed, STREAMS),
+    st.builds(frames.Arrived, STREAMS, STREAMS, INETS, INETS),
+    st.builds(frames.Notice, STREAMS, TEXTS),
     st.builds(frames.Data, STREAMS, PAYLOADS),
     st.builds(frames.Eof, STREAMS),
     st.builds(frames.Reset, STREAMS, ERRNOS),
@@ -53,6 +67,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
 
 def encoded(*said: Frame) -> bytes:
     return b"".join(piece for frame in said for piece in encode(frame))
+
+
+def with_filter(length: int) -> frames.Subscribe:
+    return frames.Subscribe(1, 80, "tcp", "steal", "ä" * (length // 2), flush=False, mark=False)
 
 
 def raw(header: bytes, payload: bytes = b"") -> bytes:
@@ -114,6 +132,12 @@ def test_a_long_payload_is_not_copied_on_the_way_out() -> None:
     assert encode(frames.Data(1, payload))[1] is payload
 
 
+def test_the_longest_filter_fits_a_frame() -> None:
+    assert Decoder().feed(encoded(with_filter(MAX_FILTER))) == [with_filter(MAX_FILTER)]
+    with pytest.raises(ProtocolError, match="filter is wrong"):
+        Decoder().feed(encoded(with_filter(MAX_FILTER + 2)))
+
+
 @pytest.mark.parametrize("length", [0, 1, 65535, 65536, 262144, MAX_PAYLOAD])
 def test_payloads_of_all_lengths(length: int) -> None:
     frame = frames.Data(7, bytes(length))
@@ -170,6 +194,16 @@ def test_what_is_beyond_the_limits_is_not_encoded() -> None:
         (raw(msgpack.packb([18, 1, None, None])), "remote is wrong"),
         (raw(msgpack.packb([19, 1, "inet5", None, None])), "family is wrong"),
         (raw(msgpack.packb([19, 1, [], None, None])), "family is wrong"),
+        (raw(msgpack.packb([20, 1, 0, "tcp", "steal", None, False, False])), "port is wrong"),
+        (raw(msgpack.packb([20, 1, 65536, "tcp", "steal", None, False, False])), "port is wrong"),
+        (raw(msgpack.packb([20, 1, 80, "sctp", "steal", None, False, False])), "protocol is wrong"),
+        (raw(msgpack.packb([20, 1, 80, "tcp", "off", None, False, False])), "mode is wrong"),
+        (raw(msgpack.packb([20, 1, 80, "tcp", "steal", b"{}", False, False])), "filter is wrong"),
+        (raw(msgpack.packb([20, 1, 80, "tcp", "steal", None, 1, False])), "flush is wrong"),
+        (raw(msgpack.packb([20, 1, 80, "tcp", "steal", None, False, None])), "mark is wrong"),
+        (raw(msgpack.packb([39, 2, 1, None, ["10.0.0.1", 80, 0]])), "peer is wrong"),
+        (raw(msgpack.packb([39, 2, 0, ["10.0.0.1", 80, 0], ["10.0.0.1", 80, 0]])), "subscription is wrong"),
+        (raw(msgpack.packb([40, 1, "x" * 5000])), "message is wrong"),
         (raw(msgpack.packb([65, 1, "text", 5, 5, 0])), "path is wrong"),
         (raw(msgpack.packb([65, 1, bytes(5000), 5, 5, 0])), "path is wrong"),
         (raw(msgpack.packb([64, 1, b"/", 1, 5, 0])), "follow is wrong"),

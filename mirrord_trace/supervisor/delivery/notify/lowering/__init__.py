@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from mirrord_trace.supervisor.delivery.base import PresentAddresses, UseAddress, UseAddresses, UsePath, UsePaths
+from mirrord_trace.supervisor.delivery.notify.lowering.accepts import lower_accept
 from mirrord_trace.supervisor.delivery.notify.lowering.connects import lower_connect
 from mirrord_trace.supervisor.delivery.notify.lowering.names import lower_names
 from mirrord_trace.supervisor.delivery.notify.lowering.paths import lower_path
@@ -24,6 +25,8 @@ _WITH_ADDRESS: Final[Mapping[str, Callable[[NotifiedCall, UseAddress], Reply | C
     "sendmsg": lower_send,
 }
 _PRESENTING: Final[Mapping[str, Callable[[NotifiedCall, PresentAddresses], Reply | Coroutine[Any, Any, Reply]]]] = {
+    "accept": lower_accept,
+    "accept4": lower_accept,
     "getsockname": lower_names,
     "getpeername": lower_names,
     "recvfrom": lower_receive,
