@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE_ROOTS = {"mirrord_trace": ROOT, "mirrord_agent": ROOT / "agent", "mirrord_syscalls": ROOT / "syscalls"}
+MIRRORING = ("events", "handshakes", "packets", "reassembly", "stream")
+"""The modules of `mirrord_agent.incoming` that make sense of captured packets."""
 DISTRIBUTIONS = {"dns": "dnspython", "ptrace": "python-ptrace", "yaml": "PyYAML"}
 """Import packages whose distribution has another name."""
 
@@ -57,10 +59,16 @@ def is_third_party(name: str) -> bool:
     ("package", "ours", "third_party"),
     [
         ("mirrord_syscalls", ["mirrord_syscalls"], ["attrs"]),
-        ("mirrord_agent", ["mirrord_agent"], ["attrs", "msgpack", "trio"]),
+        ("mirrord_agent", ["mirrord_agent"], ["attrs", "h2", "msgpack", "regex", "trio"]),
+        ("mirrord_agent.incoming.http", ["mirrord_agent.incoming.http"], ["attrs", "h2", "regex"]),
         ("mirrord_agent.wire", ["mirrord_agent.wire"], ["attrs", "msgpack"]),
         ("mirrord_agent.frame_socket", ["mirrord_agent.wire"], ["trio"]),
         ("mirrord_agent.job_queue", [], []),
+        *(
+            (f"mirrord_agent.incoming.{module}", ["mirrord_agent.incoming", "mirrord_agent.wire"], ["attrs"])
+            for module in MIRRORING
+        ),
+        ("mirrord_agent.incoming.guardian", [], []),
         ("mirrord_trace.policy", ["mirrord_trace.policy", "mirrord_syscalls"], ["attrs"]),
         (
             "mirrord_trace.config",
@@ -111,6 +119,12 @@ def test_package_imports_only(package: str, ours: list[str], third_party: list[s
     ("package", "forbidden"),
     [
         ("mirrord_agent.wire", ["socket", "ssl", "select", "time", "os", "asyncio"]),
+        *((f"mirrord_agent.incoming.{module}", ["socket", "select", "time", "os"]) for module in MIRRORING),
+        *(
+            (f"mirrord_agent.incoming.{name}", ["trio", "select", "subprocess", "time", "os"])
+            for name in ("netlink_messages", "expressions", "nft", "ruleset", "sock_diag")
+        ),
+        ("mirrord_agent.incoming.http", ["socket", "ssl", "select", "os", "asyncio", "trio"]),
         ("mirrord_syscalls", ["select", "subprocess", "time", "os"]),
         ("mirrord_trace.policy", ["select", "subprocess", "time", "socket"]),
         ("mirrord_trace.supervisor.handlers", ["ptrace", "mirrord_trace.supervisor.delivery.ptrace"]),

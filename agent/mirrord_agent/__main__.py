@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     first_client_timeout_s = options.first_client_timeout if options.socket_fd is None else None
     code = 1
     try:
-        ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, first_client_timeout_s)
+        ending = trio.run(_run, entrance, target, options.secret_hash, timeout_s, first_client_timeout_s, options.owner)
         if ending.kind in _NORMAL:
             code = 0
         elif ending is not target:
@@ -112,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         help="leave after hearing nothing for so long (0: never; default: 30 with --listen, 0 with --socket-fd)",
     )
     parser.add_argument(
+        "--owner",
+        default=f"another session (its agent is process {os.getpid()})",
+        metavar="TEXT",
+        help="whose session it is: what others are told who want a port that it steals",
+    )
+    parser.add_argument(
         "--first-client-timeout",
         type=float,
         default=listening.FIRST_CLIENT_TIMEOUT_S,
@@ -153,17 +159,18 @@ async def _run(
     secret_hash: str,
     timeout_s: float,
     first_client_timeout_s: float | None,
+    owner: str,
 ) -> Goodbye:
     ending = Goodbye(GoodbyeKind.SHUTDOWN, "the agent was told to stop")
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)
         if first_client_timeout_s is not None:
             ending = await listening.serve_first_client(
-                entrance, target, secret_hash, timeout_s, first_client_timeout_s
+                entrance, target, secret_hash, timeout_s, first_client_timeout_s, owner
             )
         else:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(entrance))
-            ending = await serve(stream, target, secret_hash, timeout_s)
+            ending = await serve(stream, target, secret_hash, timeout_s, owner=owner)
         nursery.cancel_scope.cancel()
     return ending
 

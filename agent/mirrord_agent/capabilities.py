@@ -17,6 +17,8 @@ class Capability(enum.Enum):
     SETGID = 6
     SETUID = 7
     LINUX_IMMUTABLE = 9
+    NET_ADMIN = 12
+    NET_RAW = 13
     SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYS_RESOURCE = 24
@@ -25,7 +27,13 @@ class Capability(enum.Enum):
 
 
 #: Those that decide what a process may do with files.
-FILE_CAPABILITIES = frozenset(Capability) - {Capability.SETGID, Capability.SETUID, Capability.SYS_PTRACE}
+FILE_CAPABILITIES = frozenset(Capability) - {
+    Capability.SETGID,
+    Capability.SETUID,
+    Capability.NET_ADMIN,
+    Capability.NET_RAW,
+    Capability.SYS_PTRACE,
+}
 
 
 def is_held(capability: Capability) -> bool:

@@ -21,7 +21,7 @@ from mirrord_agent.wire.frames import Credit, Datagram, DatagramError, Datagrams
 from mirrord_agent.wire.windows import DATAGRAM_OVERHEAD, DATAGRAM_WINDOW
 
 #: Longest datagram of UDP with its header (udp(7)); one read never cuts it.
-_LONGEST = 65535
+LONGEST = 65535
 #: Errors of bind(2) after which the kernel chooses the port.
 _WISH_NOT_GRANTED = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM, errno.EINVAL})
 
@@ -104,22 +104,26 @@ class DatagramFlow:
 
     async def _read(self) -> None:
         while True:
-            if self._credit.available < _LONGEST + DATAGRAM_OVERHEAD:
+            if self._credit.available < LONGEST + DATAGRAM_OVERHEAD:
                 await self._reader.park()
                 continue
             if not self._link.has_room:
                 await self._link.room()
                 continue
             try:
-                payload, source = self._socket.recvfrom(_LONGEST)
+                payload, peer = self._receive()
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
             except OSError as error:
                 self._report(error)
             else:
                 self._credit.take(len(payload) + DATAGRAM_OVERHEAD)
-                peer = None if self._connected else addresses.from_sockaddr(source)
                 self._link.put_ordered(Datagram(self._stream, peer, payload))
+
+    def _receive(self) -> tuple[bytes, InetEndpoint | None]:
+        """The next datagram, and from where unless the socket is connected. Raises OSError."""
+        payload, source = self._socket.recvfrom(LONGEST)
+        return payload, None if self._connected else addresses.from_sockaddr(source)
 
     def _report(self, error: OSError) -> None:
         """Tells the client of an error, unless it has not read earlier ones."""
@@ -141,10 +145,7 @@ class DatagramFlow:
         earlier = None
         for _ in range(2):
             try:
-                if datagram.peer is None:
-                    self._socket.send(datagram.payload)
-                else:
-                    self._socket.sendto(datagram.payload, addresses.to_sockaddr(datagram.peer))
+                self._transmit(datagram)
             except BlockingIOError:
                 return False
             except OSError as error:
@@ -158,6 +159,13 @@ class DatagramFlow:
         if credit:
             self._link.put(Credit(self._stream, credit))
         return True
+
+    def _transmit(self, datagram: Datagram) -> None:
+        """Raises OSError."""
+        if datagram.peer is None:
+            self._socket.send(datagram.payload)
+        else:
+            self._socket.sendto(datagram.payload, addresses.to_sockaddr(datagram.peer))
 
     def on_datagram(self, datagram: Datagram) -> None:
         """A datagram from the client. Raises ProtocolError when there was no credit for it."""

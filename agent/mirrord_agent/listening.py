@@ -50,9 +50,10 @@ async def serve_first_client(
     secret_hash: str,
     communication_timeout_s: float,
     first_client_timeout_s: float = FIRST_CLIENT_TIMEOUT_S,
+    owner: str = "",
 ) -> Goodbye:
     """Serves the first client that proves the secret; returns how that ended. Closes the listener."""
-    door = _Door(target, secret_hash, communication_timeout_s, first_client_timeout_s)
+    door = _Door(target, secret_hash, communication_timeout_s, first_client_timeout_s, owner)
     await door.open(listener)
     return door.ending
 
@@ -64,11 +65,13 @@ class _Door:
         secret_hash: str,
         communication_timeout_s: float,
         first_client_timeout_s: float,
+        owner: str,
     ) -> None:
         self._target = target
         self._secret_hash = secret_hash
         self._communication_timeout_s = communication_timeout_s
         self._first_client_timeout_s = first_client_timeout_s
+        self._owner = owner
         self._taken = False
         self._listening = trio.CancelScope()
         self._waiting = trio.CancelScope()
@@ -97,7 +100,7 @@ class _Door:
             self._waiting.deadline = math.inf
             return True
 
-        ending = await serve(stream, self._target, self._secret_hash, self._communication_timeout_s, claim)
+        ending = await serve(stream, self._target, self._secret_hash, self._communication_timeout_s, claim, self._owner)
         self._slots.release()
         if claimed:
             self.ending = ending

@@ -82,22 +82,30 @@ async def _connect_inet(remote: InetEndpoint, local: InetEndpoint | None) -> soc
                 if error.errno in _WISH_NOT_GRANTED:
                     raise _WishNotGrantedError from error
                 raise
-        address = addresses.to_sockaddr(remote)
-        code = connection.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            # On this machine the other end has often answered already, and asking again is quicker than an event.
-            code = connection.connect_ex(address)
-        if code == errno.EALREADY:
-            await trio.lowlevel.wait_writable(connection)
-            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            if local is not None and code in _WISH_NOT_GRANTED:
-                raise _WishNotGrantedError
-            raise OSError(code, os.strerror(code))
+        try:
+            await connect(connection, remote)
+        except OSError as error:
+            if local is not None and error.errno in _WISH_NOT_GRANTED:
+                raise _WishNotGrantedError from error
+            raise
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+async def connect(connection: socket.socket, remote: InetEndpoint) -> None:
+    """Connects a non-blocking socket. Raises OSError with the errno of the pod's kernel."""
+    address = addresses.to_sockaddr(remote)
+    code = connection.connect_ex(address)
+    if code == errno.EINPROGRESS:
+        # On this machine the other end has often answered already, and asking again is quicker than an event.
+        code = connection.connect_ex(address)
+    if code == errno.EALREADY:
+        await trio.lowlevel.wait_writable(connection)
+        code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 async def _connect_unix(remote: UnixEndpoint, target: Target) -> socket.socket:
@@ -284,11 +292,11 @@ class Connection:
         self._scope.deadline = trio.current_time() + CLOSE_LINGER_S
         self._writer.unpark()
 
-    def on_reset(self) -> None:
-        """The client wants the connection broken: the far side gets a RST."""
+    def on_reset(self, number: int) -> None:
+        """The client wants the connection broken: the far side gets a RST, which tells no reason."""
         self._queue.clear()
         self._link.discard(self._stream)
-        _reset_when_closed(self._socket)
+        reset_when_closed(self._socket)
         self._scope.cancel()
 
     def on_credit(self, amount: int) -> None:
@@ -298,11 +306,12 @@ class Connection:
 
     def abort(self) -> None:
         """Breaks the connection without ever having run it."""
-        _reset_when_closed(self._socket)
+        reset_when_closed(self._socket)
         self._socket.close()
         self._window.close()
 
 
-def _reset_when_closed(connection: socket.socket) -> None:
+def reset_when_closed(connection: socket.socket) -> None:
+    """Has the other end get a RST when the socket is closed, whatever is still to be sent."""
     if connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

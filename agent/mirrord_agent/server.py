@@ -21,8 +21,10 @@ from mirrord_agent import datagrams, outgoing
 from mirrord_agent.datagrams import DatagramFlow
 from mirrord_agent.environment import read_environment
 from mirrord_agent.files.service import FileService
+from mirrord_agent.incoming.service import IncomingService
 from mirrord_agent.link import ClientGone, Link
 from mirrord_agent.outgoing import Connection
+from mirrord_agent.streams import ByteStream, DatagramStream
 from mirrord_agent.target import Target
 from mirrord_agent.wire import ProtocolError, WindowPool, frames, handshake
 from mirrord_agent.wire.fields import MAX_TEXT
@@ -50,18 +52,19 @@ async def serve(
     secret_hash: str,
     communication_timeout_s: float = 0,
     claim: Callable[[], bool] = lambda: True,
+    owner: str = "",
 ) -> Goodbye:
     """Serves one client on `stream` and closes it. Returns the goodbye with which the session ended.
 
     `target` may be the reason why there is none: it is told to a client that proves the secret. A
     `communication_timeout_s` of 0 waits for the end of the stream only. `claim` is asked when the secret is proved;
-    False means that another client has the session.
+    False means that another client has the session. `owner` says for people whose session it is.
     """
     ending = Goodbye(GoodbyeKind.SHUTDOWN, "the agent was told to stop")
     async with stream:
         link = Link(stream)
         try:
-            ending = await _serve(link, target, secret_hash, communication_timeout_s, claim)
+            ending = await _serve(link, target, secret_hash, communication_timeout_s, claim, owner)
         except ClientGone as gone:
             ending = Goodbye(GoodbyeKind.SHUTDOWN, str(gone))
         except ProtocolError as error:
@@ -82,6 +85,7 @@ async def _serve(
     secret_hash: str,
     communication_timeout_s: float,
     claim: Callable[[], bool],
+    owner: str,
 ) -> Goodbye:
     received: list[Frame] = []
     with trio.move_on_after(HELLO_TIMEOUT_S):
@@ -97,7 +101,7 @@ async def _serve(
     if isinstance(target, Goodbye):
         return target
     link.put(accepted.welcome(_facts(target, communication_timeout_s)))
-    return await _Session(link, target, communication_timeout_s).run(received)
+    return await _Session(link, target, communication_timeout_s, owner).run(received)
 
 
 def _facts(target: Target, communication_timeout_s: float) -> Facts:
@@ -113,16 +117,17 @@ def _facts(target: Target, communication_timeout_s: float) -> Facts:
 class _Session:
     """A session whose client has proved the secret."""
 
-    def __init__(self, link: Link, target: Target, communication_timeout_s: float) -> None:
+    def __init__(self, link: Link, target: Target, communication_timeout_s: float, owner: str) -> None:
         self._link = link
         self._target = target
+        self._owner = owner
         self._communication_timeout_s = communication_timeout_s
         self._pool = WindowPool()
         self._last_stream = 0
         self._requests: dict[int, trio.CancelScope] = {}
         """What is being answered or opened."""
-        self._connections: dict[int, Connection] = {}
-        self._flows: dict[int, DatagramFlow] = {}
+        self._connections: dict[int, ByteStream] = {}
+        self._flows: dict[int, DatagramStream] = {}
         self._heard = True
         self._client_left = False
         self._ending: Goodbye | None = None
@@ -136,6 +141,7 @@ class _Session:
             frames.Connect: partial(self._begin, self._connect),
             frames.OpenDatagrams: partial(self._begin, self._open_datagrams),
             frames.GetEnvironment: partial(self._begin, self._get_environment),
+            frames.Subscribe: partial(self._begin, self._subscribe),
             frames.Ping: self._on_ping,
         }
 
@@ -147,25 +153,40 @@ class _Session:
             return Goodbye(GoodbyeKind.TARGET_GONE, f"process {self._target.pid} has ended ({error.strerror})")
         self._files = files
         self._handlers.update(dict.fromkeys(files.requests, self._on_file_request))
-        async with trio.open_nursery() as self._streams:
-            try:
-                async with trio.open_nursery() as self._keepers:
-                    self._keepers.start_soon(self._link.write)
-                    self._keepers.start_soon(self._watch_target)
-                    self._keepers.start_soon(self._watch_silence)
-                    self._keepers.start_soon(files.run)
-                    self._keepers.start_soon(self._read_until_end, received)
-            finally:
-                files.close()
-            if self._client_left:
-                self._let_streams_finish()
-            else:
-                self._streams.cancel_scope.cancel()
+        incoming = IncomingService(
+            self._link,
+            self._pool,
+            self._owner,
+            self._connections,
+            self._flows,
+            self._start_task,
+            lambda *task: self._keepers.start_soon(*task),
+        )
+        self._incoming = incoming
+        try:
+            async with trio.open_nursery() as self._streams:
+                try:
+                    async with trio.open_nursery() as self._keepers:
+                        self._keepers.start_soon(self._link.write)
+                        self._keepers.start_soon(self._watch_target)
+                        self._keepers.start_soon(self._watch_silence)
+                        self._keepers.start_soon(files.run)
+                        self._keepers.start_soon(self._read_until_end, received)
+                finally:
+                    files.close()
+                    incoming.stop()
+                if self._client_left:
+                    self._let_streams_finish()
+                else:
+                    self._streams.cancel_scope.cancel()
+            await incoming.drain()
+        finally:
+            incoming.close()
         assert self._ending is not None
         return self._ending
 
-    def _start_task(self, task: Callable[[], Awaitable[None]]) -> None:
-        self._streams.start_soon(task)
+    def _start_task(self, *task: Any) -> None:
+        self._streams.start_soon(*task)
 
     def _end(self, kind: GoodbyeKind, message: str) -> None:
         """Ends the session; the first reason counts."""
@@ -214,10 +235,11 @@ class _Session:
         """The client has left in good order: what it sent goes out to the pod, as after exit(2)."""
         for scope in self._requests.values():
             scope.cancel()
-        for connection in self._connections.values():
+        for connection in list(self._connections.values()):
             connection.on_close()
         for flow in self._flows.values():
             flow.on_close()
+        self._incoming.let_go()
         self._streams.cancel_scope.deadline = trio.current_time() + FLUSH_TIMEOUT_S
 
     # Requests.
@@ -237,7 +259,8 @@ class _Session:
         if stream <= self._last_stream or stream % 2 == 0:
             raise ProtocolError(f"a {type(request).__name__} on stream {stream} after stream {self._last_stream}")
         self._last_stream = stream
-        if len(self._requests) + len(self._connections) + len(self._flows) + self._files.count < MAX_STREAMS:
+        services = self._files.count + self._incoming.count
+        if len(self._requests) + len(self._connections) + len(self._flows) + services < MAX_STREAMS:
             return True
         self._fail(stream, OSError(errno.EMFILE, os.strerror(errno.EMFILE)), f"stream {stream}")
         return False
@@ -299,6 +322,18 @@ class _Session:
         finally:
             del self._requests[request.stream]
 
+    async def _subscribe(self, request: frames.Subscribe, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._incoming.subscribe(request)
+            if scope.cancel_called:
+                self._incoming.on_close(request.stream)
+        except OSError as error:
+            what = "mirroring" if request.mode == "mirror" else "stealing"
+            self._fail(request.stream, error, f"{what} {request.protocol.upper()} port {request.port}")
+        finally:
+            del self._requests[request.stream]
+
     async def _put_parts(self, stream: int, data: bytes) -> None:
         for start in range(0, len(data), _PART_BYTES):
             await self._link.room()
@@ -308,7 +343,7 @@ class _Session:
 
     def _check_known(self, stream: int) -> None:
         """Raises ProtocolError for a stream that never was; frames of one that is over are to be ignored."""
-        if stream > self._last_stream or stream % 2 == 0:
+        if stream > (self._last_stream if stream % 2 else self._incoming.last_stream):
             raise ProtocolError(f"a frame of stream {stream}, which was never opened")
 
     def _on_data(self, frame: frames.Data) -> None:
@@ -345,7 +380,9 @@ class _Session:
             request.cancel()
             self._link.discard(frame.stream)
         elif (connection := self._connections.get(frame.stream)) is not None:
-            connection.on_reset()
+            connection.on_reset(frame.errno)
+        elif self._incoming.on_close(frame.stream):
+            pass
         elif (flow := self._flows.get(frame.stream)) is not None:
             flow.on_close()
         else:
@@ -353,6 +390,8 @@ class _Session:
 
     def _on_close(self, frame: frames.Close) -> None:
         self._check_known(frame.stream)
+        if self._incoming.on_close(frame.stream):
+            return
         stream = self._connections.get(frame.stream) or self._flows.get(frame.stream)
         if stream is not None:
             stream.on_close()

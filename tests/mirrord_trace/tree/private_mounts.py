@@ -7,7 +7,6 @@ cannot reach.
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import shutil
 import socket
@@ -15,16 +14,14 @@ import stat
 import struct
 import subprocess
 import tempfile
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ParamSpec
 
-import pytest
+from tests.children import CLONE_NEWNS, checked, in_child, unshare
 
 MS_REC, MS_PRIVATE, MS_BIND = 16384, 1 << 18, 4096
 MNT_DETACH = 2
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PR_SET_DUMPABLE = 4
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 CAP_CHOWN = 1 << 0
@@ -43,7 +40,7 @@ _Parameters = ParamSpec("_Parameters")
 
 def in_private_mounts(body: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
     """Runs a test in a child process with its own mounts; whoever is not root gets a user namespace for it."""
-    return _in_child(body, _unshare_mounts)
+    return in_child(body, _unshare_mounts)
 
 
 def where_users_may_mount(body: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
@@ -51,40 +48,11 @@ def where_users_may_mount(body: Callable[_Parameters, None]) -> Callable[_Parame
 
     Fails with what is missing where that cannot be had.
     """
-    return _in_child(body, _let_users_mount)
-
-
-def _in_child(body: Callable[_Parameters, None], prepare: Callable[[], None]) -> Callable[_Parameters, None]:
-    @functools.wraps(body)
-    def run(*arguments: _Parameters.args, **named: _Parameters.kwargs) -> None:
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.close(reading)
-                prepare()
-                body(*arguments, **named)
-            except BaseException:
-                os.write(writing, traceback.format_exc().encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-        with open(reading, "rb") as report:
-            told = report.read().decode()
-        _, status = os.waitpid(pid, 0)
-        if told or status:
-            pytest.fail(told or f"ended with {os.waitstatus_to_exitcode(status)}", pytrace=False)
-
-    return run
+    return in_child(body, _let_users_mount)
 
 
 def _unshare_mounts() -> None:
-    user, group = os.geteuid(), os.getegid()
-    checked("unshare", _libc.unshare(CLONE_NEWNS if IS_ROOT else CLONE_NEWNS | CLONE_NEWUSER))
-    if not IS_ROOT:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    unshare(CLONE_NEWNS)
     checked("mount --make-rprivate /", _libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
 
 
@@ -109,11 +77,6 @@ def _let_users_mount() -> None:
 def _need_fuse_device() -> None:
     if not os.path.exists("/dev/fuse"):
         raise LookupError("/dev/fuse is missing: modprobe fuse; in a container, --device /dev/fuse")
-
-
-def checked(what: str, result: int) -> None:
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
 def mounts_below(directory: Path) -> list[str]:

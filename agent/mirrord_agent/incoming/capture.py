@@ -1,0 +1,111 @@
+"""Copies of the packets that go in and out of the target's network namespace (packet(7)).
+
+Nothing is in the packets' way: each is copied when it passes, as long as the socket's buffer has room, and otherwise
+not. An agent that is slow, stopped or killed loses copies and holds up nothing.
+
+Packets are taken as they are handed to or by a device: up to 64 KiB where segmentation is left to one, or more (BIG
+TCP). So the buffer has to be large, or a few of them fill it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from mirrord_agent.capabilities import Capability, why_denied
+from mirrord_agent.incoming.capture_filter import INSTRUCTION, compile_filter
+
+_ETH_P_ALL: Final = 3
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+#: Copies that may wait, as the kernel counts them: at 200 MB/s what comes within a quarter of a second and more.
+_BUFFER_BYTES: Final = 64 << 20
+#: Longer than any packet: GSO_MAX_SIZE of Linux is 8 times 65535.
+_LONGEST: Final = 1 << 20
+#: Packets, and bytes, after which others get their turn.
+_BATCH: Final = 64
+_BATCH_BYTES: Final = 2 << 20
+
+
+class Capture:
+    """A socket that captures packets with certain ports, none at first."""
+
+    def __init__(self) -> None:
+        """Raises OSError, with words for the user."""
+        try:
+            self._socket = socket.socket(
+                socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL)
+            )
+        except PermissionError as error:
+            advice = why_denied(Capability.NET_RAW, otherwise="to see packets of the target's")
+            raise OSError(errno.EPERM, f"capturing packets is not permitted: {advice}") from error
+        except OSError as error:
+            number = errno.EOPNOTSUPP if error.errno == errno.EAFNOSUPPORT else error.errno or errno.EIO
+            advice = "that takes a kernel with CONFIG_PACKET, and the node's seems to be without"
+            raise OSError(number, f"capturing packets: {os.strerror(number)}; {advice}") from error
+        self._ports: tuple[frozenset[int], frozenset[int]] = frozenset(), frozenset()
+        self._buffer = memoryview(bytearray(_LONGEST))
+        try:
+            self._enlarge_buffer()
+            self._attach(compile_filter((), ()))
+            self._drop_all()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _enlarge_buffer(self) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        except PermissionError:  # without CAP_NET_ADMIN the system's maximum holds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+
+    def _drop_all(self) -> None:
+        """What came before there was a filter."""
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.recv_into(self._buffer)
+
+    def watch(self, tcp_ports: Collection[int], udp_ports: Collection[int]) -> None:
+        """From now on captures TCP packets from and to these ports, and UDP packets to these. Raises OSError."""
+        ports = frozenset(tcp_ports), frozenset(udp_ports)
+        if ports != self._ports:
+            self._attach(compile_filter(*ports))
+            self._ports = ports
+
+    def _attach(self, program: bytes) -> None:
+        instructions = ctypes.create_string_buffer(program, len(program))
+        length = len(program) // INSTRUCTION.size
+        described = struct.pack("@HP", length, ctypes.addressof(instructions))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+
+    def packets(self) -> Iterator[memoryview]:
+        """A batch of those that are there; each is valid until the next one."""
+        taken = 0
+        for _ in range(_BATCH):
+            if taken >= _BATCH_BYTES:
+                return
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:  # said once for each device that goes down
+                    raise
+                continue
+            taken += size
+            yield self._buffer[:size]
+
+    async def wait(self) -> None:
+        """Waits until there are packets."""
+        await trio.lowlevel.wait_readable(self._socket)
+
+    def close(self) -> None:
+        """Captures nothing any more."""
+        self._socket.close()

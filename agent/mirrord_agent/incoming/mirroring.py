@@ -1,0 +1,159 @@
+"""Mirrors the target's ports: copies of their packets become copies of their connections, for the client.
+
+One task takes packets in batches and never waits for anything else. What a batch brings goes to the copies first and
+from there to the link, so that many packets make one frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import partial
+
+import trio
+
+from mirrord_agent.incoming import events
+from mirrord_agent.incoming.arrivals import MAX_ARRIVED, Arrivals
+from mirrord_agent.incoming.capture import Capture
+from mirrord_agent.incoming.followed import Copies, Followed
+from mirrord_agent.incoming.local_addresses import LocalAddresses
+from mirrord_agent.incoming.mirrored_datagrams import MirroredDatagrams
+from mirrord_agent.incoming.mirrored_stream import Backlog
+from mirrord_agent.incoming.reassembly import Reassembler
+from mirrord_agent.incoming.subscriptions import Subscription, in_words
+from mirrord_agent.link import Link
+from mirrord_agent.wire import WindowPool
+
+#: How often time is told to whoever waits for what does not come.
+_LOOK_EVERY_S = 1.0
+
+
+class Mirroring:
+    """All that a session mirrors."""
+
+    def __init__(self, link: Link, pool: WindowPool, arrivals: Arrivals) -> None:
+        """Raises OSError, with words for the user, if packets may not be captured."""
+        self._link = link
+        self._arrivals = arrivals
+        self._addresses = LocalAddresses()
+        try:
+            self._capture = Capture()
+        except BaseException:
+            self._addresses.close()
+            raise
+        self._reassembler = Reassembler(self._addresses.__contains__)
+        self._tcp: dict[int, Subscription] = {}
+        self._udp: dict[int, MirroredDatagrams] = {}
+        self._followed: dict[int, Followed] = {}
+        self._touched: dict[Followed, None] = {}
+        """Those that have got something of the present batch."""
+        self._awaiting: dict[Followed, None] = {}
+        """Those that wait for something until a deadline."""
+        self._waiting = trio.Event()
+        self._backlog = Backlog(wake=lambda: self._waiting.set())
+        self._copies = Copies(link, pool, arrivals, self._backlog, self._awaiting)
+
+    def begin(self, subscription: Subscription) -> None:
+        """Copies connections to a TCP port that begin from now on. Raises OSError."""
+        self._reassembler.subscribe(subscription.port)
+        try:
+            self._watch()
+        except BaseException:
+            self._reassembler.unsubscribe(subscription.port)
+            raise
+        self._tcp[subscription.port] = subscription
+
+    def end(self, subscription: Subscription) -> None:
+        """Copies no new connections to the port."""
+        del self._tcp[subscription.port]
+        self._reassembler.unsubscribe(subscription.port)
+
+    def begin_datagrams(self, subscription: Subscription) -> MirroredDatagrams:
+        """Copies datagrams to a UDP port. Raises OSError."""
+        self._reassembler.subscribe_datagrams(subscription.port)
+        try:
+            self._watch()
+        except BaseException:
+            self._reassembler.unsubscribe_datagrams(subscription.port)
+            raise
+        flow = self._udp[subscription.port] = MirroredDatagrams(self._link, subscription.stream)
+        return flow
+
+    def end_datagrams(self, subscription: Subscription) -> None:
+        """Copies none any more."""
+        del self._udp[subscription.port]
+        self._reassembler.unsubscribe_datagrams(subscription.port)
+
+    def _watch(self) -> None:
+        self._capture.watch(self._reassembler.tcp_ports, self._reassembler.udp_ports)
+
+    def close(self) -> None:
+        """Captures nothing any more."""
+        self._capture.close()
+        self._addresses.close()
+
+    async def run(self) -> None:
+        """Follows what is captured."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_when_there_is_room)
+            await self._follow()
+
+    async def _follow(self) -> None:
+        look_s = trio.current_time() + _LOOK_EVERY_S
+        while True:
+            with trio.move_on_at(min([look_s, *filter(None, (each.deadline for each in self._awaiting))])):
+                await self._capture.wait()
+            now_s = trio.current_time()
+            for packet in self._capture.packets():
+                self._hear(self._reassembler.feed(packet, now_s))
+            if now_s >= look_s:
+                self._hear(self._reassembler.expire(now_s))
+                self._watch()
+                look_s = now_s + _LOOK_EVERY_S
+            for followed in [each for each in self._awaiting if (each.deadline or math.inf) <= now_s]:
+                followed.expire()
+            for followed in self._touched:
+                followed.flush()
+            self._touched.clear()
+
+    def _hear(self, heard: Iterable[events.Event]) -> None:
+        for event in heard:
+            match event:
+                case events.Opened():
+                    self._open(event)
+                case events.Datagram(client, local, payload):
+                    self._udp[local.port].send(client, payload)
+                case _ if followed := self._followed.get(event.connection):
+                    self._touched[followed] = None
+                    followed.hear(event)
+
+    def _open(self, opened: events.Opened) -> None:
+        subscription = self._tcp[opened.local.port]
+        if not self._arrivals.take_place():
+            self._reassembler.forget(opened.connection)
+            subscription.notices.tell(
+                f"a connection of {in_words(opened.client)} to port {opened.local.port} was not mirrored: "
+                f"{MAX_ARRIVED} connections are open"
+            )
+            return
+        forget = partial(self._forget, opened.connection)
+        self._followed[opened.connection] = self._copies.follow(subscription, opened, forget)
+
+    def _forget(self, connection: int) -> None:
+        """Nobody follows a connection any more."""
+        self._reassembler.forget(connection)
+        followed = self._followed.pop(connection)
+        self._awaiting.pop(followed, None)
+        self._arrivals.leave_place()
+
+    async def _send_when_there_is_room(self) -> None:
+        """For those that the link had no room for, in turns."""
+        while True:
+            await self._waiting.wait()
+            self._waiting = trio.Event()
+            while self._backlog.waiting:
+                await self._link.room()
+                for stream in list(self._backlog.waiting):
+                    del self._backlog.waiting[stream]
+                    stream.flush()
+                await trio.lowlevel.checkpoint()

@@ -1,0 +1,142 @@
+"""What the kernel's filter of a capture takes: programs are run by a small machine here, and checked by the kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import socket
+import struct
+from collections.abc import Collection
+
+import attrs
+import pytest
+
+from mirrord_agent.incoming.capture_filter import INSTRUCTION, MOST_PORTS, compile_filter
+from mirrord_agent.incoming.ruleset import LAST_ORDER, mark_of
+from mirrord_agent.wire.frames import InetEndpoint
+from tests.mirrord_agent.incoming.crafted import CLIENT, CLIENT6, HOP_BY_HOP, LOCAL, LOCAL6, TCP, ip4, ip6, tcp, udp
+
+_SO_ATTACH_FILTER = 26
+_OUTGOING, _LOOPBACK, _ETHERNET = 4, 772, 1
+_ANCILLARY = 0xFFFFF000
+
+
+@attrs.frozen
+class Captured:
+    """A packet, and what the kernel knows of it besides."""
+
+    packet: bytes
+    mark: int = 0
+    kind: int = 0
+    hardware: int = _ETHERNET
+
+
+def takes(program: bytes, captured: Captured) -> bool:
+    """Classic BPF as linux/filter.h has it, as much of it as there is in these programs."""
+    packet = captured.packet
+    known = {_ANCILLARY + 4: captured.kind, _ANCILLARY + 20: captured.mark, _ANCILLARY + 28: captured.hardware}
+    instructions = list(INSTRUCTION.iter_unpack(program))
+    accumulator = index = position = 0
+    while True:
+        code, if_true, if_false, operand = instructions[position]
+        position += 1
+        size = {0x20: 4, 0x28: 2, 0x30: 1, 0x48: 2}.get(code)
+        match code:
+            case 0x20 if operand in known:
+                accumulator = known[operand]
+            case 0x28 | 0x30 | 0x48:
+                start = operand + (index if code == 0x48 else 0)
+                assert size is not None
+                if start + size > len(packet):
+                    return False
+                accumulator = int.from_bytes(packet[start : start + size], "big")
+            case 0xB1:
+                index = (packet[operand] & 0xF) * 4
+            case 0x74:
+                accumulator >>= operand
+            case 0x05:
+                position += operand
+            case 0x15 | 0x25 | 0x35 | 0x45:
+                differs, exceeds = accumulator != operand, accumulator > operand
+                meets = accumulator & operand != 0
+                holds = {0x15: not differs, 0x25: exceeds, 0x35: exceeds or not differs, 0x45: meets}[code]
+                position += if_true if holds else if_false
+            case 0x06:
+                return bool(operand)
+            case _:
+                raise AssertionError(f"instruction {code:#x}")
+
+
+def verified(tcp_ports: Collection[int], udp_ports: Collection[int]) -> bytes:
+    """The program, which the kernel takes."""
+    program = compile_filter(tcp_ports, udp_ports)
+    instructions = ctypes.create_string_buffer(program, len(program))
+    described = struct.pack("@HP", len(program) // INSTRUCTION.size, ctypes.addressof(instructions))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        any_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+    return program
+
+
+WATCHED = compile_filter({80, 443}, {53})
+PAIRS = [(CLIENT, LOCAL), (CLIENT6, LOCAL6)]
+
+
+def at(endpoint: InetEndpoint, port: int) -> InetEndpoint:
+    return attrs.evolve(endpoint, port=port)
+
+
+@pytest.mark.parametrize(("client", "local"), PAIRS)
+@pytest.mark.parametrize(("port", "taken"), [(80, True), (443, True), (81, False), (53, False)])
+def test_tcp_from_and_to_the_ports(client: InetEndpoint, local: InetEndpoint, port: int, taken: bool) -> None:
+    for source, destination in itertools.permutations((client, at(local, port))):
+        assert takes(WATCHED, Captured(tcp(source, destination, 1, 1, 0, b"data"))) == taken
+
+
+@pytest.mark.parametrize(("client", "local"), PAIRS)
+@pytest.mark.parametrize(("port", "taken"), [(80, False), (53, True)])
+def test_udp_to_the_ports(client: InetEndpoint, local: InetEndpoint, port: int, taken: bool) -> None:
+    assert takes(WATCHED, Captured(udp(client, at(local, port), b"data"))) == taken
+    assert not takes(WATCHED, Captured(udp(at(local, port), client, b"data")))
+
+
+@pytest.mark.parametrize(
+    ("packet", "taken"),
+    [
+        (b"", False),
+        (b"\x45", False),
+        (bytes(60), False),
+        (ip4("198.18.0.1", "198.18.0.2", 1, b"\0\x50\0\x50" * 8), False),
+        (ip4("198.18.0.1", "198.18.0.2", TCP, b"\0\x50\0\x50" * 8, options=b"\1" * 8), True),
+        (ip4("198.18.0.1", "198.18.0.2", TCP, b"\0\x50\0\x50" * 8, fragment=0x2000), True),
+        (ip4("198.18.0.1", "198.18.0.2", TCP, b"\0\x50\0\x50" * 8, fragment=0x2001), False),
+        (ip6("fd00::1", "fd00::2", HOP_BY_HOP, bytes(16)), True),
+        (ip6("fd00::1", "fd00::2", 58, b"\0\x50\0\x50" * 8), False),
+    ],
+)
+def test_other_packets(packet: bytes, taken: bool) -> None:
+    assert takes(WATCHED, Captured(packet)) == taken
+
+
+@pytest.mark.parametrize(
+    ("mark", "taken"),
+    [(0, True), (1, True), (mark_of(1) - 1, True), (mark_of(1), False), (mark_of(LAST_ORDER), False), (1 << 31, True)],
+)
+def test_what_sessions_send_is_left_out(mark: int, taken: bool) -> None:
+    assert takes(WATCHED, Captured(tcp(CLIENT, LOCAL, 1, 1, 0), mark=mark)) == taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "hardware", "taken"),
+    [(_OUTGOING, _LOOPBACK, False), (0, _LOOPBACK, True), (_OUTGOING, _ETHERNET, True), (0, _ETHERNET, True)],
+)
+def test_packets_on_loopback_are_taken_once(kind: int, hardware: int, taken: bool) -> None:
+    assert takes(WATCHED, Captured(tcp(CLIENT, LOCAL, 1, 1, 0), kind=kind, hardware=hardware)) == taken
+
+
+@pytest.mark.parametrize("count", [0, 1, MOST_PORTS, MOST_PORTS + 1])
+def test_the_kernel_takes_programs_of_any_length(count: int) -> None:
+    ports = range(1000, 1000 + count)
+    program = verified(ports, ports)
+    packets = [tcp(CLIENT, at(LOCAL, port), 1, 1, 0) for port in (999, *ports)]
+    taken = [takes(program, Captured(packet)) for packet in packets]
+    assert taken == [count > MOST_PORTS] + [True] * count
