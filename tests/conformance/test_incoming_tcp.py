@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.conformance import build
-from tests.conformance.serving import CLIENTS, CLIENTS_6, FAR, IN_POD, POD, POD_6, Case, ServingWorld
+from tests.conformance.harness import nothing_left
+from tests.conformance.serving import (
+    CLIENTS,
+    CLIENTS_6,
+    FAR,
+    IN_POD,
+    POD,
+    POD_6,
+    PROCESS,
+    TARGET,
+    Case,
+    ServingWorld,
+    started,
+)
 
 PORT = 7300
 WAYS = ("echo", "half", "half_of_client", "source", "reset", "client_resets", "client_goes", "silent", "slow")
+HASTY = r"(?m)(?<=\d), getpeername [^;\n]*|, then .*$"
 MODES = pytest.mark.parametrize("mode", ["steals", "mirrors"])
 
 
 def case(library: str, bound: str, host: str, *ways: str, count: int = 0, clients: str = FAR) -> Case:
     server = (str(build.c_program("serve_tcp", library)), "{name}", bound, str(PORT), str(count or len(ways)))
     client = (*build.python_program("serve_clients"), host, str(PORT), *ways)
-    return Case(server, client, clients)
+    return Case(server, client, clients, hasty=HASTY if {"reset", "client_resets", "client_goes"} & {*ways} else "")
 
 
 @MODES
@@ -64,6 +80,19 @@ def test_many_that_send_at_once(serving: ServingWorld, mode: str) -> None:
     assert told == "threads: 50 of 50 echoed\n"
 
 
-@MODES
-def test_a_gigabyte(serving: ServingWorld, mode: str) -> None:
-    getattr(serving, mode)(case("musl", "0.0.0.0", POD, "gigabyte"))
+def test_a_gigabyte_is_stolen(serving: ServingWorld) -> None:
+    serving.steals(case("musl", "0.0.0.0", POD, "gigabyte"))
+
+
+def test_a_gigabyte_is_mirrored_or_the_user_told(serving: ServingWorld) -> None:
+    """The target takes it as fast as it did: then the copy may be cut, with a word about it."""
+    gigabyte = case("musl", "0.0.0.0", POD, "gigabyte")
+    outcome, told = serving.native(gigabyte)
+    with nothing_left(), started(serving.in_pod(gigabyte.of(TARGET))) as target:
+        with started(serving.tool(gigabyte.of(PROCESS), "--incoming", "mirror")) as server:
+            assert serving.client(gigabyte.client) == told
+            assert target.ended().stdout == outcome.stdout
+            now = server.ended()
+    if now.stdout != outcome.stdout:
+        assert "was cut: " in now.stderr
+        assert re.search(r"sink a gigabyte: .*; got \d+ bytes [0-9a-f]{8}, then ECONNRESET$", now.stdout)

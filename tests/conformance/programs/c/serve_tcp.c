@@ -7,9 +7,8 @@
  *     source LABEL  some megabytes come, then the end
  *     reset LABEL   it is reset
  * The lines are sorted in the end: what comes first is not the server's affair. */
-#include <pthread.h>
-
 #include "conformance.h"
+#include <pthread.h>
 
 #define SOURCE (3 << 20)
 static const char *server_name;
