@@ -87,12 +87,21 @@ def unspecified_like(address: Inet4 | Inet6) -> Inet4 | Inet6:
     return Inet6(IPv6Address(0), address.port) if mapped_ipv4(address) is None else to_mapped(anywhere)
 
 
-def overlap(first: Inet4 | Inet6, second: Inet4 | Inet6) -> bool:
-    """Whether two sockets that may not share a port cannot have these addresses both (bind(2), EADDRINUSE).
+@attrs.frozen
+class Claim:
+    """An address that a socket wants."""
 
-    One on `::` is taken to be for IPv6 only beside one of IPv4, which the kernel itself would have refused otherwise.
-    """
-    one, other = mapped_ipv4(first) or first, mapped_ipv4(second) or second
-    if one.port != other.port or type(one) is not type(other):
+    address: Inet4 | Inet6
+    is_dual: bool = False
+    """Whether it is a socket of IPv6 that hears IPv4 as well: not IPV6_V6ONLY (ipv6(7))."""
+
+
+def overlap(first: Claim, second: Claim) -> bool:
+    """Whether two sockets cannot have both unless they agree to share (bind(2), EADDRINUSE)."""
+    one, other = (mapped_ipv4(claim.address) or claim.address for claim in (first, second))
+    if one.port != other.port:
         return False
-    return one.host == other.host or one.host.is_unspecified or other.host.is_unspecified
+    if type(one) is type(other):
+        return one.host == other.host or one.host.is_unspecified or other.host.is_unspecified
+    wide = first if isinstance(one, Inet6) else second
+    return wide.is_dual and wide.address.host.is_unspecified

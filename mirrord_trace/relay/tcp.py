@@ -217,10 +217,16 @@ class StreamRelay:
     ) -> None:
         """Moves bytes both ways until both sides have ended or one was reset. Closes the process's connection."""
         with connection:
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            is_closed = partial(is_closed_by_process, self.here, connection)
-            await Exchange(connection, stream, self.session.lost, is_closed, sent).run()
+            await self.exchange(connection, stream, sent)
+
+    async def exchange(
+        self, connection: trio.socket.SocketType, stream: RemoteStream, sent: Callable[[], None]
+    ) -> None:
+        """The same; the process's connection is to be closed next."""
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        is_closed = partial(is_closed_by_process, self.here, connection)
+        await Exchange(connection, stream, self.session.lost, is_closed, sent).run()
 
     async def sent(self) -> None:
         """Returns when what the process wrote before it ended is on its way; a matter of moments once it is dead."""

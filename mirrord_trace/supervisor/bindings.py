@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from mirrord_syscalls.sockaddr import Inet4, Inet6
-from mirrord_trace.policy.incoming import Protocol, overlap
+from mirrord_trace.policy.incoming import Claim, Protocol, overlap
 
 _KEPT: Final = 4096
 
@@ -26,6 +26,8 @@ class Binding:
     asked: Inet4 | Inet6
     here: Inet4 | Inet6
     """Its true address."""
+    is_dual: bool = False
+    """See `Claim`."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -51,13 +53,13 @@ class Bindings:
             while len(self._by_inode) > _KEPT:
                 self._by_inode.popitem(last=False)
 
-    def rivals(self, protocol: Protocol, asked: Inet4 | Inet6) -> dict[int, Binding]:
-        """Those with which a socket cannot share an address, unless all want to; some may have ended."""
+    def rivals(self, protocol: Protocol, claim: Claim) -> dict[int, Binding]:
+        """Those that cannot be beside a socket, unless all agree to share; some may have ended."""
         with self._writing:
             return {
                 inode: binding
                 for inode, binding in self._by_inode.items()
-                if binding.protocol == protocol and overlap(binding.asked, asked)
+                if binding.protocol == protocol and overlap(Claim(binding.asked, binding.is_dual), claim)
             }
 
     def elsewhere(self, protocol: Protocol, port: int) -> list[Binding]:

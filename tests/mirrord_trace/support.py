@@ -23,14 +23,19 @@ from mirrord_agent.wire.frames import AddressFamily, Endpoint, InetEndpoint, Uni
 from mirrord_syscalls.abi import X86_64
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, Unix, encode_sockaddr
 from mirrord_syscalls.structs import Mmsghdr, Msghdr
+from mirrord_trace.policy.incoming import IncomingPolicy
 from mirrord_trace.policy.outgoing import OutgoingPolicy
+from mirrord_trace.relay.incoming.datagrams import IncomingDatagrams
+from mirrord_trace.relay.incoming.ports import IncomingPorts
 from mirrord_trace.relay.tcp import StreamRelay
 from mirrord_trace.relay.udp import DatagramRelays
 from mirrord_trace.session import Session, SessionLost
 from mirrord_trace.sockets_here import TreeListeners
+from mirrord_trace.supervisor.bindings import Bindings
 from mirrord_trace.supervisor.delivery.base import Call, Fail, MemoryFault, UseAddress, Verdict
 from mirrord_trace.supervisor.handlers.answer import Answer
 from mirrord_trace.supervisor.handlers.datagrams import DatagramHandlers
+from mirrord_trace.supervisor.handlers.incoming import IncomingHandlers
 from mirrord_trace.supervisor.handlers.sockets import SocketHandlers
 from mirrord_trace.supervisor.handlers.streams import StreamHandlers
 from mirrord_trace.supervisor.socket_table import SocketTable
@@ -160,6 +165,7 @@ class FakeStream:
     peer: Endpoint = attrs.field(factory=lambda: InetEndpoint("198.18.0.10", 8080))
     sent: bytearray = attrs.field(factory=bytearray)
     has_reset: bool = False
+    reset_errno: int = 0
     has_closed: bool = False
     is_eof_sent: bool = False
     send_error: OSError | None = None
@@ -207,9 +213,10 @@ class FakeStream:
             self._script.pop(0)
         return first
 
-    def reset(self) -> None:
+    def reset(self, number: int = errno.ECONNRESET) -> None:
         if not self.has_closed:
             self.has_reset = self.has_closed = True
+            self.reset_errno = number
             self._more.set()
             self._tell()
 
@@ -256,6 +263,75 @@ class FakeDatagrams:
 
 
 @attrs.define(eq=False)
+class FakeListener:
+    """A subscription to a TCP port: what arrives there is scripted."""
+
+    port: int
+    mode: str
+    http_filter: str | None
+    tell: Callable[[str], None]
+    is_closed: bool = False
+    _arriving: Any = attrs.field(factory=lambda: trio.open_memory_channel[FakeStream | OSError](99))
+
+    def arrives(self, stream: FakeStream | OSError) -> None:
+        self._arriving[0].send_nowait(stream)
+
+    async def receive(self) -> FakeStream:
+        try:
+            arrived = await self._arriving[1].receive()
+        except trio.EndOfChannel as end:
+            raise trio.ClosedResourceError from end
+        if isinstance(arrived, OSError):
+            raise arrived
+        return cast(FakeStream, arrived)
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._arriving[0].close()
+
+
+@attrs.define(eq=False)
+class FakeIncoming:
+    """What a session's subscriptions get."""
+
+    listeners: list[FakeListener] = attrs.field(factory=list)
+    flows: list[FakeDatagrams] = attrs.field(factory=list)
+    asked: list[int] = attrs.field(factory=list)
+    refusal: OSError | None = None
+    may_answer: trio.Event = attrs.field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.may_answer.set()
+
+    async def _answer(self, port: int) -> None:
+        self.asked.append(port)
+        await self.may_answer.wait()
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def subscribe(
+        self,
+        port: int,
+        mode: str,
+        tell: Callable[[str], None],
+        *,
+        http_filter: str | None = None,
+        flush: bool = False,
+        mark: bool = False,
+    ) -> FakeListener:
+        await self._answer(port)
+        listener = FakeListener(port, mode, http_filter, tell)
+        self.listeners.append(listener)
+        return listener
+
+    async def subscribe_datagrams(self, port: int, mode: str, tell: Callable[[str], None]) -> FakeDatagrams:
+        await self._answer(port)
+        flow = FakeDatagrams(InetEndpoint("::", port), None)
+        self.flows.append(flow)
+        return flow
+
+
+@attrs.define(eq=False)
 class Target:
     """A session: what a connect gets is decided by the test, at once or when it says so."""
 
@@ -266,6 +342,9 @@ class Target:
     flows: list[FakeDatagrams] = attrs.field(factory=list)
     datagram_error: OSError | None = None
     may_open: trio.Event = attrs.field(factory=trio.Event)
+    incoming: FakeIncoming = attrs.field(factory=FakeIncoming)
+    addresses: tuple[str, ...] = (POD,)
+    """What sockets of the pod can be bound to."""
     _answer: FakeStream | OSError | None = None
     _answered: trio.Event = attrs.field(factory=trio.Event)
 
@@ -307,6 +386,8 @@ class Target:
             raise self.datagram_error
         host = POD if peer is not None and family == "inet4" else "0.0.0.0" if family == "inet4" else "::"
         host = "fd00:198:18::99" if peer is not None and family == "inet6" else host
+        if local is not None and local.host in self.addresses:
+            host = local.host
         flow = FakeDatagrams(InetEndpoint(host, 41000 + len(self.flows)), peer)
         self.flows.append(flow)
         return flow
@@ -322,6 +403,9 @@ class Machine:
     relay: StreamRelay
     relays: DatagramRelays
     sockets: SocketHandlers
+    incoming: IncomingHandlers
+    told: list[str]
+    """What the user was told."""
 
     async def decide(self, answer: Answer) -> Verdict:
         """The verdict, waited for where it must be."""
@@ -364,7 +448,10 @@ def _connect_in_kernel(of: socket.socket, address: SocketAddress) -> int:
 
 @asynccontextmanager
 async def machine(
-    policy: OutgoingPolicy | None = None, hold_s: float = 0.05, tree: Iterable[int] = ()
+    policy: OutgoingPolicy | None = None,
+    hold_s: float = 0.05,
+    tree: Iterable[int] = (),
+    incoming: IncomingPolicy | None = None,
 ) -> AsyncIterator[Machine]:
     """Handlers with relays of their own; everything is given back at the end."""
     target = Target()
@@ -378,10 +465,19 @@ async def machine(
             owned.callback(relay.here.close)
             owned.callback(relays.here.close)
             nursery.start_soon(relays.sweep)
-            handlers = SocketHandlers(
-                table,
-                StreamHandlers(table, wanted, listeners, relay, hold_s),
-                DatagramHandlers(table, wanted, listeners, relays),
+            told: list[str] = []
+            datagrams = DatagramHandlers(table, wanted, listeners, relays)
+            ports = IncomingPorts(cast(Session, target), relay, nursery, told.append)
+            nursery.start_soon(ports.watch)
+            serving = IncomingHandlers(
+                incoming or IncomingPolicy(mode=None),
+                ports,
+                IncomingDatagrams(cast(Session, target), datagrams.serve, datagrams.serve_too, told.append),
+                Bindings(),
+                listeners,
+                told.append,
             )
-            yield Machine(target, nursery, table, relay, relays, handlers)
+            streams = StreamHandlers(table, wanted, listeners, relay, hold_s, serving.stand_in)
+            handlers = SocketHandlers(table, streams, datagrams, serving)
+            yield Machine(target, nursery, table, relay, relays, handlers, serving, told)
             nursery.cancel_scope.cancel()

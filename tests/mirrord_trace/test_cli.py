@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from mirrord_trace import __version__, cli
-from mirrord_trace.config import AgentConfiguration, ClusterConfiguration, RunConfiguration
+from mirrord_trace.config import AgentConfiguration, ClusterConfiguration, HttpFilter, RunConfiguration
 from mirrord_trace.config.patterns import path_pattern
 from mirrord_trace.errors import Failure, UsageFailure
 from mirrord_trace.reporting import Reporter
@@ -100,6 +100,19 @@ def test_flags_of_files(console: Console) -> None:
     assert files.local == (path_pattern("d"),)
     assert files.not_found == (path_pattern("e\udcff"),)
     assert files.mapping == ((path_pattern("^/f=(.)"), r"/g=\g<1>"), (path_pattern("h"), ""))
+
+
+def test_flags_of_incoming_traffic(console: Console) -> None:
+    incoming = console.configured(
+        *("--steal", "-p", "80", "-p", "8080:443", "--header-filter", "^x-me: yes", "true")
+    ).incoming
+    assert incoming.mode == "steal"
+    assert incoming.ports == frozenset({80, 443})
+    assert incoming.port_mapping == {8080: 443}
+    assert incoming.http_filter == HttpFilter('{"header":"^x-me: yes"}')
+    assert console.configured("--ignore-incoming-port", "9090", "true").incoming.ignore_ports == {9090}
+    assert console.configured("--incoming", "off", "true").incoming.mode == "off"
+    assert console.configured("--incoming", "steal", "--steal", "true").incoming.mode == "steal"
 
 
 def test_no_outgoing_is_both_protocols(console: Console) -> None:
@@ -270,6 +283,12 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "--sudo", "-n", "shop", "true"], "--sudo is for targets on this machine, which targetless is not"),
         (["run", "-e", "--agent-mode", "job", "true"], "contradicts"),
         (["run", "-f", "/nonexistent/c.json", "true"], "/nonexistent/c.json"),
+        (["run", "--incoming", "mirror", "--steal", "true"], "--steal contradicts --incoming mirror"),
+        (["run", "-t", "targetless", "--steal", "true"], "nothing to steal without a target"),
+        *((["run", "-p", port, "true"], f"'{port}' is neither PORT") for port in ("0", "65536", "a", "1:2:3", "80:")),
+        (["run", "-p", "80:81", "-p", "80:82", "true"], "stands for two ports"),
+        (["run", "-p", "80", "--ignore-incoming-port", "81", "true"], "chosen or ignored, not both"),
+        (["run", "--header-filter", "", "true"], "expected a text, but it is empty"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(
@@ -354,7 +373,12 @@ def test_help_shows_options_in_groups() -> None:
     ).stdout
     headings = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings[:3] == ["Options:", "Cluster:", "Agent in the cluster:"]
-    assert headings[3:] == ["What the command gets:", "Whose files the command gets:"]
+    about_the_command = [
+        "What the command gets:",
+        "Whose files the command gets:",
+        "Whose connections the command gets:",
+    ]
+    assert headings[3:] == about_the_command
     assert shown.index("--target TARGET") < shown.index("Cluster:") < shown.index("--context")
 
 

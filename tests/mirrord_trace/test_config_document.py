@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import attrs
 import pytest
@@ -8,6 +9,8 @@ from mirrord_trace.config import (
     ClusterConfiguration,
     EnvironmentConfiguration,
     FilesConfiguration,
+    HttpFilter,
+    IncomingConfiguration,
     RunConfiguration,
 )
 from mirrord_trace.config.document import (
@@ -15,6 +18,7 @@ from mirrord_trace.config.document import (
     Document,
     FeatureSection,
     FilesSection,
+    IncomingSection,
     NetworkSection,
     OutgoingSection,
     TargetSection,
@@ -101,6 +105,8 @@ def test_every_field_of_the_agent_is_one_of_its_configuration() -> None:
         privileged=True,
         disabled_capabilities=frozenset({"NET_RAW"}),
         disable_mesh_sidecar_injection=False,
+        flush_connections=False,
+        inject_headers=True,
     )
     assert all(value is not None for value in attrs.asdict(said).values())
     with pytest.raises(ValueError, match="a privileged agent has all capabilities"):
@@ -160,3 +166,52 @@ def test_merging_with_nothing_changes_nothing() -> None:
     document = Document(target=TargetSection(path="x"), kube_context="y")
     assert merged(document, Document()) == document
     assert merged(Document(), document) == document
+
+
+def incoming(document: Document) -> IncomingConfiguration:
+    return run_configuration(document).incoming
+
+
+def about_incoming(section: IncomingSection, **rest: Any) -> Document:
+    return Document(feature=FeatureSection(network=NetworkSection(incoming=section)), **rest)
+
+
+def test_incoming_traffic_is_mirrored_unless_there_is_no_target() -> None:
+    assert incoming(Document()) == IncomingConfiguration(mode="mirror")
+    assert incoming(Document(target=TargetSection(path="pod/web-0"))).mode == "mirror"
+    assert incoming(Document(target=TargetSection(path="targetless"))).mode == "off"
+    assert incoming(Document(target=TargetSection(namespace="shop"))).mode == "off"
+    assert incoming(about_incoming(IncomingSection(mode="steal"))).mode == "steal"
+    with pytest.raises(ValueError, match="nothing to steal without a target"):
+        incoming(about_incoming(IncomingSection(mode="steal"), target=TargetSection(path="targetless")))
+
+
+def test_every_field_about_incoming_is_one_of_its_configuration() -> None:
+    said = IncomingSection(
+        mode="steal",
+        ports=frozenset({80}),
+        ignore_localhost=True,
+        port_mapping={8080: 80},
+        listen_ports={80: 8081},
+        http_filter=HttpFilter("{}"),
+    )
+    assert [name for name, value in attrs.asdict(said, recurse=False).items() if value is None] == ["ignore_ports"]
+    configuration = incoming(about_incoming(said, agent=AgentSection(flush_connections=False, inject_headers=True)))
+    assert configuration == IncomingConfiguration(
+        mode="steal",
+        ports=frozenset({80}),
+        ignore_localhost=True,
+        port_mapping={8080: 80},
+        listen_ports={80: 8081},
+        http_filter=HttpFilter("{}"),
+        flush_connections=False,
+        inject_headers=True,
+    )
+    with pytest.raises(ValueError, match="chosen or ignored, not both"):
+        incoming(about_incoming(attrs.evolve(said, ignore_ports=frozenset({1}))))
+
+
+def test_what_the_agent_is_told_with_each_port_names_no_cluster() -> None:
+    document = Document(agent=AgentSection(flush_connections=False))
+    assert run_configuration(document).target == "demo"
+    assert document.agent_configuration() == AgentConfiguration()

@@ -9,12 +9,13 @@ import attrs
 import pytest
 
 from mirrord_trace import __version__
-from mirrord_trace.config import EnvironmentConfiguration
+from mirrord_trace.config import EnvironmentConfiguration, HttpFilter, IncomingMode
 from mirrord_trace.config.document import (
     AgentSection,
     Document,
     FeatureSection,
     FilesSection,
+    IncomingSection,
     NetworkSection,
     OutgoingSection,
     TargetSection,
@@ -83,6 +84,8 @@ AGENT = {
     "privileged": (False, False),
     "disabled_capabilities": (["NET_RAW"], frozenset({"NET_RAW"})),
     "disable_mesh_sidecar_injection": (False, False),
+    "flush_connections": (False, False),
+    "inject_headers": (True, True),
 }
 
 
@@ -155,8 +158,6 @@ def test_patterns_on_paths_are_searched_without_regard_to_case() -> None:
 @pytest.mark.parametrize(
     ("path", "written", "outgoing"),
     [
-        ("feature.network", True, OutgoingSection(tcp=True, udp=True)),
-        ("feature.network", False, OutgoingSection(tcp=False, udp=False)),
         ("feature.network.outgoing", False, OutgoingSection(tcp=False, udp=False)),
         ("feature.network.outgoing", {"udp": False}, OutgoingSection(udp=False)),
         ("feature.network.outgoing.ignore_localhost", True, OutgoingSection(ignore_localhost=True)),
@@ -305,7 +306,8 @@ def test_all_faults_are_told_together() -> None:
         ("feature.copy_target", True, "operator"),
         ("feature.copy_target", {"enabled": True}, "operator"),
         ("feature.split_queues", {"q": {}}, "operator"),
-        ("feature.network.incoming", "steal", "does not have this yet"),
+        ("feature.network.incoming.tls_delivery", {}, "does not have this yet"),
+        ("feature.network.incoming.on_concurrent_steal", "override", "is told who has it"),
         ("feature.env.override", {"A": "b"}, "does not have this yet"),
         ("agent.log_level", "debug", "no counterpart"),
         ("feature.hostname", False, "always the target's"),
@@ -315,6 +317,83 @@ def test_field_that_we_lack_says_so(path: str, value: Any, said: str) -> None:
     message = fault(path, value)
     assert message.startswith(f"{path}: ")
     assert said in message
+
+
+@pytest.mark.parametrize(("value", "tcp", "mode"), [(True, True, "mirror"), (False, False, "off")])
+def test_network_as_a_whole(value: bool, tcp: bool, mode: IncomingMode) -> None:
+    network = structured({"feature": {"network": value}}).feature.network
+    assert network == NetworkSection(outgoing=OutgoingSection(tcp=tcp, udp=tcp), incoming=IncomingSection(mode=mode))
+
+
+@pytest.mark.parametrize(
+    ("value", "section"),
+    [
+        ("steal", IncomingSection(mode="steal")),
+        ("off", IncomingSection(mode="off")),
+        (True, IncomingSection(mode="mirror")),
+        (False, IncomingSection(mode="off")),
+        (None, IncomingSection()),
+        ({"mode": "steal", "ports": [80, 8080]}, IncomingSection(mode="steal", ports=frozenset({80, 8080}))),
+        ({"ports": 80}, IncomingSection(ports=frozenset({80}))),
+        ({"ignore_ports": [9090]}, IncomingSection(ignore_ports=frozenset({9090}))),
+        ({"ignore_localhost": True}, IncomingSection(ignore_localhost=True)),
+        ({"port_mapping": [[8080, 80], [8443, 443]]}, IncomingSection(port_mapping={8080: 80, 8443: 443})),
+        ({"listen_ports": [[80, 8111]]}, IncomingSection(listen_ports={80: 8111})),
+        ({"on_concurrent_steal": "continue"}, IncomingSection()),
+        (
+            {"http_filter": {"header_filter": "^x-me: yes", "ports": [80]}},
+            IncomingSection(http_filter=HttpFilter('{"header":"^x-me: yes"}', frozenset({80}))),
+        ),
+        (
+            {"http_filter": {"path_filter": "^/é", "method_filter": None}},
+            IncomingSection(http_filter=HttpFilter('{"path":"^/é"}')),
+        ),
+        ({"http_filter": {"method_filter": "GET"}}, IncomingSection(http_filter=HttpFilter('{"method":"GET"}'))),
+        (
+            {"http_filter": {"body_filter": {"body": "json", "query": "$.id", "matches": "^7"}}},
+            IncomingSection(http_filter=HttpFilter('{"body":"json","query":"$.id","matches":"^7"}')),
+        ),
+        (
+            {"http_filter": {"all_of": [{"header": "a"}, {"any_of": [{"path": "b"}, {"method": "c"}]}]}},
+            IncomingSection(
+                http_filter=HttpFilter('{"all_of":[{"header":"a"},{"any_of":[{"path":"b"},{"method":"c"}]}]}')
+            ),
+        ),
+    ],
+)
+def test_incoming(value: Any, section: IncomingSection) -> None:
+    assert structured({"feature": {"network": {"incoming": value}}}).feature.network.incoming == section
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("mode", "stea", "expected one of mirror, steal, off, but found 'stea'; did you mean 'steal'?"),
+        ("ports", [0], "expected a port from 1 to 65535, but found the number 0"),
+        ("ports", ["80"], "expected a port from 1 to 65535, but found '80'"),
+        ("ports", [True], "expected a port from 1 to 65535, but found true"),
+        ("ignore_ports", [65536], "expected a port from 1 to 65535, but found the number 65536"),
+        ("port_mapping", {"80": 81}, "expected a list, but found an object"),
+        ("port_mapping", [[80]], "expected pairs of ports such as [8080, 80], but found a list"),
+        ("port_mapping", [80], "expected pairs of ports such as [8080, 80], but found the number 80"),
+        ("listen_ports", [[80, 81], [80, 82]], "port 80 is paired with 81 and with 82"),
+        ("http_filter", {}, "expected exactly one of header_filter, path_filter, method_filter, body_filter, all_of"),
+        ("http_filter", {"header_filter": "a", "path_filter": "b"}, "but found header_filter and path_filter"),
+        ("http_filter", {"headers_filter": "a"}, "unknown field 'headers_filter'; did you mean 'header_filter'?"),
+        ("http_filter", {"header_filter_jq": "."}, "mirrord-trace has no jq"),
+        ("http_filter", {"header_filter": ""}, "header_filter: expected a text, but it is empty"),
+        ("http_filter", {"header_filter": "a" * 13000}, "at most 12288 can be taken"),
+        ("http_filter", {"body_filter": {"body": "xml"}}, "body_filter: body: expected 'json', but found 'xml'"),
+        ("http_filter", {"body_filter": {"body": "json"}}, "body_filter: expected a text, but found nothing"),
+        ("http_filter", {"all_of": []}, "all_of: expected one filter or more, but found an empty list"),
+        ("http_filter", {"all_of": [{"header": "a", "path": "b"}]}, "but found header and path"),
+        ("http_filter", {"any_of": [{"headr": "a"}]}, "but found 'headr'"),
+        ("http_filter", {"header_filter": "a", "ports": ["x"]}, "expected a port"),
+        ("mod", "steal", "unknown field; did you mean 'mode'?"),
+    ],
+)
+def test_incoming_that_cannot_be_meant(path: str, value: Any, said: str) -> None:
+    assert said in fault(f"feature.network.incoming.{path}", value)
 
 
 @pytest.mark.parametrize("path", ABSENT)

@@ -100,7 +100,6 @@ class Arrivals:
         with self._changing:
             return self._by_names.pop((names.source, names.destination.port), None)
 
-    @property
-    def has_named(self) -> bool:
+    def are_named(self) -> bool:
         """Whether there is any whose socket may not be known."""
         return bool(self._by_names)

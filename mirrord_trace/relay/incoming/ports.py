@@ -28,6 +28,8 @@ from mirrord_trace.relay.tcp import StreamRelay, is_closed_by_process
 from mirrord_trace.session import RemoteListener, RemoteStream, Session, SessionLost
 
 _UNSETTLED_AT_MOST: Final = 4096
+_ACCEPTED_WITHIN_S: Final = 5.0
+"""After that a client on this machine may have the names that a connection had which was reset."""
 
 
 @attrs.frozen
@@ -64,8 +66,8 @@ class IncomingPorts:
     """Gets what the user should know."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
-    _unsettled: dict[Names, None] = attrs.field(init=False, factory=dict)
-    """Connections that are over on our side and that the process may still accept."""
+    _unsettled: dict[Names, float] = attrs.field(init=False, factory=dict)
+    """Connections that are over on our side and that the process may still accept; until when, if they were reset."""
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def listen(self, listening: Listening, asked: Asked) -> trio.Event:
@@ -131,17 +133,17 @@ class IncomingPorts:
                 stream.reset(errno.ECONNREFUSED)
                 return
             connection, names = connected
-            try:
-                if port.asked.mode == "mirror":
-                    with connection:
+            with connection:
+                try:
+                    if port.asked.mode == "mirror":
                         is_closed = partial(is_closed_by_process, self.streams.here, connection)
                         is_filtered = port.asked.http_filter is not None
                         await Mirroring(connection, stream, is_closed, is_filtered).run()
-                else:
-                    with self.streams.sending() as sent:
-                        await self.streams.serve(connection, stream, sent)
-            finally:
-                self._settle(names)
+                    else:
+                        with self.streams.sending() as sent:
+                            await self.streams.exchange(connection, stream, sent)
+                finally:
+                    self._settle(names)  # while the kernel still knows who is at the other end
         finally:
             stream.reset()  # no effect after an orderly end
 
@@ -179,13 +181,18 @@ class IncomingPorts:
         return names
 
     def _settle(self, names: Names) -> None:
-        """Our side is over: its names are kept as long as they say whom the process accepts, or has accepted."""
+        """Our side is over: its names are kept as long as they say whom the process accepts, or has accepted.
+
+        A connection that was reset before it is accepted is not to be found any more, but will be accepted.
+        """
         row = self.streams.here.row("tcp", names.destination, names.source)
         if row is not None and not row.inode and row.state in WAITING_STATES:
-            self._unsettled[names] = None
+            self._unsettled[names] = trio.current_time() + _ACCEPTED_WITHIN_S
             if len(self._unsettled) > _UNSETTLED_AT_MOST:
                 self._forget(next(iter(self._unsettled)))
             self._has_work.set()
+            return
+        if row is None and trio.current_time() < self._unsettled.get(names, 0):
             return
         arrival = self._forget(names)
         if arrival is not None and row is not None and row.inode:
@@ -199,6 +206,7 @@ class IncomingPorts:
 
     async def watch(self) -> None:
         """Ends the subscriptions whose listeners have ended, again and again."""
+        await self._has_work.wait()
         endings = Endings()
         try:
             while True:

@@ -23,7 +23,7 @@ import trio
 from mirrord_agent.wire.frames import AddressFamily
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, mapped_ipv4
 from mirrord_syscalls.subscription import NonZero, Rule
-from mirrord_trace.policy.incoming import IncomingPolicy, Protocol, Wanted, unspecified_like
+from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, unspecified_like
 from mirrord_trace.relay.addresses import address_of_name, inet_endpoint_of
 from mirrord_trace.relay.incoming.arrivals import Arrival, shown
 from mirrord_trace.relay.incoming.datagrams import IncomingDatagrams
@@ -112,11 +112,12 @@ class IncomingHandlers:
         if not error:
             got = address_of_name(borrowed.getsockname())
             asked = request.asked if request.asked.port else attrs.evolve(request.asked, port=got.port)
-            self.bindings.put(request.handle.inode, Binding(request.protocol, _without_flow(asked), got))
+            binding = Binding(request.protocol, _without_flow(asked), got, _is_dual(borrowed))
+            self.bindings.put(request.handle.inode, binding)
         return error
 
     def _try_another_port(self, borrowed: socket.socket, request: _Bind, here: Inet4 | Inet6, error: int) -> int:
-        rivals = self.bindings.rivals(request.protocol, request.asked)
+        rivals = self.bindings.rivals(request.protocol, Claim(request.asked, _is_dual(borrowed)))
         rivals = {inode: rivals[inode] for inode in self.listeners.open_in_tree(rivals)}
         if rivals:  # they may share the port, if all say so: SO_REUSEPORT (socket(7))
             elsewhere = next((rival.here.port for rival in rivals.values() if rival.is_elsewhere), None)
@@ -176,11 +177,10 @@ class IncomingHandlers:
         backlog = call.integer(1)
         with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
             borrowed.listen(backlog if backlog >= 0 else _LONGEST_BACKLOG)  # as the kernel takes a negative one
-            is_ipv6 = borrowed.family == socket.AF_INET6
-            only = bool(is_ipv6 and borrowed.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
             # One that was shut down before may have lost its port, if the kernel had chosen that.
             binding = attrs.evolve(binding, here=address_of_name(borrowed.getsockname()))
         self.bindings.put(inode, binding)
+        only = isinstance(binding.here, Inet6) and not binding.is_dual
         listening = Listening(inode, binding.here, binding.asked, only)
         asked = Asked(
             wanted.port,
@@ -222,7 +222,7 @@ class IncomingHandlers:
     def _arrival(self, call: Call, inode: int) -> Arrival | None:
         arrivals = self.ports.arrivals
         known = arrivals.of_socket(inode)
-        if known is not None or not arrivals.has_named:
+        if known is not None or not arrivals.are_named():
             return known
         try:
             with socket.socket(fileno=call.borrow(call.integer(0))) as borrowed:
@@ -292,6 +292,10 @@ def _protocol_of(borrowed: socket.socket) -> Protocol | None:
 def _fits(borrowed: socket.socket, address: Inet4 | Inet6) -> bool:
     """Whether the socket takes such an address; otherwise the kernel says what is wrong."""
     return isinstance(address, Inet6 if borrowed.family == socket.AF_INET6 else Inet4)
+
+
+def _is_dual(borrowed: socket.socket) -> bool:
+    return borrowed.family == socket.AF_INET6 and not borrowed.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _is_specific(address: Inet4 | Inet6) -> bool:
