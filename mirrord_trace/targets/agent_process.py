@@ -17,6 +17,7 @@ import trio
 
 from mirrord_trace.child_process import ChildProcess
 from mirrord_trace.errors import Failure
+from mirrord_trace.targets.owner import owner_in_words
 
 _GRACE_S = 0.25
 _LAST_WORDS_S = 0.5
@@ -48,7 +49,8 @@ def agent_command(pid: int, secret_hash: str) -> list[str]:
     modules.
     """
     agent = [sys.executable, "-P", "-m", "mirrord_agent"]
-    return [*agent, "--pid", str(pid), "--secret-hash", secret_hash, "--socket-fd", "0"]
+    served = ["--pid", str(pid), "--secret-hash", secret_hash, "--socket-fd", "0"]
+    return [*agent, *served, "--owner", owner_in_words()]
 
 
 async def through_sudo(command: list[str]) -> list[str]:

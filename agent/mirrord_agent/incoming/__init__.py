@@ -1,5 +1,17 @@
 """Traffic to the target's ports: mirrored to the client, or stolen for it.
 
+`service` has a client's `subscriptions`, and the streams on which it hears of what has come (`arrivals`, `notices`).
+
+- `stealing`: connections and datagrams come to the agent, by `redirects` of which other sessions know (`registry`).
+- `stolen_datagrams`: a UDP port.
+- `routed`, with `socket_leg` and `process_leg`: connections of which a filter takes requests; see `http`.
+- `mirroring`: packets (`capture`, `capture_filter`, `local_addresses`) become copies of connections and datagrams.
+- `followed`, `followed_http`, `mirrored_stream`, `mirrored_datagrams`: these copies.
+
+Redirects are a table of nftables, which goes with the session: `ruleset`, `guardian`; `nft`, `expressions`, `netlink`
+and others say it to the kernel. `destinations` tells where a redirected connection was going, `connections` resets
+those that are there.
+
 What is mirrored is read off captured packets; bytes in, events out:
 
 - `packets`: packets as TCP segments and UDP datagrams.

@@ -72,11 +72,13 @@ class FollowedHttp:
     def expire(self) -> None:
         """The deadline has come."""
         self._act(self._mirror.expire(trio.current_time()))
+        self.flush()
 
     def heard(self, stream: int, payload: bytes) -> None:
         """The process has said something."""
         if stream == self._number:
             self._act(self._mirror.receive(Side.PROCESS, payload, trio.current_time()))
+            self.flush()
 
     def written(self, stream: int, amount: int) -> None:
         """So many bytes have gone out."""
@@ -93,6 +95,7 @@ class FollowedHttp:
                 self._act(self._mirror.unreachable(now))
             elif not self._has_ended:
                 self._act(self._mirror.ended(Side.PROCESS, now, reset=number != 0))
+            self.flush()
         self._forget_if_done()
 
     def _act(self, actions: Sequence[Action]) -> None:

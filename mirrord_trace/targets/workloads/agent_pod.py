@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mirrord_trace.config import AgentConfiguration
+from mirrord_trace.targets.owner import owner_in_words
 from mirrord_trace.targets.workloads.choice import Candidate
 from mirrord_trace.targets.workloads.ownership import MANAGED_BY
 
@@ -141,6 +142,7 @@ def _arguments(config: AgentConfiguration, candidate: Candidate | None, secret_h
         *target,
         *("--listen", "127.0.0.1:0"),
         *("--secret-hash", secret_hash),
+        *("--owner", owner_in_words()),
         *("--communication-timeout", f"{config.communication_timeout_s:g}"),
         *("--first-client-timeout", f"{min(_FIRST_CLIENT_S, config.startup_timeout_s + _MARGIN_S):g}"),
     ]

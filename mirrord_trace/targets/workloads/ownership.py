@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import enum
 import os
-import pwd
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
 import attrs
+
+from mirrord_trace.targets.owner import user_at_host
 
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "mirrord-trace"}
 """The label of everything that we make in a cluster."""
@@ -51,7 +51,7 @@ class Ownership:
         start_time = _start_time(os.getpid())
         assert start_time is not None, "we run"
         return cls(
-            f"{_user()}@{socket.gethostname()}",
+            user_at_host(),
             Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             os.stat("/proc/self/ns/pid").st_ino,
             os.getpid(),
@@ -101,10 +101,3 @@ def _start_time(pid: int) -> int | None:
     except ProcessLookupError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

@@ -64,9 +64,9 @@ class Pod:
 
 
 @contextmanager
-def pod_with_process() -> Iterator[Pod]:
-    """One with addresses of both versions of IP."""
-    with pod_and_outside() as networks, process_in(networks.pod) as pid:
+def pod_with_process(versions: Sequence[int] = (4, 6)) -> Iterator[Pod]:
+    """One with addresses of these versions of IP."""
+    with pod_and_outside(versions) as networks, process_in(networks.pod) as pid:
         yield Pod(networks, pid)
 
 

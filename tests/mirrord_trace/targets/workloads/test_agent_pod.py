@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 
 from mirrord_trace.config import AgentConfiguration
+from mirrord_trace.targets.owner import owner_in_words
 from mirrord_trace.targets.workloads import agent_pod
 from mirrord_trace.targets.workloads.choice import Candidate
 
@@ -53,6 +54,7 @@ def test_the_arguments_hold_the_hash_and_no_secret() -> None:
         *("--container-id", "ab" * 32),
         *("--listen", "127.0.0.1:0"),
         *("--secret-hash", "hash"),
+        *("--owner", owner_in_words()),
         *("--communication-timeout", "2.5"),
         *("--first-client-timeout", "30"),
     ]
