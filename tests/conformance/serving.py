@@ -20,7 +20,6 @@ import select
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +80,16 @@ class Server:
         while self.line() != "ready":
             pass
 
+    def ask(self, command: str) -> str:
+        """What a server that takes commands says to one."""
+        self.tell(command)
+        return self.line()
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n".encode())
+        self.process.stdin.flush()
+
     def ended(self, number: signal.Signals | None = None) -> Outcome:
         """What it has said in the end, which comes by itself or after a signal."""
         if number is not None:
@@ -108,7 +117,7 @@ def started(command: Sequence[str], environment: Mapping[str, str] | None = None
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **(environment or {})},

@@ -12,6 +12,7 @@
 
 #define SOURCE (3 << 20)
 static const char *server_name;
+static pthread_mutex_t naming = PTHREAD_MUTEX_INITIALIZER;
 
 struct connection {
     pthread_t thread;
@@ -79,16 +80,19 @@ static void give(struct connection *of, int size) {
 static void *serve(void *argument) {
     struct connection *of = argument;
     address peer = {.length = sizeof peer.storage}, own = {.length = sizeof own.storage};
-    char words[400], line[200];
+    char words[400], line[200], from[80], to[80];
     int known = getpeername(of->fd, raw(&peer), &peer.length) == 0 && peer.length == of->accepted.length &&
                 !memcmp(&peer.storage, &of->accepted.storage, peer.length);
     getsockname(of->fd, raw(&own), &own.length);
+    pthread_mutex_lock(&naming);
     int size = snprintf(words, sizeof words, "%s sees %s at %s\n", server_name,
                         text(raw(&of->accepted), of->accepted.length, 1), text(raw(&own), own.length, 1));
+    strcpy(from, text(raw(&of->accepted), of->accepted.length, 0));
+    strcpy(to, text(raw(&own), own.length, 1));
+    pthread_mutex_unlock(&naming);
     int greeted = send(of->fd, words, size, MSG_NOSIGNAL) == size;
     if (first_line(of, line, sizeof line) < 0) strcpy(line, "nothing");
-    snprintf(of->line, sizeof of->line, "%s: from %s to %s, getpeername %s%s", line,
-             text(raw(&of->accepted), of->accepted.length, 0), text(raw(&own), own.length, 1),
+    snprintf(of->line, sizeof of->line, "%s: from %s to %s, getpeername %s%s", line, from, to,
              known ? "the same" : "another", greeted ? "" : ", not greeted");
     if (!strncmp(line, "echo", 4)) take(of, 1);
     if (!strncmp(line, "sink", 4)) take(of, 0);

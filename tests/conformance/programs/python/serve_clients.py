@@ -64,7 +64,7 @@ def echo():
 
 
 def half():
-    client, greeting = greeted("server ends first", "half")
+    client, _greeting = greeted("server ends first", "half")
     text, end = received_until_end(client)
     say("half:", len(text), end)
     client.sendall(PATTERN)
