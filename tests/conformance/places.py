@@ -10,6 +10,9 @@ NEAR = ("198.18.0.10", "fd00:198:18::10")
 FAR = ("198.18.1.2", "fd00:198:18:1::2")
 """Behind the veth pair; the pod's end, and so the source, is 1.1."""
 
+POD = ("198.18.1.1", "fd00:198:18:1::1")
+"""The pod's end of the pair."""
+
 NAME_SERVERS = ("198.18.0.53",)
 SEARCH = "demo.svc.cluster.local"
 
@@ -17,8 +20,12 @@ ECHO, RESET, BULK, SILENT, UNACCEPTED, WHO, HALF, LEDGER, CONTROL = range(7007, 
 HTTP = 8080
 CLOSED = 7099
 UDP_ECHO, UDP_ELSEWHERE, UDP_ANSWERING, UDP_CLOSED = 7020, 7021, 7022, 7029
+VISITOR = 7017
+"""Who visits servers when it is asked to."""
 FREE = 7055
 """Nobody's port, for programs to listen on."""
+SERVED = 7056
+"""Another, and nobody's are the three behind it: for programs that serve in the pod."""
 
 SOURCE_PORTS = range(28100, 28200)
 """What programs bind to before they connect: below the ephemeral ports, so that they may be printed."""

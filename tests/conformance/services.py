@@ -11,6 +11,7 @@ million bytes was the right one (the pattern's digest).
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import socket
 import struct
@@ -115,6 +116,38 @@ async def half_close(stream: trio.SocketStream) -> None:
     async with ledger_changed:
         ledger[name] = ending
         ledger_changed.notify_all()
+
+
+async def visit(stream: trio.SocketStream) -> None:
+    """Visits a server for each line "tcp HOST PORT TEXT" or "udp HOST PORT TEXT", and tells what came of it.
+
+    The first line of an answer is who the visitor is, or why there was no visit; the second what the server said. A
+    line's end is written as | within a text.
+    """
+    while line := (await read_line(stream)).decode():
+        protocol, host, port, text = line.split(" ", 3)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        with trio.socket.socket(family, kind) as visitor:
+            try:
+                await visitor.connect((host, int(port)))
+                name = visitor.getsockname()
+                await stream.send_all(f"from {name[0]} {name[1]}\n".encode())
+                await visitor.send(text.replace("|", "\r\n").encode())
+                answer = await (_all_of(visitor) if protocol == "tcp" else visitor.recv(65536))
+                await stream.send_all(b"got %s\n" % answer.replace(b"\r", b"").replace(b"\n", b"|"))
+            except OSError as error:
+                await stream.send_all(f"{errno.errorcode[error.errno or 0]}\n".encode())
+            if protocol == "tcp":  # so that the same addresses can be used again at once
+                visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def _all_of(visitor: trio.socket.SocketType) -> bytes:
+    visitor.shutdown(socket.SHUT_WR)
+    answer = b""
+    while chunk := await visitor.recv(65536):
+        answer += chunk
+    return answer
 
 
 async def tell_ledger(stream: trio.SocketStream) -> None:
@@ -254,6 +287,7 @@ STREAMS: dict[int, Handler] = {
     places.HALF: half_close,
     places.LEDGER: tell_ledger,
     places.HTTP: http,
+    places.VISITOR: visit,
 }
 
 

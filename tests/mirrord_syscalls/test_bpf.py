@@ -253,6 +253,7 @@ def test_constants_are_those_of_the_kernel_headers(abi: Abi, tmp_path: Path) -> 
         "offsetof(struct seccomp_data, args) == 16",
         "BPF_MAXINSNS == 4096",
         "(BPF_LD | BPF_W | BPF_ABS) == 0x20",
+        "(BPF_LD | BPF_H | BPF_ABS) == 0x28",
         "(BPF_ALU | BPF_AND | BPF_K) == 0x54",
         "(BPF_JMP | BPF_JA) == 0x05",
         "(BPF_JMP | BPF_JEQ | BPF_K) == 0x15",

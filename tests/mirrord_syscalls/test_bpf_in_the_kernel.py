@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirrord_syscalls.abi import native_abi
-from mirrord_syscalls.bpf import RET_ERRNO, compile_filter, socket_filter_drop_all
+from mirrord_syscalls.bpf import RET_ERRNO, compile_filter, socket_filter_drop_all, socket_filter_half_word
 from mirrord_syscalls.subscription import AnyBit, Equals, NonZero, Rule, Subscription
 from tests.mirrord_syscalls import filtered_calls
 
@@ -93,6 +94,26 @@ def test_a_32_bit_call_from_64_bit_code_does_not_exist() -> None:
     if run_filtered(b"", [["int80", getppid_of_i386]]).returncode != 0:
         pytest.skip("this kernel has no 32-bit calls (IA32_EMULATION)")
     assert errors_of(Subscription(), [["int80", getppid_of_i386]]) == [errno.ENOSYS]
+
+
+def test_a_socket_with_a_filter_for_two_bytes_receives_what_has_them() -> None:
+    program = socket_filter_half_word(8 + 1, 0x6221)  # behind the header of UDP
+    instructions = ctypes.create_string_buffer(program, len(program))
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+        receiver.setsockopt(
+            socket.SOL_SOCKET, 26, struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(instructions))
+        )
+        for data in (b"ab?", b"ab!", b"a", b"!b!", b"a!b"):
+            sender.sendto(data, receiver.getsockname())
+        assert receiver.recv(100) == b"ab!"
+        assert receiver.recv(100) == b"!b!"
+        with pytest.raises(BlockingIOError):
+            receiver.recv(100)
 
 
 def test_a_socket_with_the_drop_all_filter_receives_nothing_until_it_is_removed() -> None:

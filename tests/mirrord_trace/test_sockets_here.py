@@ -1,5 +1,6 @@
 import os
 import socket
+import struct
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_a_datagram_socket_that_is_connected_still_takes_what_comes_from_its_pee
     tree._here.close()
 
 
+def test_which_sockets_the_tree_has_open() -> None:
+    processes = [os.getpid()]
+    tree = TreeListeners(lambda: processes)
+    with socket.socket() as one, socket.socket() as other:
+        gone = inode_of(other)
+        other.close()
+        assert tree.open_in_tree([inode_of(one), gone]) == {inode_of(one)}
+        processes.clear()
+        assert tree.open_in_tree([inode_of(one)]) == set()
+    tree._here.close()
+
+
 def test_what_the_kernel_says_of_a_socket() -> None:
     here = SocketsHere()
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
@@ -81,6 +94,13 @@ def test_what_the_kernel_says_of_a_socket() -> None:
         assert inode_of(server) not in here.connecting()
         assert inode_of(server) in here.inodes("tcp", server.getsockname()[1])
         assert here.inode("tcp", inet("127.0.0.1", 1), inet("127.0.0.1", 1)) is None
+        accepted, _ = server.accept()
+        names = address_of(accepted), address_of(client)
+        assert here.inode("tcp", *names) == inode_of(accepted)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        accepted.close()
+        assert here.row("tcp", *names) is None, "the listener is not meant"
     with socket.socket(type=socket.SOCK_DGRAM) as bound:
         assert here.udp_port(inode_of(bound)) is None
         bound.bind(("127.0.0.1", 0))

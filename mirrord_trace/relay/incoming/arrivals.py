@@ -102,4 +102,5 @@ class Arrivals:
 
     def are_named(self) -> bool:
         """Whether there is any whose socket may not be known."""
-        return bool(self._by_names)
+        with self._changing:  # else one could be accepted already that is just being named
+            return bool(self._by_names)
