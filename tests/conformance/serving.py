@@ -1,11 +1,11 @@
 """Servers of real programs: natively in a pod, and outside under the tool with the pod's traffic; clients are the same.
 
-A case names a server and a client. The native half: the server runs in the pod, and clients talk to it. Then the pod has
-another process of the same program on that port, named "target", and the server runs outside:
+A case names a server and a client. The native half: the server runs in the pod, and clients talk to it. Then the pod
+has another process of the same program on that port, named "target", and the server runs outside:
 - steal: server and clients must say what they said natively, and the target hears of nobody;
 - mirror: the server must say what it said natively, the clients what they said with "target" for the server's name, and
-  the target what the server said natively: it is undisturbed. Nobody waits for the server there, so a connection may have
-  ended before it looks: a case may name with `hasty` what it then need not say.
+  the target what the server said natively: it is undisturbed. Nobody waits for the server there, so a connection may
+  have ended before it looks: a case may name with `hasty` what it then need not say.
 
 A server says "ready" on a line of its own once it listens, and what follows must not depend on time, process ids or
 ephemeral ports. One that serves a number of connections ends by itself; others are ended with SIGTERM.
@@ -220,11 +220,14 @@ class ServingWorld:
     def mirrors(self, case: Case, *options: str) -> tuple[Outcome, str]:
         """The outcomes: the server's as in the pod, and the target's and its clients' as well."""
         outcome, told = self.native(case)
-        with nothing_left(), started(self.in_pod(case.of(TARGET))) as target:
-            with started(self.tool(case.of(PROCESS), "--incoming", "mirror", *options)) as server:
-                now_told = self.client(case.client, case.clients)
-                targets = target.ended(case.end)
-                now = server.ended(case.end)
+        with (
+            nothing_left(),
+            started(self.in_pod(case.of(TARGET))) as target,
+            started(self.tool(case.of(PROCESS), "--incoming", "mirror", *options)) as server,
+        ):
+            now_told = self.client(case.client, case.clients)
+            targets = target.ended(case.end)
+            now = server.ended(case.end)
         same("the clients", told.replace(PROCESS, TARGET), now_told, now.stderr)
         same("the target", outcome.stdout.replace(PROCESS, TARGET), targets.stdout, now.stderr)
         same("the server", case.in_time(outcome.stdout), case.in_time(now.stdout), now.stderr)

@@ -41,7 +41,7 @@ def test_nobody_is_heard_before_listen_and_after_close(serving: ServingWorld) ->
 
 
 def stage_refuses(stage: Stage) -> bool:
-    """The tool may take a moment to learn that a listener is gone, as nobody tells it; within that, clients are reset."""
+    """Soon: nobody tells the tool that a listener is gone. Until it knows, clients are reset."""
 
     def is_refused() -> bool:
         try:
@@ -176,7 +176,7 @@ def test_addresses_that_cannot_be_had(serving: ServingWorld) -> None:
 
 
 def test_a_group_that_shares_a_port(serving: ServingWorld) -> None:
-    """Who of a SO_REUSEPORT group gets a connection is the kernel's affair; while one is left, there is one that hears."""
+    """Who of SO_REUSEPORT's group gets a connection is the kernel's affair; as long as one is left, that does."""
 
     def scenario(stage: Stage) -> None:
         for number in (0, 1):
@@ -216,14 +216,17 @@ def reach_here(serving: ServingWorld, stage: Stage, port: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_clients_on_this_machine_are_served_too(serving: ServingWorld, mode: str) -> None:
-    with networks(serving) as (clients, in_pod), in_pod.listen(4, PORT):
-        with started(serving.tool(program(PROCESS), "--incoming", mode)) as server:
-            stage = Stage(server, clients, in_pod)
-            listening(stage)
-            reach_here(serving, stage, PORT)
-            with stage.connect():
-                assert stage.do("accept 0 1").startswith("OK from inet 198.18.1.2 to")
-            reach_here(serving, stage, PORT)
+    with (
+        networks(serving) as (clients, in_pod),
+        in_pod.listen(4, PORT),
+        started(serving.tool(program(PROCESS), "--incoming", mode)) as server,
+    ):
+        stage = Stage(server, clients, in_pod)
+        listening(stage)
+        reach_here(serving, stage, PORT)
+        with stage.connect():
+            assert stage.do("accept 0 1").startswith("OK from inet 198.18.1.2 to")
+        reach_here(serving, stage, PORT)
 
 
 def test_a_port_that_is_taken_here(serving: ServingWorld) -> None:

@@ -88,11 +88,14 @@ def test_a_gigabyte_is_mirrored_or_the_user_told(serving: ServingWorld) -> None:
     """The target takes it as fast as it did: then the copy may be cut, with a word about it."""
     gigabyte = case("musl", "0.0.0.0", POD, "gigabyte")
     outcome, told = serving.native(gigabyte)
-    with nothing_left(), started(serving.in_pod(gigabyte.of(TARGET))) as target:
-        with started(serving.tool(gigabyte.of(PROCESS), "--incoming", "mirror")) as server:
-            assert serving.client(gigabyte.client) == told
-            assert target.ended().stdout == outcome.stdout
-            now = server.ended()
+    with (
+        nothing_left(),
+        started(serving.in_pod(gigabyte.of(TARGET))) as target,
+        started(serving.tool(gigabyte.of(PROCESS), "--incoming", "mirror")) as server,
+    ):
+        assert serving.client(gigabyte.client) == told
+        assert target.ended().stdout == outcome.stdout.replace(PROCESS, TARGET)
+        now = server.ended()
     if now.stdout != outcome.stdout:
         assert "was cut: " in now.stderr
         assert re.search(r"sink a gigabyte: .*; got \d+ bytes [0-9a-f]{8}, then ECONNRESET$", now.stdout)

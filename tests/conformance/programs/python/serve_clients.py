@@ -134,10 +134,7 @@ def slow():
 
 def crowd(number=1000):
     """All are open before the first goes on."""
-    clients = []
-    for each in range(number):
-        client = socket.create_connection((HOST, PORT), timeout=60)
-        clients.append(client)
+    clients = [socket.create_connection((HOST, PORT), timeout=60) for _ in range(number)]
     right = 0
     for each, client in enumerate(clients):
         greeting = read_line(client)
