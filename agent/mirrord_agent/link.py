@@ -12,6 +12,8 @@ from mirrord_agent.wire.frames import Frame, Goodbye
 
 #: Answers, credit and the like that may wait for a client that does not read; beyond, it is at fault.
 _MAX_UNREAD_ANSWERS = 1 << 17
+#: How many of them show that it does not read.
+_MANY_UNREAD = 1 << 13
 
 
 class ClientGone(Exception):
@@ -24,6 +26,11 @@ class Link(FrameSocket):
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._decoder = Decoder()
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the client reads what it is told without having asked."""
+        return self._outbox.waiting_control_frames < _MANY_UNREAD
 
     async def receive(self) -> list[Frame]:
         """The next frames, possibly none. Raises ClientGone at the end, ProtocolError for what is no frame."""

@@ -8,6 +8,8 @@ from mirrord_agent.wire.frames import Arrived, InetEndpoint
 
 #: Most connections at a time that have arrived and are not over.
 MAX_ARRIVED = 4096
+TOO_MANY = f"more are open than can be followed (the limit is {MAX_ARRIVED})"
+"""For the user, as the rest of a sentence behind a colon."""
 
 
 class Arrivals:
@@ -23,7 +25,7 @@ class Arrivals:
 
     def take_place(self) -> bool:
         """Whether there may be one connection more; `leave_place` is due when it is over."""
-        if not self._places:
+        if not self._places or not self._link.keeps_up:
             return False
         self._places -= 1
         return True

@@ -19,7 +19,7 @@ from mirrord_agent.wire.frames import Credit, Data, Eof, Reset
 
 #: Bytes that one copy may be behind, and all of a session together.
 MAX_BEHIND = 8 << 20
-MAX_ALL_BEHIND = 64 << 20
+MAX_ALL_BEHIND = 32 << 20
 #: What keeping a piece costs besides its bytes.
 _PIECE_OVERHEAD = 64
 #: Most bytes of one frame.

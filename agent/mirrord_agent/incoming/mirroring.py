@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 
 import trio
 
-from mirrord_agent.incoming import events
-from mirrord_agent.incoming.arrivals import MAX_ARRIVED, Arrivals
+from mirrord_agent.incoming import events, registry
+from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.capture import Capture
 from mirrord_agent.incoming.followed import Copies, Followed
 from mirrord_agent.incoming.local_addresses import LocalAddresses
@@ -21,6 +22,7 @@ from mirrord_agent.incoming.mirrored_datagrams import MirroredDatagrams
 from mirrord_agent.incoming.mirrored_stream import Backlog
 from mirrord_agent.incoming.reassembly import Reassembler
 from mirrord_agent.incoming.subscriptions import Subscription, in_words
+from mirrord_agent.incoming.translations import Translations
 from mirrord_agent.link import Link
 from mirrord_agent.wire import WindowPool
 
@@ -35,12 +37,14 @@ class Mirroring:
         """Raises OSError, with words for the user, if packets may not be captured."""
         self._link = link
         self._arrivals = arrivals
-        self._addresses = LocalAddresses()
-        try:
+        with ExitStack() as opened:
+            self._addresses = LocalAddresses()
+            opened.callback(self._addresses.close)
+            self._translations = Translations()
+            opened.callback(self._translations.close)
             self._capture = Capture()
-        except BaseException:
-            self._addresses.close()
-            raise
+            opened.callback(self._capture.close)
+            self._opened = opened.pop_all()
         self._reassembler = Reassembler(self._addresses.__contains__)
         self._tcp: dict[int, Subscription] = {}
         self._udp: dict[int, MirroredDatagrams] = {}
@@ -89,8 +93,7 @@ class Mirroring:
 
     def close(self) -> None:
         """Captures nothing any more."""
-        self._capture.close()
-        self._addresses.close()
+        self._opened.close()
 
     async def run(self) -> None:
         """Follows what is captured."""
@@ -129,15 +132,24 @@ class Mirroring:
 
     def _open(self, opened: events.Opened) -> None:
         subscription = self._tcp[opened.local.port]
+        if self._is_led_elsewhere(opened):
+            self._reassembler.forget(opened.connection)
+            return
         if not self._arrivals.take_place():
             self._reassembler.forget(opened.connection)
             subscription.notices.tell(
-                f"a connection of {in_words(opened.client)} to port {opened.local.port} was not mirrored: "
-                f"{MAX_ARRIVED} connections are open"
+                f"a connection of {in_words(opened.client)} to port {opened.local.port} was not mirrored: {TOO_MANY}"
             )
             return
         forget = partial(self._forget, opened.connection)
         self._followed[opened.connection] = self._copies.follow(subscription, opened, forget)
+
+    def _is_led_elsewhere(self, opened: events.Opened) -> bool:
+        """Whether others than the target and sessions have a connection, such as the proxy of a service mesh."""
+        port = self._translations.port_reached(opened)
+        if port is None or port == opened.local.port:
+            return False
+        return port not in {claim.listener_port for claim in registry.claims()}
 
     def _forget(self, connection: int) -> None:
         """Nobody follows a connection any more."""

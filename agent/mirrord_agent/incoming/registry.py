@@ -5,9 +5,10 @@ network namespace, and the kernel removes a name with the process that has it, h
 claims is a name, which everybody reads in /proc/net/unix. Nobody has to be asked, and one that is stopped is in
 nobody's way.
 
-    mirrord-trace/incoming/ORDER                                a session
-    mirrord-trace/incoming/ORDER/PROTOCOL/PORT/all|some/OWNER   a port that it steals: all of it, or what a filter takes
-    mirrord-trace/incoming/choosing                             whoever is just about to take one of these
+    mirrord-trace/incoming/ORDER       a session
+    mirrord-trace/incoming/ORDER/PROTOCOL/PORT/all|some/LISTENER/OWNER
+                                       a port that it steals, all of it or what a filter takes, and where it comes to
+    mirrord-trace/incoming/choosing    whoever is just about to take one of these
 
 A session that came later stands before the others (`ruleset`). What it takes whole never reaches those behind it; so of
 two on one port the one in front has to have a filter.
@@ -43,6 +44,8 @@ class Claim:
     protocol: Protocol
     port: int
     is_filtered: bool
+    listener_port: int
+    """To which the port is redirected."""
     owner: str
     """Who runs the session, in words for people."""
 
@@ -50,7 +53,7 @@ class Claim:
     def name(self) -> str:
         """That of its socket, behind the prefix; as much of the owner as fits."""
         extent = "some" if self.is_filtered else "all"
-        return f"{self.order}/{self.protocol}/{self.port}/{extent}/{self.owner}"
+        return f"{self.order}/{self.protocol}/{self.port}/{extent}/{self.listener_port}/{self.owner}"
 
     def excludes(self, other: Claim) -> bool:
         """Whether one of the two would get nothing of what it wants, as they stand."""
@@ -60,15 +63,21 @@ class Claim:
 
 def parse_claim(name: str) -> Claim | None:
     """What a name claims; None if it is another."""
-    match name.split("/", 4):
-        case [order, ("tcp" | "udp") as protocol, port, ("all" | "some") as extent, owner]:
-            if _is_order(order) and port.isdecimal():
-                return Claim(int(order), protocol, int(port), extent == "some", owner)
+    match name.split("/", 5):
+        case [order, ("tcp" | "udp") as protocol, port, ("all" | "some") as extent, listener_port, owner]:
+            if all(map(_is_number, (order, port, listener_port))):
+                return Claim(int(order), protocol, int(port), extent == "some", int(listener_port), owner)
     return None
 
 
-def _is_order(text: str) -> bool:
+def _is_number(text: str) -> bool:
+    """Of a session or a port."""
     return text.isdecimal() and text.isascii() and 1 <= int(text) <= LAST_ORDER
+
+
+def claims() -> Iterator[Claim]:
+    """What sessions steal on the target whose network namespace this thread is in. Raises OSError."""
+    return filter(None, map(parse_claim, _names()))
 
 
 class Membership:
@@ -82,16 +91,18 @@ class Membership:
     async def join(cls) -> Self:
         """Takes the place behind those that are there. Raises OSError."""
         with await _choosing():
-            order = 1 + max((int(name) for name in _names() if _is_order(name)), default=0)
+            order = 1 + max((int(name) for name in _names() if _is_number(name)), default=0)
             if order > LAST_ORDER:
                 raise OSError(errno.ENOSPC, f"there have been {LAST_ORDER} sessions on this target without a pause")
             return cls(order, _bind(str(order)))
 
-    async def claim(self, protocol: Protocol, port: int, owner: str, *, filtered: bool) -> socket.socket:
+    async def claim(
+        self, protocol: Protocol, port: int, listener_port: int, owner: str, *, filtered: bool
+    ) -> socket.socket:
         """Claims a port, until the result is closed. Raises OSError: EADDRINUSE if a session has it already."""
-        claim = Claim(self.order, protocol, port, filtered, _printable(owner))
+        claim = Claim(self.order, protocol, port, filtered, listener_port, _printable(owner))
         with await _choosing():
-            for other in filter(None, map(parse_claim, _names())):
+            for other in claims():
                 if other.order != self.order and claim.excludes(other):
                     raise OSError(errno.EADDRINUSE, _conflict(claim, other))
             return _bind(claim.name)

@@ -1,7 +1,8 @@
 """A session's part in what is sent to its target: subscriptions, and what serves them.
 
 The session's reader hands over what concerns them and never waits. Connections that arrive are streams of the session's
-like those that the client opens.
+like those that the client opens. What serves subscriptions is loaded with the first of its kind: most sessions begin
+without.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from mirrord_agent.incoming.arrivals import Arrivals
-from mirrord_agent.incoming.mirroring import Mirroring
 from mirrord_agent.incoming.notices import Notices
-from mirrord_agent.incoming.stealing import Stealing
+from mirrord_agent.incoming.reserved import ReservedDescriptor
 from mirrord_agent.incoming.subscriptions import Subscription
 from mirrord_agent.link import Link
 from mirrord_agent.streams import ByteStream, DatagramStream
 from mirrord_agent.wire import WindowPool
 from mirrord_agent.wire.frames import Subscribe, Subscribed, Transport
+
+if TYPE_CHECKING:
+    from mirrord_agent.incoming.mirroring import Mirroring
+    from mirrord_agent.incoming.stealing import Stealing
 
 Key = tuple[Transport, int]
 
@@ -49,7 +54,9 @@ class IncomingService:
         self._start_task = start_task
         self._start_keeper = start_keeper
         self._arrivals = Arrivals(link, connections)
-        self._stealing = Stealing(link, pool, self._arrivals, owner, start_task, start_keeper)
+        self._owner = owner
+        self._reserved = ReservedDescriptor()
+        self._stealing: Stealing | None = None
         self._mirroring: Mirroring | None = None
         self._taken: set[Key] = set()
         """Ports that there is a subscription to, or about to be."""
@@ -107,6 +114,18 @@ class IncomingService:
         )
 
     async def _steal(self, subscription: Subscription, *, flush: bool) -> None:
+        from mirrord_agent.incoming.stealing import Stealing
+
+        if self._stealing is None:
+            self._stealing = Stealing(
+                self._link,
+                self._pool,
+                self._arrivals,
+                self._owner,
+                self._reserved,
+                self._start_task,
+                self._start_keeper,
+            )
         if subscription.protocol == "tcp":
             await self._stealing.begin(subscription, flush=flush)
         else:
@@ -115,6 +134,8 @@ class IncomingService:
             self._start_task(flow.run)
 
     def _mirror(self, subscription: Subscription) -> None:
+        from mirrord_agent.incoming.mirroring import Mirroring
+
         if self._mirroring is None:
             self._mirroring = Mirroring(self._link, self._pool, self._arrivals)
             self._start_keeper(self._mirroring.run)
@@ -129,11 +150,9 @@ class IncomingService:
         if subscription is None:
             return False
         is_tcp = subscription.protocol == "tcp"
-        if subscription.mode == "steal":
-            (self._stealing.end if is_tcp else self._stealing.end_datagrams)(subscription)
-        else:
-            assert self._mirroring is not None
-            (self._mirroring.end if is_tcp else self._mirroring.end_datagrams)(subscription)
+        service = self._stealing if subscription.mode == "steal" else self._mirroring
+        assert service is not None
+        (service.end if is_tcp else service.end_datagrams)(subscription)
         if not is_tcp:
             self._flows.pop(stream).on_close()
         self._taken.discard((subscription.protocol, subscription.port))
@@ -141,18 +160,23 @@ class IncomingService:
 
     def stop(self) -> None:
         """Nothing more arrives; what has arrived lives on."""
-        self._stealing.stop()
+        if self._stealing is not None:
+            self._stealing.stop()
         if self._mirroring is not None:
             self._mirroring.close()
 
     def let_go(self) -> None:
         """The client has left in good order: what it said goes out, and nothing more is waited for."""
-        self._stealing.let_go()
+        if self._stealing is not None:
+            self._stealing.let_go()
 
     async def drain(self) -> None:
         """Waits a moment for what was sent last to reach the target's clients."""
-        await self._stealing.drain()
+        if self._stealing is not None:
+            await self._stealing.drain()
 
     def close(self) -> None:
         """Everything that has arrived is over."""
-        self._stealing.close()
+        if self._stealing is not None:
+            self._stealing.close()
+        self._reserved.close()

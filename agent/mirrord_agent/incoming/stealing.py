@@ -7,8 +7,6 @@ TCP. Who connects to the listener without having been redirected is refused: its
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,11 +17,12 @@ import attrs
 import trio
 
 from mirrord_agent import addresses
-from mirrord_agent.incoming import connections, stolen_datagrams
-from mirrord_agent.incoming.arrivals import MAX_ARRIVED, Arrivals
+from mirrord_agent.incoming import any_address, connections, stolen_datagrams
+from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.redirects import Redirects
 from mirrord_agent.incoming.registry import Membership
+from mirrord_agent.incoming.reserved import ReservedDescriptor
 from mirrord_agent.incoming.stolen_datagrams import StolenDatagrams
 from mirrord_agent.incoming.subscriptions import Subscription, in_words
 from mirrord_agent.link import Link
@@ -73,6 +72,7 @@ class Stealing:
         pool: WindowPool,
         arrivals: Arrivals,
         owner: str,
+        reserved: ReservedDescriptor,
         start_task: Callable[..., None],
         start_keeper: Callable[..., None],
     ) -> None:
@@ -83,7 +83,7 @@ class Stealing:
         self._owner = owner
         self._start_task = start_task
         self._start_keeper = start_keeper
-        self._reserved = _reserve_descriptor()
+        self._reserved = reserved
         self._choosing = trio.Lock()
         self._means: _Means | None = None
         self._tcp: dict[int, _Stolen] = {}
@@ -95,7 +95,8 @@ class Stealing:
 
         With `flush` those that the target has are reset.
         """
-        means, claim = await self._claim(subscription)
+        means = await self._have_means()
+        claim = await self._claim(means, subscription, means.listener_port)
         try:
             means.redirects.add(subscription.port, means.listener_port)
         except BaseException:
@@ -122,15 +123,18 @@ class Stealing:
 
     async def begin_datagrams(self, subscription: Subscription) -> StolenDatagrams:
         """Steals datagrams to a UDP port. Raises OSError, with words for the user."""
-        means, claim = await self._claim(subscription)
-        listener = None
+        means = await self._have_means()
+        listener = stolen_datagrams.open_listener()
         try:
-            listener = stolen_datagrams.open_listener()
-            means.redirects.add(subscription.port, listener.getsockname()[1], "udp")
+            listener_port: int = listener.getsockname()[1]
+            claim = await self._claim(means, subscription, listener_port)
+            try:
+                means.redirects.add(subscription.port, listener_port, "udp")
+            except BaseException:
+                claim.close()
+                raise
         except BaseException:
-            claim.close()
-            if listener is not None:
-                listener.close()
+            listener.close()
             raise
         self._udp[subscription.port] = _Stolen(subscription, claim)
         return StolenDatagrams(self._link, subscription.stream, listener)
@@ -139,41 +143,35 @@ class Stealing:
         """Steals none any more."""
         self._give_back(self._udp.pop(subscription.port))
 
-    async def _claim(self, subscription: Subscription) -> tuple[_Means, socket.socket]:
+    async def _claim(self, means: _Means, subscription: Subscription, listener_port: int) -> socket.socket:
         """Sees to it that nobody else has the port. Raises OSError."""
+        is_filtered = subscription.accepts is not None
+        return await means.membership.claim(
+            subscription.protocol, subscription.port, listener_port, self._owner, filtered=is_filtered
+        )
+
+    async def _have_means(self) -> _Means:
+        """Raises OSError."""
         async with self._choosing:
-            means = self._means
-            if means is None:
-                means = self._means = await self._open_means()
-                self._start_keeper(self._accept, means.listener)
-            is_filtered = subscription.accepts is not None
-            claim = await means.membership.claim(
-                subscription.protocol, subscription.port, self._owner, filtered=is_filtered
-            )
-        return means, claim
+            if self._means is None:
+                self._means = await self._open_means()
+                self._start_keeper(self._accept, self._means.listener)
+            return self._means
 
     async def _open_means(self) -> _Means:
         membership = await Membership.join()
         try:
             listener = _open_listener()
             try:
-                redirects = Redirects.open(membership.order, descriptor=self._reserved[0])
+                redirects = Redirects.open(membership.order, descriptor=self._reserved.take())
             except BaseException:
-                self._reserve_again()
+                self._reserved.give_back()
                 listener.close()
                 raise
         except BaseException:
             membership.close()
             raise
         return _Means(membership, redirects, listener, listener.getsockname()[1])
-
-    def _reserve_again(self) -> None:
-        """Sees to it that there is a reserved descriptor: it may have been used, and closed."""
-        descriptor, former = self._reserved
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), former):
-                return
-        self._reserved = _reserve_descriptor()
 
     def stop(self) -> None:
         """Steals nothing any more; connections that are there go on."""
@@ -196,9 +194,7 @@ class Stealing:
 
     def close(self) -> None:
         """Removes the redirects, which connections need as long as there are any."""
-        if self._means is None:
-            os.close(self._reserved[0])
-        else:
+        if self._means is not None:
             self._means.redirects.close()
             self._means.membership.close()
 
@@ -223,7 +219,7 @@ class Stealing:
     def _take(self, connection: socket.socket) -> None:
         """Serves a connection, or refuses it."""
         try:
-            connection = self._above_redirects(connection)
+            connection = self._reserved.below(connection)
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             local = original_destination(connection)
@@ -237,20 +233,12 @@ class Stealing:
         elif not self._arrivals.take_place():
             _refuse(connection)
             stolen.subscription.notices.tell(
-                f"a connection of {in_words(peer)} to port {local.port} was refused: {MAX_ARRIVED} connections are open"
+                f"a connection of {in_words(peer)} to port {local.port} was refused: {TOO_MANY}"
             )
         elif stolen.subscription.accepts is None:
             self._start_task(partial(self._serve, stolen.subscription, connection, peer, local))
         else:
             self._route(stolen.subscription, connection, peer, local)
-
-    def _above_redirects(self, connection: socket.socket) -> socket.socket:
-        """The same, of a descriptor that is closed earlier than the redirects' if the agent is killed."""
-        reserved, _ = self._reserved
-        if connection.fileno() > reserved:
-            return connection
-        with connection:
-            return socket.socket(fileno=fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, reserved + 1))
 
     async def _serve(
         self, subscription: Subscription, connected: socket.socket, peer: InetEndpoint, local: InetEndpoint
@@ -289,27 +277,10 @@ class Stealing:
             routed.let_go()
 
 
-def _reserve_descriptor() -> tuple[int, os.stat_result]:
-    """A low descriptor, and how to know it again.
-
-    Files of a process that is killed are closed from the highest down: connections have to go before their redirects.
-    """
-    descriptor = os.memfd_create("reserved", os.MFD_CLOEXEC)
-    return descriptor, os.fstat(descriptor)
-
-
 def _open_listener() -> socket.socket:
-    """For all addresses of either family that there is. Raises OSError."""
+    """For connections to any address. Raises OSError."""
+    listener = any_address.open_socket(socket.SOCK_STREAM)
     try:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        if error.errno != errno.EAFNOSUPPORT:
-            raise
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    else:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    try:
-        listener.bind(("", 0))
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()

@@ -6,7 +6,6 @@ have. So the address that each peer has sent to last is remembered (ip(7), ipv6(
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import socket
 import struct
@@ -15,6 +14,7 @@ from typing import Final
 
 from mirrord_agent import addresses
 from mirrord_agent.datagrams import LONGEST, DatagramFlow
+from mirrord_agent.incoming import any_address
 from mirrord_agent.link import Link
 from mirrord_agent.wire.frames import Datagram, InetEndpoint
 
@@ -28,22 +28,12 @@ _UNSPECIFIED: Final = bytes(4)
 
 
 def open_listener() -> socket.socket:
-    """A UDP socket for datagrams to any address of either family that there is. Raises OSError."""
-    try:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        if error.errno != errno.EAFNOSUPPORT:
-            raise
-        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    else:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    """A UDP socket for datagrams to any address, which tells to which. Raises OSError."""
+    listener = any_address.open_socket(socket.SOCK_DGRAM)
+    if listener.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    try:
-        listener.bind(("", 0))
-    except BaseException:
-        listener.close()
-        raise
+    else:
+        listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     return listener
 
 

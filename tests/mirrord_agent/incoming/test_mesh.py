@@ -9,13 +9,18 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
+import trio
 
+from mirrord_agent.wire.frames import Data
+from tests.mirrord_agent.incoming.agents import agent_for, pod_with_process
 from tests.mirrord_agent.incoming.mesh_proxy import INBOUND_PORT, turned_over
 from tests.mirrord_agent.incoming.networks import LOOPBACK, POD, Network, Networks, pod_and_outside
 from tests.mirrord_agent.incoming.sessions import PORT, port_of, session, versions
+from tests.mirrord_agent.support import in_trio
 from tests.rights import as_user
 
 PROXY_USER = 1337
@@ -143,3 +148,18 @@ def test_ports_that_the_mesh_leaves_alone(networks: Networks, programs: dict[int
         redirects.add(15090, port_of(listener))
         with networks.outside.connect(POD[4], 15090) as client:
             speak(client, listener, sealed=False)
+
+
+@styles
+@versions
+@in_trio
+async def test_what_the_target_gets_is_mirrored_and_not_what_its_proxy_gets(version: int, style: str) -> None:
+    with pod_with_process() as pod, mesh(pod.inside, PROGRAMS["iptables-nft"], style):
+        async with agent_for(pod.pid) as agent:
+            with pod.inside.listen(version, PORT) as target, ExitStack() as clients:
+                await agent.subscribe(mode="mirror")
+                for number in (2, 4):
+                    client = clients.enter_context(pod.outside.connect(POD[version], PORT))
+                    await trio.to_thread.run_sync(partial(speak, client, target, sealed=True))
+                    assert (await agent.arrived()).stream == number
+                    assert await agent.receive_kind(Data) == Data(number, b"question")

@@ -28,6 +28,7 @@ CLAIMS = st.builds(
     st.sampled_from(["tcp", "udp"]),
     st.integers(1, 65535),
     st.booleans(),
+    st.integers(1, 65535),
     OWNERS,
 )
 
@@ -36,7 +37,7 @@ import sys, trio
 from mirrord_agent.incoming.registry import Membership
 async def main():
     membership = await Membership.join()
-    claim = await membership.claim("tcp", 80, sys.argv[1], filtered=False)
+    claim = await membership.claim("tcp", 80, 4000, sys.argv[1], filtered=False)
     print(membership.order, flush=True)
     sys.stdin.read()
 trio.run(main)
@@ -56,14 +57,25 @@ def test_a_claim_is_read_off_its_name(claim: Claim) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "1", "choosing", "1/tcp/80/all", "0/tcp/80/all/x", "x/tcp/80/all/x", "1/sctp/80/all/x", "1/tcp/x/all/x"],
+    [
+        "",
+        "1",
+        "choosing",
+        "1/tcp/80/all/4000",
+        "0/tcp/80/all/4000/x",
+        "x/tcp/80/all/4000/x",
+        "1/sctp/80/all/4000/x",
+        "1/tcp/x/all/4000/x",
+        "1/tcp/80/any/4000/x",
+        "1/tcp/80/all/70000/x",
+    ],
 )
 def test_other_names_claim_nothing(name: str) -> None:
     assert parse_claim(name) is None
 
 
 def claim(order: int, *, filtered: bool, protocol: str = "tcp", port: int = 80) -> Claim:
-    return Claim(order, protocol, port, filtered, "")  # type: ignore[arg-type]
+    return Claim(order, protocol, port, filtered, 4000, "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +108,14 @@ async def test_each_comes_behind_those_that_are_there(pod: Network) -> None:
 @in_trio
 async def test_a_port_is_free_again_when_its_claim_is_closed(pod: Network) -> None:
     first, second = await Membership.join(), await Membership.join()
-    held = await first.claim("tcp", 80, "alice\n", filtered=False)
+    held = await first.claim("tcp", 80, 4000, "alice\n", filtered=False)
     with pytest.raises(OSError, match=r"alice\? steals tcp port 80 without a filter; steal with") as caught:
-        await second.claim("tcp", 80, "bob", filtered=False)
+        await second.claim("tcp", 80, 4000, "bob", filtered=False)
     assert caught.value.errno == errno.EADDRINUSE
     for port, filtered in ((80, True), (81, False)):
-        (await second.claim("tcp", port, "bob", filtered=filtered)).close()
+        (await second.claim("tcp", port, 4000, "bob", filtered=filtered)).close()
     held.close()
-    (await second.claim("tcp", 80, "bob", filtered=False)).close()
+    (await second.claim("tcp", 80, 4000, "bob", filtered=False)).close()
     first.close()
     second.close()
 
@@ -115,7 +127,7 @@ def test_sessions_that_are_stopped_or_killed(pod: Network, number: signal.Signal
     async def join_and_claim() -> int:
         membership = await Membership.join()
         try:
-            (await membership.claim("tcp", 80, "bob", filtered=False)).close()
+            (await membership.claim("tcp", 80, 4000, "bob", filtered=False)).close()
         finally:
             membership.close()
         return membership.order

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,8 +64,9 @@ async def test_a_pod_with_one_version_of_ip(version: int) -> None:
 
 
 def without_ipv6(inside: Network) -> None:
-    for name in ("all", "default"):
-        inside.run("sysctl", "-q", "-w", f"net.ipv6.conf.{name}.disable_ipv6=1")
+    with inside.entered():
+        for name in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +115,14 @@ async def test_what_comes_for_a_subscription_that_is_over(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
         for protocol in ("tcp", "udp"):
             for mode in ("steal", "mirror"):
-                number = await agent.subscribe(protocol=protocol, mode=mode)  # type: ignore[arg-type]
-                over = [Close(number), Credit(number, 5), Datagram(number, PEER, b"x"), Reset(number, 5), Close(number)]
+                number = await agent.subscribe(protocol=protocol, mode=mode)
+                over: list[Frame] = [
+                    Close(number),
+                    Credit(number, 5),
+                    Datagram(number, PEER, b"x"),
+                    Reset(number, 5),
+                    Close(number),
+                ]
                 await agent.send(*over)
         assert await agent.subscribe() == 9
 
