@@ -11,6 +11,7 @@ import itertools
 import os
 import signal
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 
 from tests.conformance import build
 from tests.conformance.harness import descendants, nothing_left, wait_until_gone
-from tests.conformance.serving import POD, PROCESS, TARGET, Server, ServingWorld, started
+from tests.conformance.serving import CLIENTS, POD, PROCESS, TARGET, Server, ServingWorld, started
 from tests.conformance.stage import networks, read_line
 from tests.mirrord_agent.incoming.networks import Network
 from tests.waiting import holds_within
@@ -29,6 +30,7 @@ CONNECTIONS = 100
 WHO = ("supervisor", "agent", "process", "guardian")
 ORDERS: list[tuple[str, ...]] = [*((who,) for who in WHO), *itertools.permutations(WHO)]
 ORDER = pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+_unused_ports = itertools.cycle(range(2000, 32000))
 SERVES_WITHIN_S = 2.0
 """It is a second that is promised, on a machine that does nothing else."""
 
@@ -45,6 +47,7 @@ class Running:
     tool: Server
     clients: Network
     in_pod: Network
+    delivery: str
 
     def pids(self, who: str) -> list[int]:
         """Whoever is called so: the supervisor alone, or some of the processes below it."""
@@ -68,13 +71,35 @@ class Running:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def served_by(self) -> str:
+    def connect(self, from_port: int | None = None) -> socket.socket:
+        """A connection, from a port that none of these tests has used, unless one is given."""
+        client = self.clients.open_socket(4)
+        try:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind((CLIENTS, from_port or next(_unused_ports)))
+            client.connect((POD, PORT))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def served_by(self, from_port: int | None = None) -> str:
         """The name of whoever serves a new connection now; "" if nobody does."""
         try:
-            with self.clients.connect(POD, PORT) as client:
+            with self.connect(from_port) as client:
                 return read_line(client).split()[0]
         except (OSError, AssertionError):
             return ""
+
+    def goes_on_after(self, order: Sequence[str]) -> bool:
+        """Whether the session does not end: the guardians of a tracer only clear away what it leaves."""
+        return self.delivery == "ptrace" and order == ("guardian",)
+
+    def is_over(self, below: Sequence[int], order: Sequence[str]) -> None:
+        """All are gone whoever was killed; but the process can do without an agent, and a tracer without a guardian."""
+        if order != ("agent",) and not self.goes_on_after(order):
+            self.tool.process.wait(SERVES_WITHIN_S)
+            assert wait_until_gone(below, SERVES_WITHIN_S) == []
 
     def target_is_as_before(self) -> bool:
         return self.served_by() == TARGET and self.in_pod.ruleset() == ""
@@ -95,12 +120,14 @@ def running(serving: ServingWorld, mode: str) -> Iterator[Running]:
         nothing_left(),
         started(serving.tool(server(PROCESS), "--incoming", mode)) as tool,
     ):
-        yield Running(target, tool, clients, in_pod)
+        yield Running(target, tool, clients, in_pod, serving.delivery)
 
 
 def opened(made: Running, resources: contextlib.ExitStack, by: str) -> list[socket.socket]:
     """Connections that are in use, most of them: one sends, one has sent, one says nothing."""
-    clients = [resources.enter_context(made.clients.connect(POD, PORT)) for _ in range(CONNECTIONS)]
+    assert "bind: OK" in made.tool.said, made.tool
+    assert "bind: OK" in made.target.said, made.target
+    clients = [resources.enter_context(made.connect()) for _ in range(CONNECTIONS)]
     for number, client in enumerate(clients):
         assert read_line(client).split()[0] == by
         if number % 3:
@@ -129,10 +156,31 @@ def test_the_target_serves_again(serving: ServingWorld, order: Sequence[str]) ->
         clients = opened(made, resources, PROCESS)
         below = [made.tool.process.pid, *descendants(made.tool.process.pid)]
         made.kill(order)
+        if made.goes_on_after(order):
+            assert made.served_by() == PROCESS
+            return
         assert holds_within(SERVES_WITHIN_S, made.target_is_as_before)
         assert [number for number, client in enumerate(clients) if not ends(client)] == []
-        made.tool.process.wait(SERVES_WITHIN_S)
-        assert wait_until_gone(below, SERVES_WITHIN_S) == []
+        made.is_over(below, order)
+
+
+@pytest.mark.parametrize("who", ["supervisor", "agent"])
+def test_a_client_that_comes_again_from_the_same_port(serving: ServingWorld, who: str) -> None:
+    """What the kernel remembers of stolen connections leads nobody astray, be it to the target or in a new session."""
+    ports = [next(_unused_ports) for _ in range(12)]
+    with running(serving, "steal") as made, contextlib.ExitStack() as resources:
+        for port in ports:
+            client = resources.enter_context(made.connect(port))
+            assert read_line(client).split()[0] == PROCESS
+            client.sendall(b"echo again\n")
+            # As clients do that end at once, and by a reset, which waits for nothing.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", port % 2, 0))
+        made.kill([who])
+        assert holds_within(SERVES_WITHIN_S, made.target_is_as_before)
+        resources.close()
+        assert [made.served_by(port) for port in ports[:6]] == [TARGET] * 6
+    with running(serving, "steal") as made:
+        assert [made.served_by(port) for port in ports[6:]] == [PROCESS] * 6
 
 
 @ORDER
@@ -148,8 +196,7 @@ def test_a_target_that_is_mirrored_is_undisturbed(serving: ServingWorld, order: 
                 client.shutdown(socket.SHUT_WR)
                 echoed = b"".join(iter(lambda client=client: client.recv(1 << 16), b""))  # type: ignore[misc]
                 assert echoed == (b"end" if number % 3 == 1 else b"x" * 10000 + b"end")
-        made.tool.process.wait(SERVES_WITHIN_S)
-        assert wait_until_gone(below, SERVES_WITHIN_S) == []
+        made.is_over(below, order)
 
 
 def test_a_mirror_whose_agent_is_stopped(serving: ServingWorld) -> None:
