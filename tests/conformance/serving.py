@@ -80,6 +80,11 @@ class Server:
         while self.line() != "ready":
             pass
 
+    def say_lines(self, number: int) -> None:
+        """Waits until it has said so many."""
+        while len(self.said) < number:
+            self.line()
+
     def ask(self, command: str) -> str:
         """What a server that takes commands says to one."""
         self.tell(command)
@@ -162,7 +167,11 @@ class Case:
 
     def in_time(self, said: str) -> str:
         """What a server says who is as fast as the connections."""
-        return re.sub(self.hasty, "", said) if self.hasty else said
+        return re.sub(self.hasty, "", self.ordered(said)) if self.hasty else self.ordered(said)
+
+    def ordered(self, said: str) -> str:
+        """The same in an order that does not depend on which connection is the first."""
+        return "".join(sorted(said.splitlines(keepends=True))) if self.end else said
 
 
 @attrs.define
@@ -211,8 +220,8 @@ class ServingWorld:
                 now = server.ended(case.end)
             rest = target.ended(signal.SIGTERM).stdout.splitlines()[len(begun) :]
         same("the clients", told, now_told, now.stderr)
-        same("the server", outcome.stdout, now.stdout, now.stderr)
-        assert (now.exit_status, outcome.exit_status) == (0, 0)
+        same("the server", case.ordered(outcome.stdout), case.ordered(now.stdout), now.stderr)
+        assert (now.exit_status, outcome.exit_status) == (0, 0), (outcome, now)
         assert PROCESS not in "".join(rest)
         assert rest == [] or case.end is not None, f"the target heard something: {rest}"
         return now, now_told
@@ -227,11 +236,14 @@ class ServingWorld:
         ):
             now_told = self.client(case.client, case.clients)
             targets = target.ended(case.end)
+            if case.end is not None:
+                server.say_lines(len(outcome.lines))
             now = server.ended(case.end)
         same("the clients", told.replace(PROCESS, TARGET), now_told, now.stderr)
-        same("the target", outcome.stdout.replace(PROCESS, TARGET), targets.stdout, now.stderr)
+        native = case.ordered(outcome.stdout.replace(PROCESS, TARGET))
+        same("the target", native, case.ordered(targets.stdout), now.stderr)
         same("the server", case.in_time(outcome.stdout), case.in_time(now.stdout), now.stderr)
-        assert (now.exit_status, targets.exit_status, outcome.exit_status) == (0, 0, 0)
+        assert (now.exit_status, targets.exit_status, outcome.exit_status) == (0, 0, 0), (outcome, targets, now)
         return now, now_told
 
 
