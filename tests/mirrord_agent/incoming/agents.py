@@ -138,7 +138,7 @@ class IncomingClient(FrameClient):
 
     async def heard(self, stream: int, size: int) -> bytes:
         """So many bytes of a stream, or what there is until it ends. Gives credit for them."""
-        data = b""
+        data = bytearray()
         while len(data) < size:
             frame = await self.receive()
             match frame:
@@ -147,10 +147,10 @@ class IncomingClient(FrameClient):
                     await self.send(Credit(stream, len(payload)))
                 case Eof(number) | Reset(number) if number == stream:
                     self._kept.insert(0, frame)
-                    return data
+                    return bytes(data)
                 case None | Data() | Eof() | Reset():
                     raise AssertionError(f"{frame} after {data!r:.80} of stream {stream}")
-        return data
+        return bytes(data)
 
     async def give(self, stream: int, data: bytes) -> None:
         """Says something on a stream, no faster than the agent gives credit."""

@@ -45,7 +45,7 @@ def response(body: bytes) -> bytes:
 
 
 def receive(connection: socket.socket, expected: bytes) -> None:
-    received = b""
+    received = bytearray()
     while len(received) < len(expected):
         data = connection.recv(len(expected) - len(received))
         assert data, f"the end after {received!r}"
@@ -124,11 +124,12 @@ async def test_responses_of_the_process_say_so_if_that_is_asked_for(pod: Pod) ->
 @in_trio
 async def test_a_long_request_and_its_answer_flow(pod: Pod) -> None:
     """More than all windows, buffers and limits hold."""
-    body = bytes(24 << 20)
+    body = bytes(12 << 20)
     async with agent_for(pod.pid) as agent:
         with served(pod):
             await agent.subscribe(accepts=MINE)
             with pod.outside.connect(POD[4], PORT) as client:
+                client.settimeout(3 * SHORT_S)
                 question = request("/mine", body)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(in_thread, client.sendall, question)

@@ -30,7 +30,7 @@ def pod() -> Iterator[Pod]:
 def carry(data: bytes, client: socket.socket, accepted: socket.socket) -> None:
     """Sends something from one end to the other. It has to fit what the kernel keeps of it."""
     client.sendall(data)
-    received = b""
+    received = bytearray()
     while len(received) < len(data):
         received += accepted.recv(len(data))
     assert received == data
