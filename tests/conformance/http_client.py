@@ -102,9 +102,8 @@ class Client:
 
 @contextmanager
 def connected(network: Network, host: str, port: int) -> Iterator[Client]:
-    with network.connect(host, port) as connection:
-        with Client(connection) as client:
-            yield client
+    with network.connect(host, port) as connection, Client(connection) as client:
+        yield client
 
 
 def request(path: str = "/", *headers: str, method: str = "GET", body: bytes | None = None) -> bytes:

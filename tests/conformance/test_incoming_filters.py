@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.conformance import build
+from tests.conformance import build, http2_client
 from tests.conformance.harness import nothing_left
 from tests.conformance.http_client import Client, connected, request
 from tests.conformance.serving import POD, POD_6, PROCESS, TARGET, Server, ServingWorld, started
@@ -318,6 +318,32 @@ def test_http2(serving: ServingWorld, tmp_path: Path, headers: list[str], name: 
         told = serving.client([*nghttp, *options])
         assert told.startswith(f"{name}: POST /trailed HTTP/2.0 ")
         assert 'trailer "the end"' in told
+
+
+def test_streams_of_one_connection_go_different_ways(serving: ServingWorld, tmp_path: Path) -> None:
+    """As gRPC's do: both sides speak in turn, streams overlap, trailers end them; one is broken off."""
+    with filtered(serving, tmp_path, BY_HEADER) as made, made.clients.connect(POD, PORT) as connection:
+        client = http2_client.Client(connection)
+        whose = [PROCESS if number % 2 else TARGET for number in range(10)]
+        streams = [client.open("/stream", [("x-user", "Ann")] if name == PROCESS else []) for name in whose]
+        for turn in range(20):
+            for number, (stream, name) in enumerate(zip(streams, whose, strict=True)):
+                text = f"turn {turn} of {number};".encode()
+                client.send(stream, text)
+                expected = name.encode() + b":" + text
+                assert client.receive(stream, len(expected)) == expected
+        client.reset(streams[0])
+        client.reset(streams[1])
+        for stream, name in list(zip(streams, whose, strict=True))[2:]:
+            ended = client.end(stream)
+            assert (ended.headers[b"x-server"], ended.trailers, ended.body) == (
+                name.encode(),
+                {b"x-done": name.encode()},
+                b"",
+            )
+        late = client.open("/stream", [("x-user", "Ann")])
+        client.send(late, b"late")
+        assert client.end(late).body == b"process:late"
 
 
 @pytest.mark.parametrize("mode", ["steal", "mirror"])
