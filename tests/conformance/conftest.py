@@ -12,6 +12,7 @@ from tests.conformance import places
 from tests.conformance.file_worlds import ChangingWorld, FileWorld, files_pod
 from tests.conformance.harness import DELIVERIES, NATIVE, Outcome, World, become_subreaper
 from tests.conformance.pods import ConformancePod
+from tests.conformance.serving import Case, ServingWorld
 
 SERVICES = Path(__file__).with_name("services.py")
 
@@ -109,3 +110,28 @@ def changing(
     """The same for what only the tree that can be written to does."""
     delivery, _, tree = request.param.partition("-")
     return ChangingWorld(delivery, pod_with_files, outside, native_outcomes, tree, native_remains)
+
+
+@pytest.fixture(scope="session")
+def serving_pod() -> Iterator[ConformancePod]:
+    """The pod whose ports are served: nothing listens in it before a case begins."""
+    become_subreaper()
+    with ConformancePod(hostname="serving-0", far_side=True) as pod:
+        yield pod
+
+
+@pytest.fixture(scope="session")
+def native_servings() -> dict[Case, tuple[Outcome, str]]:
+    """What servers and their clients said in the pod."""
+    return {}
+
+
+@pytest.fixture
+def serving(
+    delivery: str,
+    serving_pod: ConformancePod,
+    outside: ConformancePod,
+    native_servings: dict[Case, tuple[Outcome, str]],
+) -> ServingWorld:
+    """For each delivery, with the pod as target."""
+    return ServingWorld(delivery, serving_pod, outside, native_servings)
