@@ -175,6 +175,7 @@ def wait_until_not_ready(shop: Shop, name: str) -> None:
 def test_connections_to_any_pod_are_stolen(shop: Shop, delivery: str) -> None:
     with serving(shop, "--steal", "--delivery", delivery) as running:
         assert "2 of 2 pods are served" in running.told
+        assert "as well" not in running.told
         assert agents(shop) == {NEWER_WEB, OLDER_WEB}
         assert is_the_commands(shop, NEWER_WEB)
         assert is_the_commands(shop, OLDER_WEB)

@@ -306,9 +306,11 @@ class OtherPods:
                 session = await owned.enter_async_context(open_session(link.stream, link.secret))
                 link.answered.set()
                 await link.settled.wait()
+            is_news = self._is_told_of
             with self._handed_over(pod, session) as joined:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._tell_when, joined, pod)
+                    if is_news:
+                        nursery.start_soon(self._tell_when, joined, pod)
                     await _any_of(session.lost, pod.over)
                     nursery.cancel_scope.cancel()
             if pod.over.is_set() or not await self._is_still_there(pod):
@@ -328,8 +330,6 @@ class OtherPods:
                 self._following.leave(session)
 
     async def _tell_when(self, joined: Sequence[trio.Event], pod: _Pod) -> None:
-        if not self._is_told_of:
-            return
         for event in joined:
             await event.wait()
         self._reporter.note(f"{pod} is served as well: {self._number_served()}")
