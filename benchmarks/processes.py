@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import shlex
 import signal
@@ -203,12 +204,6 @@ def processor_time_s(pid: int) -> float:
     return time.clock_gettime(clock_of_process)
 
 
-def busy_s() -> float:
-    """What the processors have been used for, all together, since the machine started (proc_stat(5))."""
-    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
 def processor_times_s(pids: Iterable[int]) -> dict[int, float]:
     """The same of several, without those that have ended."""
     found = {}
@@ -216,3 +211,9 @@ def processor_times_s(pids: Iterable[int]) -> dict[int, float]:
         with contextlib.suppress(OSError):
             found[pid] = processor_time_s(pid)
     return found
+
+
+def processor_time_of_children_s() -> float:
+    """What children of this process have used that have ended, with what was below them (getrusage(2))."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -31,10 +31,11 @@ _TIMEOUT_S: Final = 60.0
 
 @attrs.frozen
 class Target:
-    """The two networks, and the far side, which runs in the pod."""
+    """The two networks, and the servers that run in the pod."""
 
     networks: networks.Networks
     far_side: subprocess.Popen[str]
+    web: subprocess.Popen[str]
 
     def in_pod(self, program: Command) -> list[str]:
         """The command line that runs a program in the pod's network."""
@@ -108,4 +109,4 @@ def open_target() -> Iterator[Target]:
             ]
         except (OSError, AssertionError, MeasurementFailed) as error:
             raise Unavailable(f"cannot make a target with clients: {error}") from error
-        yield Target(both, servers[0])
+        yield Target(both, *servers)

@@ -2,7 +2,8 @@
 
 Native is the target by itself. Target and client keep the processors busy, so whatever else runs slows them down: the
 tool's own processes and the program that gets the copies take their time from them. What mirroring costs beyond that
-shows in the requests that are answered for each second of processor time that is not theirs, the kernel's included.
+shows in the requests that are answered for each second of the target's and the client's own processor time, in which
+the kernel makes the copies.
 
 The agent is also stopped (SIGSTOP): the kernel goes on to copy packets for it until its buffer is full.
 """
@@ -139,14 +140,16 @@ def _mirroring(opened: Target, program: Command) -> Iterator[subprocess.Popen[st
 
 
 def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> tuple[float, float, float]:
-    """Requests per second; per second of processor time that is not ours; and the processors that we use."""
-    before, busy_s, began_s = processes.processor_times_s(ours), processes.busy_s(), time.monotonic()
+    """Requests per second; per second of the target's and the client's processor time; the processors that we use."""
+    before, began_s = processes.processor_times_s([*ours, opened.web.pid]), time.monotonic()
+    clients_s = processes.processor_time_of_children_s()
     duration_s = 1 if quick else _REQUESTS_S
     rate = opened.requests(_CONNECTIONS, duration_s)
-    taken_s, busy_s = time.monotonic() - began_s, processes.busy_s() - busy_s
-    after = processes.processor_times_s(ours)
-    used_s = sum(after_s - before[pid] for pid, after_s in after.items())
-    return rate, rate * duration_s / (busy_s - used_s), used_s / taken_s
+    clients_s, taken_s = processes.processor_time_of_children_s() - clients_s, time.monotonic() - began_s
+    after = processes.processor_times_s(before)
+    used_s = {pid: after_s - before[pid] for pid, after_s in after.items()}
+    web_s = used_s.pop(opened.web.pid)
+    return rate, rate * duration_s / (clients_s + web_s), sum(used_s.values()) / taken_s
 
 
 def _paced(opened: Target, megabytes: int, quick: bool) -> tuple[float, float]:
