@@ -17,6 +17,7 @@ import difflib
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -39,6 +40,13 @@ PROCESS, TARGET = "process", "target"
 
 FAR, IN_POD = "far", "pod"
 _START_S, _CLIENT_S, _END_S = 20.0, 150.0, 20.0
+
+
+def needed(program: str) -> str:
+    """A program's path. Fails if it is not there."""
+    found = shutil.which(program)
+    assert found, f"there is no {program}: install it with `.ci/system-packages tests`"
+    return found
 
 
 def far_side_of(pod: ConformancePod) -> int:

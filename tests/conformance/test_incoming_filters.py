@@ -20,9 +20,8 @@ import pytest
 from tests.conformance import build, http2_client
 from tests.conformance.harness import nothing_left
 from tests.conformance.http_client import Client, connected, request
-from tests.conformance.serving import POD, POD_6, PROCESS, TARGET, Server, ServingWorld, started
+from tests.conformance.serving import POD, POD_6, PROCESS, TARGET, Server, ServingWorld, needed, started
 from tests.conformance.stage import networks
-from tests.conformance.test_incoming_http import needed
 from tests.mirrord_agent.incoming.networks import Network
 from tests.waiting import holds_within
 

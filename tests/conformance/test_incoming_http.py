@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from collections.abc import Callable
 
@@ -11,20 +10,13 @@ import pytest
 
 from tests.conformance import build
 from tests.conformance.harness import nothing_left
-from tests.conformance.serving import FAR, POD, POD_6, PROCESS, TARGET, Case, ServingWorld, started
+from tests.conformance.serving import FAR, POD, POD_6, PROCESS, TARGET, Case, ServingWorld, needed, started
 
 PORT = 7330
 ENDS = signal.SIGTERM
 HTTP_1 = ("get", "head", "post", "large", "expect", "close", "http1.0", "parallel")
 HTTP_2 = ("http2", "large2", "parallel2")
 Command = Callable[[str], list[str]]
-
-
-def needed(program: str) -> str:
-    """A program's path. Fails if it is not there."""
-    found = shutil.which(program)
-    assert found, f"there is no {program}: install it with `.ci/system-packages tests`"
-    return found
 
 
 def go(host: str) -> list[str]:
