@@ -98,18 +98,19 @@ build/agent-rootfs/usr/bin/mirrord-agent: build/agent-image/fetched $(AGENT_SOUR
 .PHONY: .ci/test-packages
 .ci/test-packages:
 	@.ci/system-packages tests
+	@test -x /usr/sbin/nginx || command -v nginx >/dev/null || $(MAKE) --no-print-directory build/conformance/nginx
 
 .PHONY: .ci/bench-packages
 .ci/bench-packages:
 	@.ci/system-packages bench
 	@test -x /usr/sbin/sshd || $(MAKE) --no-print-directory build/benchmarks/openssh-server
 
-# The program alone, of what Debian packages as a service.
-build/benchmarks/openssh-server:
-	@echo 'Unpacking sshd ...'
+# The program alone, of what Debian packages as a service: a package's name is the target's.
+build/benchmarks/openssh-server build/conformance/nginx:
+	@echo 'Unpacking $(@F) ...'
 	@mkdir -p $(@D)
-	@cd $(@D) && rm -rf $(@F).unfinished openssh-server_*.deb && apt-get download --quiet=2 openssh-server && \
-		dpkg-deb --extract openssh-server_*.deb $(@F).unfinished && rm openssh-server_*.deb && mv $(@F).unfinished $(@F)
+	@cd $(@D) && rm -rf $(@F).unfinished $(@F)_*.deb && apt-get download --quiet=2 $(@F) && \
+		dpkg-deb --extract $(@F)_*.deb $(@F).unfinished && rm $(@F)_*.deb && mv $(@F).unfinished $(@F)
 
 .PHONY: clean
 clean:  ## remove what make made

@@ -42,10 +42,10 @@ FAR, IN_POD = "far", "pod"
 _START_S, _CLIENT_S, _END_S = 20.0, 150.0, 20.0
 
 
-def needed(program: str) -> str:
-    """A program's path. Fails if it is not there."""
-    found = shutil.which(program)
-    assert found, f"there is no {program}: install it with `.ci/system-packages tests`"
+def needed(program: str, *directories: str) -> str:
+    """A program's path, from $PATH or one of these directories. Fails if it is not there."""
+    found = shutil.which(program, path=os.pathsep.join((os.environ["PATH"], *directories)))
+    assert found, f"there is no {program}: install it with `make .ci/test-packages`"
     return found
 
 

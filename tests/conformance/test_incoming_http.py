@@ -33,9 +33,9 @@ def python(host: str) -> list[str]:
 
 
 def nginx(host: str, *options: str) -> list[str]:
-    needed("nginx")
+    program = needed("nginx", "/usr/sbin", str(build.OUTPUT / "nginx/usr/sbin"))
     address = f"[{host}]" if ":" in host else host
-    return [*build.shell_program("serve_nginx"), "{name}", f"{address}:{PORT}", *options]
+    return [*build.shell_program("serve_nginx"), program, "{name}", f"{address}:{PORT}", *options]
 
 
 def nginx_in_group(host: str) -> list[str]:

@@ -1,6 +1,6 @@
-# serve_nginx.sh NAME ADDRESS [OPTION]: nginx with two workers, until SIGTERM; says what it notes.
+# serve_nginx.sh NGINX NAME ADDRESS [OPTION]: nginx with two workers, until SIGTERM; says what it notes.
 set -u
-name=$1 address=$2
+program=$1 name=$2 address=$3
 directory=$(mktemp -d)
 cat >"$directory/nginx.conf" <<END
 user root;
@@ -18,7 +18,7 @@ http {
     scgi_temp_path $directory/scgi;
     client_max_body_size 10m;
     server {
-        listen $address${3:+ $3};
+        listen $address${4:+ $4};
         add_header X-Server $name;
         location /quiet { access_log off; return 200 "$name\n"; }
         location / { return 200 "$name: \$request_method \$uri \$server_protocol from \$remote_addr at \$server_addr\n"; }
@@ -26,7 +26,7 @@ http {
 }
 END
 # With its shell it stays in the process group of the test.
-nginx -c "$directory/nginx.conf" -e "$directory/errors" -g 'daemon off;' &
+"$program" -c "$directory/nginx.conf" -e "$directory/errors" -g 'daemon off;' &
 master=$!
 until [ -s "$directory/pid" ]; do sleep 0.05; done
 trap 'kill -QUIT $master' TERM
