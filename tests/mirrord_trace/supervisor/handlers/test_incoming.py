@@ -596,12 +596,33 @@ async def test_each_family_has_its_own_socket_of_a_port() -> None:
     with free_port() as port:
         async with process() as it:
             four = await it.serve(inet("0.0.0.0", port))
+            assert [each.family for each in it.here.target.incoming.listeners] == ["inet4"]
             six = await it.serve(inet("::", port), only=True)
             it.arrives(CLIENT6)
             assert (await it.accept(six))[1] == inet(CLIENT6.host, CLIENT6.port)
+            it.arrives(CLIENT, index=0)
+            assert (await it.accept(four))[1] == inet(CLIENT.host, CLIENT.port)
+            assert [each.family for each in it.here.target.incoming.listeners] == ["inet4", "inet6"]
+            four.close()
+            while not it.listener(0).is_closed:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not it.listener(1).is_closed
+            four = await it.serve(inet("0.0.0.0", port))
             it.arrives(CLIENT)
             assert (await it.accept(four))[1] == inet(CLIENT.host, CLIENT.port)
-            assert it.here.target.incoming.asked == [port]
+
+
+@in_trio
+async def test_who_hears_both_families_is_subscribed_once() -> None:
+    with free_port() as port:
+        async with process() as it:
+            both = await it.serve(inet("::", port), reuse_port=True)
+            four = await it.serve(inet("0.0.0.0", port), reuse_port=True)
+            assert [each.family for each in it.here.target.incoming.listeners] == [None]
+            both.close()
+            it.arrives(CLIENT)
+            assert (await it.accept(four))[1] == inet(CLIENT.host, CLIENT.port)
+            assert not it.listener().is_closed
 
 
 @in_trio
@@ -771,6 +792,7 @@ async def test_each_family_has_its_udp_socket_wherever_that_is() -> None:
             it.it.here.incoming.listeners.process_ids = lambda: [os.getpid()]
             six = await it.bind("::", only=True)
             assert four.getsockname()[1] != it.port
+            assert [each.family for each in it.it.here.target.incoming.flows] == ["inet4", "inet6"]
             for _ in range(2):
                 assert await it.hears(six, b"six", CLIENT6) == inet(CLIENT6.host, CLIENT6.port)
                 assert await it.hears(four, b"four", CLIENT) == inet(CLIENT.host, CLIENT.port)
