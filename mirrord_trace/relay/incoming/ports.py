@@ -14,7 +14,7 @@ import errno
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -89,12 +89,16 @@ class IncomingPorts:
     nursery: trio.Nursery
     tell: Callable[[str], None]
     """Gets what the user should know."""
+    told_when_stolen: Mapping[int, str] = attrs.field(factory=dict)
+    """See `AgentLink.told_when_stolen`."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
     _others: dict[Session, str] = attrs.field(init=False, factory=dict)
     """The other sessions, and what they are called."""
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
     _unsettled: dict[Names, float] = attrs.field(init=False, factory=dict)
     """Connections that are over on our side, and until when their names are kept; who waits to be accepted may wait."""
+    _warned: set[int] = attrs.field(init=False, factory=set)
+    """Ports of which what is said there has been told."""
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def join(self, session: Session, name: str) -> list[trio.Event]:
@@ -144,6 +148,8 @@ class IncomingPorts:
             if subscription not in port.subscriptions:  # the session has left
                 return
             subscription.answered.set()
+            if remote is not None:
+                self._warn(port.asked)
             self._end_what_is_unused(port)
             while remote is not None:
                 stream = await remote.receive()
@@ -178,6 +184,13 @@ class IncomingPorts:
             whom, whose = ("the target", "this machine only") if other is None else (other, "the others")
             self.tell(f"port {asked.port} is not {done} {whom}, the command serves {whose}: {error.strerror}")
             return None
+
+    def _warn(self, asked: Asked) -> None:
+        """Of what it means that this is stolen, once."""
+        words = self.told_when_stolen.get(asked.port)
+        if words and asked.mode == "steal" and asked.http_filter is None and asked.port not in self._warned:
+            self._warned.add(asked.port)
+            self.tell(f"port {asked.port} is stolen without a filter: {words}")
 
     def _end_what_is_unused(self, port: _Port) -> None:
         """Ends what brings nothing that anybody listens for, once it has been answered."""

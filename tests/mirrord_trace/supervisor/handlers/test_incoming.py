@@ -546,6 +546,38 @@ async def test_a_refusal_is_told_and_the_socket_listens_here() -> None:
                 await it.accept(listening)
 
 
+@pytest.mark.parametrize(
+    ("policy", "is_told"),
+    [
+        (STEAL, True),
+        (IncomingPolicy(mode="mirror"), False),
+        (IncomingPolicy(mode="steal", http_filter="{}"), False),
+    ],
+)
+def test_what_there_is_to_know_of_a_stolen_port_is_told_once(policy: IncomingPolicy, is_told: bool) -> None:
+    @in_trio
+    async def test() -> None:
+        with free_port() as port:
+            async with process(policy) as it:
+                it.here.incoming.ports.told_when_stolen = {port: "probes come to it, too"}
+                await it.serve(inet("0.0.0.0", port))
+                await it.serve(inet("::", port), only=True)
+                told = [f"port {port} is stolen without a filter: probes come to it, too"]
+                assert it.here.told == (told if is_told else [])
+
+    test()
+
+
+@in_trio
+async def test_what_is_said_of_a_port_that_is_not_stolen_is_not_told() -> None:
+    with free_port() as port:
+        async with process() as it:
+            it.here.incoming.ports.told_when_stolen = {port: "probes come to it, too"}
+            it.here.target.incoming.refusal = OSError(errno.EADDRINUSE, "ann on devbox steals it")
+            await it.serve(inet("127.0.0.1", port))
+            assert not any("probes" in told for told in it.here.told)
+
+
 @in_trio
 async def test_notices_are_told_with_the_port() -> None:
     with free_port() as port:
