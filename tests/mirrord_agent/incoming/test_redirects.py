@@ -127,6 +127,8 @@ def test_kernels_without_ipv6(networks: Networks, lacking: Sequence[Lack]) -> No
         redirects.add(PORT, port_of(listener))
         assert "table ip mirrord-trace-1" in pod.ruleset()
         assert "table ip6" not in pod.ruleset()
+        redirects.add(PORT + 1, port_of(listener), "tcp", "inet6")
+        redirects.remove(PORT + 1, "tcp", "inet6")
         with networks.outside.connect(POD[4], PORT) as client:
             reaches(listener, client).close()
         with networks.outside.connect(POD[6], PORT) as client:
