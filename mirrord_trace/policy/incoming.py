@@ -12,11 +12,11 @@ from typing import Literal
 
 import attrs
 
-from mirrord_agent.wire.frames import AddressFamily
 from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4, to_mapped
 
 Protocol = Literal["tcp", "udp"]
 Mode = Literal["mirror", "steal"]
+Family = Literal["inet4", "inet6"]
 
 
 @attrs.frozen
@@ -97,7 +97,7 @@ class Claim:
     """Whether it is a socket of IPv6 that hears IPv4 as well: not IPV6_V6ONLY (ipv6(7))."""
 
 
-def families(claim: Claim) -> frozenset[AddressFamily]:
+def families(claim: Claim) -> frozenset[Family]:
     """By which versions of IP a socket's clients may come."""
     plain = mapped_ipv4(claim.address) or claim.address
     if isinstance(plain, Inet4):
