@@ -62,7 +62,14 @@ MODES = pytest.mark.parametrize("mode", ["steals", "mirrors"])
 @pytest.mark.parametrize(("server", "ways"), EACH)
 @pytest.mark.parametrize(("bound", "host"), [("0.0.0.0", POD), ("::", POD_6)], ids=["IPv4", "IPv6"])
 def test_curl(serving: ServingWorld, mode: str, server: Command, ways: tuple[str, ...], bound: str, host: str) -> None:
+    if mode == "mirrors":
+        ways = tuple(way for way in ways if way != "large2")  # see the next
     getattr(serving, mode)(asked(server, bound, host, *ways))
+
+
+def test_long_bodies_of_http2_are_mirrored_by_those_who_know_it(serving: ServingWorld) -> None:
+    """The client sends as fast as the target lets it; a copy byte by byte may be too fast for the process's windows."""
+    serving.mirrors(asked(go, "0.0.0.0", POD, *HTTP_2), "--header-filter", ".")
 
 
 @MODES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import trio
 
@@ -46,8 +46,9 @@ class Kubelet:
         worker = self.worker(pod)
         found = worker.container(container) if worker is not None else None
         if found is not None:
-            async for piece in found.log.read(follow=follow):
-                yield piece
+            async with aclosing(found.log.read(follow=follow)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def dial(self, pod: Object, port: int) -> trio.SocketStream:
         """Connects to a port on the pod's loopback. Raises OSError."""
