@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from mirrord_agent.wire import ProtocolError, frames
-from mirrord_agent.wire.frames import Frame, IncomingMode, InetEndpoint
+from mirrord_agent.wire.frames import AddressFamily, Frame, IncomingMode, InetEndpoint
 from mirrord_trace.remote import RemoteDatagrams, RemoteStream
 from mirrord_trace.remote_listener import RemoteListener
 from mirrord_trace.session_link import SessionLink
@@ -61,6 +61,7 @@ class RemoteIncoming:
         http_filter: str | None = None,
         flush: bool = False,
         mark: bool = False,
+        family: AddressFamily | None = None,
     ) -> RemoteListener:
         """Has the connections to a TCP port of the target come here from now on; see `frames.Subscribe`.
 
@@ -68,16 +69,34 @@ class RemoteIncoming:
         EINVAL) with the reason in words, SessionLost.
         """
         make = partial(
-            frames.Subscribe, port=port, protocol="tcp", mode=mode, filter=http_filter, flush=flush, mark=mark
+            frames.Subscribe,
+            port=port,
+            protocol="tcp",
+            mode=mode,
+            filter=http_filter,
+            flush=flush,
+            mark=mark,
+            family=family,
         )
         return await self._subscribe(make, self._open_listener, RemoteListener, tell)
 
-    async def subscribe_datagrams(self, port: int, mode: IncomingMode, tell: Tell) -> RemoteDatagrams:
+    async def subscribe_datagrams(
+        self, port: int, mode: IncomingMode, tell: Tell, *, family: AddressFamily | None = None
+    ) -> RemoteDatagrams:
         """Has the datagrams to a UDP port of the target come here, too; only on a stolen port can they be answered.
 
         Raises as `subscribe` does.
         """
-        make = partial(frames.Subscribe, port=port, protocol="udp", mode=mode, filter=None, flush=False, mark=False)
+        make = partial(
+            frames.Subscribe,
+            port=port,
+            protocol="udp",
+            mode=mode,
+            filter=None,
+            flush=False,
+            mark=False,
+            family=family,
+        )
         return await self._subscribe(make, partial(self._open_flow, port), RemoteDatagrams, tell)
 
     async def _subscribe(

@@ -77,7 +77,7 @@ async def run_at(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
-        world = _World.build(configuration, session, nursery, presented, files, make_delivery, reporter)
+        world = _World.build(configuration, session, nursery, presented, files, make_delivery, reporter, link)
         if link.others is not None:
             link.others.hand_to(world.incoming)
         child = world.delivery.launch(program, inherited)
@@ -222,6 +222,7 @@ class _World:
         files: _Files,
         make_delivery: MakeDelivery,
         reporter: Reporter,
+        link: AgentLink,
     ) -> _World:
         """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
         table = SocketTable()
@@ -238,7 +239,7 @@ class _World:
         datagram_handlers = DatagramHandlers(
             table, policy, listeners, datagrams, gives_ports_back=configuration.incoming.ports is None
         )
-        ports = IncomingPorts(session, streams, nursery, reporter.warning)
+        ports = IncomingPorts(session, streams, nursery, reporter.warning, link.told_when_stolen)
         nursery.start_soon(ports.watch)
         arriving = IncomingDatagrams(
             session, datagram_handlers.serve, datagram_handlers.serve_too, reporter.warning, nursery

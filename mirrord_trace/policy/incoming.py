@@ -16,6 +16,7 @@ from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4, to_mapped
 
 Protocol = Literal["tcp", "udp"]
 Mode = Literal["mirror", "steal"]
+Family = Literal["inet4", "inet6"]
 
 
 @attrs.frozen
@@ -94,6 +95,14 @@ class Claim:
     address: Inet4 | Inet6
     is_dual: bool = False
     """Whether it is a socket of IPv6 that hears IPv4 as well: not IPV6_V6ONLY (ipv6(7))."""
+
+
+def families(claim: Claim) -> frozenset[Family]:
+    """By which versions of IP a socket's clients may come."""
+    plain = mapped_ipv4(claim.address) or claim.address
+    if isinstance(plain, Inet4):
+        return frozenset(["inet4"])
+    return frozenset(["inet4", "inet6"] if claim.is_dual and plain.host.is_unspecified else ["inet6"])
 
 
 def overlap(first: Claim, second: Claim) -> bool:

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from mirrord_trace.reporting import Reporter, Step
@@ -63,6 +63,8 @@ class AgentLink:
     """The end of what a dying agent has written for people, shortly after its end; "" when there is nothing."""
     others: OtherPods | None = None
     """The pods that are served besides this one; None: no others shall be."""
+    told_when_stolen: Mapping[int, str] = attrs.field(factory=dict)
+    """What the user should know when one of these TCP ports is stolen without a filter, as the rest of a sentence."""
     answered: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)
     """To be set by whoever opens a session over the stream, once there is one."""
     settled: trio.Event = attrs.field(factory=trio.Event, init=False, eq=False)

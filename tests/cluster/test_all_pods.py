@@ -176,6 +176,7 @@ def test_connections_to_any_pod_are_stolen(shop: Shop, delivery: str) -> None:
     with serving(shop, "--steal", "--delivery", delivery) as running:
         assert "2 of 2 pods are served" in running.told
         assert "as well" not in running.told
+        assert running.told.count(f"port {PORT} is stolen without a filter: the readiness probe of container web") == 1
         assert agents(shop) == {NEWER_WEB, OLDER_WEB}
         assert is_the_commands(shop, NEWER_WEB)
         assert is_the_commands(shop, OLDER_WEB)
@@ -187,7 +188,8 @@ def test_connections_to_any_pod_are_stolen(shop: Shop, delivery: str) -> None:
 
 
 def test_a_filter_holds_at_any_pod(shop: Shop) -> None:
-    with serving(shop, "--steal", "--header-filter", "^x-me: yes"):
+    with serving(shop, "--steal", "--header-filter", "^x-me: yes") as running:
+        assert "probe" not in running.told
         for pod in (OLDER_WEB, NEWER_WEB):
             assert is_the_commands(shop, pod, "X-Me: yes\r\nConnection: close\r\n")
             assert not is_the_commands(shop, pod)

@@ -163,6 +163,35 @@ def test_ipv6_only(serving: ServingWorld) -> None:
     comes_to_the_same(serving, scenario)
 
 
+@pytest.mark.parametrize("is_ipv6_first", [False, True])
+def test_what_comes_by_the_other_version_of_ip_is_the_targets(serving: ServingWorld, is_ipv6_first: bool) -> None:
+    """Until another socket hears that, and when that has gone."""
+    kinds = [(0, "tcp", "0.0.0.0", POD), (3, "tcp6", "::", POD_6)]
+    (first, *one), (second, *other) = kinds[::-1] if is_ipv6_first else kinds
+    with networks(serving) as (clients, in_pod), started(serving.in_pod(program(TARGET))) as server:
+        target = Stage(server, clients, in_pod)
+        listening(target, "::", kind="tcp6")
+        with started(serving.tool(program(PROCESS), "--steal")) as running:
+            stage = Stage(running, clients, in_pod)
+            listens(stage, first, *one)
+            stage.meets(f"accept {first} 1", one[-1])
+            target.meets(host=other[-1], name=TARGET)
+            listens(stage, second, *other)
+            stage.meets(f"accept {second} 1", other[-1])
+            stage.meets(f"accept {first} 1", one[-1])
+            stage.do(f"close {second}")
+            assert holds_within(2.0, lambda: in_pod.ruleset().count(f"{PORT} :") == 1)
+            target.meets(host=other[-1], name=TARGET)
+            stage.meets(f"accept {first} 1", one[-1])
+        assert holds_within(2.0, lambda: in_pod.ruleset() == "")
+
+
+def listens(stage: Stage, number: int, kind: str, bound: str, _: str) -> None:
+    only = [f"set {number} v6only 1"] if kind == "tcp6" else []
+    stage.do(f"{kind} {number}", *only, f"set {number} reuseaddr 1", f"bind {number} {bound} {PORT}")
+    assert stage.do(f"listen {number} 16") == "OK"
+
+
 def test_addresses_that_cannot_be_had(serving: ServingWorld) -> None:
     def scenario(stage: Stage) -> None:
         assert stage.do("tcp 0", f"bind 0 198.18.77.1 {PORT}") == "EADDRNOTAVAIL"

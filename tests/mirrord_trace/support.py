@@ -231,6 +231,8 @@ class FakeDatagrams:
 
     local: InetEndpoint
     peer: InetEndpoint | None
+    family: AddressFamily | None = None
+    """Of clients of a port that is served."""
     is_closed: bool = False
     sent: list[tuple[bytes, InetEndpoint | None]] = attrs.field(factory=list)
     got: trio.Event = attrs.field(factory=trio.Event)
@@ -269,6 +271,7 @@ class FakeListener:
     mode: str
     http_filter: str | None
     tell: Callable[[str], None]
+    family: AddressFamily | None = None
     is_closed: bool = False
     _arriving: Any = attrs.field(factory=lambda: trio.open_memory_channel[FakeStream | OSError](99))
 
@@ -317,15 +320,18 @@ class FakeIncoming:
         http_filter: str | None = None,
         flush: bool = False,
         mark: bool = False,
+        family: AddressFamily | None = None,
     ) -> FakeListener:
         await self._answer(port)
-        listener = FakeListener(port, mode, http_filter, tell)
+        listener = FakeListener(port, mode, http_filter, tell, family)
         self.listeners.append(listener)
         return listener
 
-    async def subscribe_datagrams(self, port: int, mode: str, tell: Callable[[str], None]) -> FakeDatagrams:
+    async def subscribe_datagrams(
+        self, port: int, mode: str, tell: Callable[[str], None], *, family: AddressFamily | None = None
+    ) -> FakeDatagrams:
         await self._answer(port)
-        flow = FakeDatagrams(InetEndpoint("::", port), None)
+        flow = FakeDatagrams(InetEndpoint("::", port), None, family)
         self.flows.append(flow)
         return flow
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, overlap, unspecified_like
+from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, families, overlap, unspecified_like
 from tests.mirrord_trace.support import inet
 
 MIRROR = IncomingPolicy()
@@ -94,6 +94,23 @@ def test_a_socket_that_hears_both_families_overlaps_with_either(wide: str, narro
     claims = Claim(inet(wide, 80), is_dual=True), Claim(inet(narrow, 80))
     assert overlap(*claims) is do
     assert overlap(*reversed(claims)) is do
+
+
+@pytest.mark.parametrize(
+    ("host", "is_dual", "heard"),
+    [
+        ("0.0.0.0", False, {"inet4"}),
+        ("198.18.0.10", False, {"inet4"}),
+        ("::", True, {"inet4", "inet6"}),
+        ("::", False, {"inet6"}),
+        ("fd00::10", True, {"inet6"}),
+        ("::1", True, {"inet6"}),
+        ("::ffff:0.0.0.0", True, {"inet4"}),
+        ("::ffff:198.18.0.10", True, {"inet4"}),
+    ],
+)
+def test_versions_of_ip_that_a_socket_hears(host: str, is_dual: bool, heard: set[str]) -> None:
+    assert families(Claim(inet(host, 80), is_dual)) == heard
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def tell_nobody(text: str) -> None:
 
 
 async def subscribe(session: Session, tell: Callable[[str], None] = tell_nobody) -> RemoteListener:
-    return await session.incoming.subscribe(80, "steal", tell, http_filter="{}", flush=True, mark=True)
+    return await session.incoming.subscribe(80, "steal", tell, http_filter="{}", flush=True, mark=True, family="inet6")
 
 
 async def accept(agent: FrameClient, *more: Frame) -> frames.Subscribe:
@@ -62,7 +62,7 @@ async def accept(agent: FrameClient, *more: Frame) -> frames.Subscribe:
 async def test_what_arrives_is_received_and_answered() -> None:
     async def serve(agent: FrameClient) -> None:
         early = (frames.Arrived(2, 1, CLIENT, POD), frames.Data(2, b"question"), frames.Eof(2))
-        assert await accept(agent, *early) == frames.Subscribe(1, 80, "tcp", "steal", "{}", True, True)
+        assert await accept(agent, *early) == frames.Subscribe(1, 80, "tcp", "steal", "{}", True, True, "inet6")
         assert await agent.receive_kind(frames.Data) == frames.Data(2, b"answer")
         assert await agent.receive_kind(frames.Eof) == frames.Eof(2)
         await agent.send(frames.Arrived(4, 1, CLIENT, POD), frames.Reset(4, errno.ECONNABORTED))
@@ -162,12 +162,12 @@ async def test_notices_are_told_until_the_subscription_ends() -> None:
 async def test_datagrams_are_heard_and_answered() -> None:
     async def serve(agent: FrameClient) -> None:
         early = frames.Datagram(1, CLIENT, b"question")
-        assert await accept(agent, early) == frames.Subscribe(1, 53, "udp", "steal", None, False, False)
+        assert await accept(agent, early) == frames.Subscribe(1, 53, "udp", "steal", None, False, False, "inet4")
         assert await agent.receive_kind(frames.Datagram) == frames.Datagram(1, CLIENT, b"answer")
         await agent.receive_kind(frames.Close)
 
     async with session_with(serve) as session:
-        flow = await session.incoming.subscribe_datagrams(53, "steal", tell_nobody)
+        flow = await session.incoming.subscribe_datagrams(53, "steal", tell_nobody, family="inet4")
         assert await flow.receive() == (b"question", CLIENT)
         flow.send(b"answer", CLIENT)
         flow.close()

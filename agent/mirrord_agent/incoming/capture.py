@@ -22,6 +22,7 @@ import trio
 
 from mirrord_agent.capabilities import Capability, why_denied
 from mirrord_agent.incoming.capture_filter import INSTRUCTION, compile_filter
+from mirrord_agent.incoming.families import Port
 
 _ETH_P_ALL: Final = 3
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
@@ -52,7 +53,7 @@ class Capture:
             number = errno.EOPNOTSUPP if error.errno == errno.EAFNOSUPPORT else error.errno or errno.EIO
             advice = "that takes a kernel with CONFIG_PACKET, and the node's seems to be without"
             raise OSError(number, f"capturing packets: {os.strerror(number)}; {advice}") from error
-        self._ports: tuple[frozenset[int], frozenset[int]] = frozenset(), frozenset()
+        self._ports: tuple[frozenset[Port], frozenset[Port]] = frozenset(), frozenset()
         self._buffer = memoryview(bytearray(_LONGEST))
         try:
             self._enlarge_buffer()
@@ -74,7 +75,7 @@ class Capture:
             while True:
                 self._socket.recv_into(self._buffer)
 
-    def watch(self, tcp_ports: Collection[int], udp_ports: Collection[int]) -> None:
+    def watch(self, tcp_ports: Collection[Port], udp_ports: Collection[Port]) -> None:
         """From now on captures TCP packets from and to these ports, and UDP packets to these. Raises OSError."""
         ports = frozenset(tcp_ports), frozenset(udp_ports)
         if ports != self._ports:

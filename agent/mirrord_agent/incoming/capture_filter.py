@@ -11,7 +11,8 @@ Of what the target sends by TCP only the ends of a connection and what is short 
 whether the target has got what was lost here. Its data would cost the target dearly: a copy keeps the pages that the
 data is in, and the target has to take cold ones for what it says next (measured: a third of its throughput).
 
-IPv6 packets with extension headers are all taken; they are rare, and are looked at when they are decoded.
+IPv6 packets with extension headers are all taken if there are ports of IPv6; they are rare, and are looked at when they
+are decoded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import struct
 from collections.abc import Collection
 from typing import Final
 
+from mirrord_agent.incoming.families import Port
 from mirrord_agent.incoming.ruleset import LAST_ORDER, mark_of
+from mirrord_agent.wire.frames import AddressFamily
 
 #: A struct sock_filter: code, jumps if true and if false (instructions to leave out), operand.
 INSTRUCTION: Final = struct.Struct("=HBBI")
@@ -55,7 +58,7 @@ _TAKE: Final[_Instruction] = (_RETURN, 0, 0, _ALL)
 _LEAVE: Final[_Instruction] = (_RETURN, 0, 0, 0)
 
 
-def compile_filter(tcp_ports: Collection[int], udp_ports: Collection[int]) -> bytes:
+def compile_filter(tcp_ports: Collection[Port], udp_ports: Collection[Port]) -> bytes:
     """Takes TCP packets to these ports, those from them that tell of a connection, and UDP packets to them."""
     program: list[_Instruction] = [
         (_LOAD_WORD, 0, 0, _MARK),
@@ -70,7 +73,8 @@ def compile_filter(tcp_ports: Collection[int], udp_ports: Collection[int]) -> by
         (_LOAD_BYTE, 0, 0, 0),
         (_SHIFT_RIGHT, 0, 0, 4),
     ]
-    version_4, version_6 = _of_version_4(tcp_ports, udp_ports), _of_version_6(tcp_ports, udp_ports)
+    version_4 = _of_version_4(_of("inet4", tcp_ports), _of("inet4", udp_ports))
+    version_6 = _of_version_6(_of("inet6", tcp_ports), _of("inet6", udp_ports))
     program += [
         (_JUMP_EQUAL, 1, 0, 4),
         (_JUMP, 0, 0, len(version_4)),
@@ -80,6 +84,10 @@ def compile_filter(tcp_ports: Collection[int], udp_ports: Collection[int]) -> by
         *version_6,
     ]
     return b"".join(INSTRUCTION.pack(*instruction) for instruction in program)
+
+
+def _of(family: AddressFamily, ports: Collection[Port]) -> list[int]:
+    return [number for version, number in ports if version == family]
 
 
 def _of_version_4(tcp_ports: Collection[int], udp_ports: Collection[int]) -> list[_Instruction]:
@@ -96,6 +104,8 @@ def _of_version_4(tcp_ports: Collection[int], udp_ports: Collection[int]) -> lis
 
 
 def _of_version_6(tcp_ports: Collection[int], udp_ports: Collection[int]) -> list[_Instruction]:
+    if not tcp_ports and not udp_ports:
+        return [_LEAVE]
     taken = [instruction for number in _EXTENSIONS for instruction in ((_JUMP_EQUAL, 0, 1, number), _TAKE)]
     return [
         (_LOAD_BYTE, 0, 0, 6),

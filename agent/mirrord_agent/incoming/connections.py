@@ -13,15 +13,16 @@ import socket
 from collections.abc import Container
 from typing import Final
 
-from mirrord_agent.incoming import ruleset, sock_diag
+from mirrord_agent.incoming import families, ruleset, sock_diag
 from mirrord_agent.incoming.netlink import NETLINK_SOCK_DIAG, Netlink, Refused
 from mirrord_agent.incoming.netlink_messages import ACKNOWLEDGE, DUMP, REQUEST
 from mirrord_agent.incoming.sock_diag import Connection
+from mirrord_agent.wire.frames import AddressFamily
 
 _OPTIONS: Final = ("CONFIG_INET_DIAG_DESTROY",)
 
 
-def reset(port: int) -> int:
+def reset(port: int, family: AddressFamily | None = None) -> int:
     """Resets connections to sockets of this network namespace on a TCP port; how many. Raises OSError.
 
     Those that a session passes on to it, which their other end shows by its mark, are left alone.
@@ -33,7 +34,12 @@ def reset(port: int) -> int:
             for client in _connections(netlink, remote_port=port)
             if ruleset.is_sessions_mark(client.mark)
         }
-        return sum(_end(netlink, each) for each in served if (each.local, each.remote) not in passed_on)
+        return sum(
+            _end(netlink, each)
+            for each in served
+            if (each.local, each.remote) not in passed_on
+            and families.overlap(family, families.family_of(each.local[0].packed))
+        )
 
 
 def served() -> set[tuple[sock_diag.End, sock_diag.End]]:

@@ -39,6 +39,7 @@ class Comparison(enum.IntEnum):
 
 class _MetaKey(enum.IntEnum):
     MARK = 3
+    NFPROTO = 15
     L4PROTO = 16
 
 
@@ -146,6 +147,11 @@ def load_mark(into: Register) -> list[Expression]:
         number(_OfByteorder.SIZE, _native.size),
     )
     return [Expression("meta", load), Expression("byteorder", swap)]
+
+
+def load_family(into: Register) -> Expression:
+    """The version of IP, one byte (NFPROTO_*)."""
+    return Expression("meta", (number(_OfMeta.DREG, into), number(_OfMeta.KEY, _MetaKey.NFPROTO)))
 
 
 def load_protocol(into: Register) -> Expression:

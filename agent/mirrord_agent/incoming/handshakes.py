@@ -6,9 +6,11 @@ data the SYN itself has (TCP Fast Open, RFC 7413) is kept with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
-from mirrord_agent.incoming.packets import ACK, FIN, RST, SYN, TcpSegment, destination_port, reversed_flow
+from mirrord_agent.incoming.packets import ACK, FIN, RST, SYN, TcpSegment, reversed_flow
 from mirrord_agent.incoming.stream import MAX_WINDOW, distance
 
 
@@ -91,9 +93,9 @@ class Handshakes:
         self._remove(handshake)
         return handshake
 
-    def forget_port(self, port: int) -> None:
-        """Forgets those to a port of the target's."""
-        for handshake in [each for flow, each in self._by_flow.items() if destination_port(flow) == port]:
+    def forget(self, is_meant: Callable[[bytes], bool]) -> None:
+        """Forgets those of such flows."""
+        for handshake in [each for flow, each in self._by_flow.items() if is_meant(flow)]:
             self._remove(handshake)
 
     def expire(self, now_s: float) -> None:

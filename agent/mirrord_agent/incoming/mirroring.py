@@ -13,9 +13,10 @@ from functools import partial
 
 import trio
 
-from mirrord_agent.incoming import events, registry
+from mirrord_agent.incoming import events, families, registry
 from mirrord_agent.incoming.arrivals import TOO_MANY, Arrivals
 from mirrord_agent.incoming.capture import Capture
+from mirrord_agent.incoming.families import Port
 from mirrord_agent.incoming.followed import Copies, Followed
 from mirrord_agent.incoming.local_addresses import LocalAddresses
 from mirrord_agent.incoming.mirrored_datagrams import MirroredDatagrams
@@ -25,6 +26,7 @@ from mirrord_agent.incoming.subscriptions import Subscription, in_words
 from mirrord_agent.incoming.translations import Translations
 from mirrord_agent.link import Link
 from mirrord_agent.wire import WindowPool
+from mirrord_agent.wire.frames import InetEndpoint
 
 #: How often time is told to whoever waits for what does not come.
 _LOOK_EVERY_S = 1.0
@@ -46,8 +48,8 @@ class Mirroring:
             opened.callback(self._capture.close)
             self._opened = opened.pop_all()
         self._reassembler = Reassembler(self._addresses.__contains__)
-        self._tcp: dict[int, Subscription] = {}
-        self._udp: dict[int, MirroredDatagrams] = {}
+        self._tcp: dict[Port, Subscription] = {}
+        self._udp: dict[Port, MirroredDatagrams] = {}
         self._followed: dict[int, Followed] = {}
         self._touched: dict[Followed, None] = {}
         """Those that have got something of the present batch."""
@@ -59,34 +61,37 @@ class Mirroring:
 
     def begin(self, subscription: Subscription) -> None:
         """Copies connections to a TCP port that begin from now on. Raises OSError."""
-        self._reassembler.subscribe(subscription.port)
+        self._reassembler.subscribe(subscription.port, subscription.family)
         try:
             self._watch()
         except BaseException:
-            self._reassembler.unsubscribe(subscription.port)
+            self._reassembler.unsubscribe(subscription.port, subscription.family)
             raise
-        self._tcp[subscription.port] = subscription
+        self._tcp.update(dict.fromkeys(_ports(subscription), subscription))
 
     def end(self, subscription: Subscription) -> None:
         """Copies no new connections to the port."""
-        del self._tcp[subscription.port]
-        self._reassembler.unsubscribe(subscription.port)
+        for port in _ports(subscription):
+            del self._tcp[port]
+        self._reassembler.unsubscribe(subscription.port, subscription.family)
 
     def begin_datagrams(self, subscription: Subscription) -> MirroredDatagrams:
         """Copies datagrams to a UDP port. Raises OSError."""
-        self._reassembler.subscribe_datagrams(subscription.port)
+        self._reassembler.subscribe_datagrams(subscription.port, subscription.family)
         try:
             self._watch()
         except BaseException:
-            self._reassembler.unsubscribe_datagrams(subscription.port)
+            self._reassembler.unsubscribe_datagrams(subscription.port, subscription.family)
             raise
-        flow = self._udp[subscription.port] = MirroredDatagrams(self._link, subscription.stream)
+        flow = MirroredDatagrams(self._link, subscription.stream)
+        self._udp.update(dict.fromkeys(_ports(subscription), flow))
         return flow
 
     def end_datagrams(self, subscription: Subscription) -> None:
         """Copies none any more."""
-        del self._udp[subscription.port]
-        self._reassembler.unsubscribe_datagrams(subscription.port)
+        for port in _ports(subscription):
+            del self._udp[port]
+        self._reassembler.unsubscribe_datagrams(subscription.port, subscription.family)
 
     def _watch(self) -> None:
         self._capture.watch(self._reassembler.tcp_ports, self._reassembler.udp_ports)
@@ -125,13 +130,13 @@ class Mirroring:
                 case events.Opened():
                     self._open(event)
                 case events.Datagram(client, local, payload):
-                    self._udp[local.port].send(client, payload)
+                    self._udp[_port_of(local)].send(client, payload)
                 case _ if followed := self._followed.get(event.connection):
                     self._touched[followed] = None
                     followed.hear(event)
 
     def _open(self, opened: events.Opened) -> None:
-        subscription = self._tcp[opened.local.port]
+        subscription = self._tcp[_port_of(opened.local)]
         if self._is_led_elsewhere(opened):
             self._reassembler.forget(opened.connection)
             return
@@ -169,3 +174,11 @@ class Mirroring:
                     del self._backlog.waiting[stream]
                     stream.flush()
                 await trio.lowlevel.checkpoint()
+
+
+def _ports(subscription: Subscription) -> frozenset[Port]:
+    return families.ports(subscription.port, family=subscription.family)
+
+
+def _port_of(local: InetEndpoint) -> Port:
+    return "inet6" if ":" in local.host else "inet4", local.port

@@ -30,7 +30,9 @@ from typing import Final
 
 import attrs
 
+from mirrord_agent.incoming import families
 from mirrord_agent.incoming.events import Cut, Data, Datagram, Eof, Event, Opened, Reset
+from mirrord_agent.incoming.families import Port
 from mirrord_agent.incoming.handshakes import Handshake, Handshakes, begins_connection
 from mirrord_agent.incoming.packets import (
     ACK,
@@ -47,6 +49,7 @@ from mirrord_agent.incoming.packets import (
     endpoints,
 )
 from mirrord_agent.incoming.stream import MAX_WINDOW, SEQUENCES, Stream, distance
+from mirrord_agent.wire.frames import AddressFamily
 
 _NOTHING: Final[Sequence[Event]] = ()
 _CONTROL: Final = SYN | RST | FIN | ACK
@@ -100,8 +103,8 @@ class Reassembler:
         """Packets that were of no use, by reason."""
         self._is_local = is_local
         self._limits = limits or Limits()
-        self._tcp_ports: set[int] = set()
-        self._udp_ports: set[int] = set()
+        self._tcp_ports: set[Port] = set()
+        self._udp_ports: set[Port] = set()
         self._handshakes = Handshakes(self._limits.handshakes, self._limits.handshake_s)
         self._connections: dict[int, _Connection] = {}
         self._by_flow: dict[bytes, _Connection] = {}
@@ -134,31 +137,32 @@ class Reassembler:
         return bool(self._connections or self._handshakes or self._udp_ports)
 
     @property
-    def tcp_ports(self) -> frozenset[int]:
+    def tcp_ports(self) -> frozenset[Port]:
         """The ports whose TCP packets, to and from, are needed: subscribed ones and those of open connections."""
-        return frozenset(self._tcp_ports).union(map(destination_port, self._by_flow))
+        return frozenset(self._tcp_ports).union(map(_port_of, self._by_flow))
 
     @property
-    def udp_ports(self) -> frozenset[int]:
+    def udp_ports(self) -> frozenset[Port]:
         """The ports to which UDP packets are needed."""
         return frozenset(self._udp_ports)
 
-    def subscribe(self, port: int) -> None:
-        """Follows the connections to a port that begin from now on."""
-        self._tcp_ports.add(port)
+    def subscribe(self, port: int, family: AddressFamily | None = None) -> None:
+        """Follows the connections to a port, by a version of IP or by both, that begin from now on."""
+        self._tcp_ports |= families.ports(port, family=family)
 
-    def unsubscribe(self, port: int) -> None:
-        """Follows no new connections to a port. Those that are open go on, as they do when a listener is closed."""
-        self._tcp_ports.discard(port)
-        self._handshakes.forget_port(port)
+    def unsubscribe(self, port: int, family: AddressFamily | None = None) -> None:
+        """Follows no new ones. Those that are open go on, as they do when a listener is closed."""
+        gone = families.ports(port, family=family)
+        self._tcp_ports -= gone
+        self._handshakes.forget(lambda flow: _port_of(flow) in gone)
 
-    def subscribe_datagrams(self, port: int) -> None:
-        """Tells datagrams to a UDP port from now on."""
-        self._udp_ports.add(port)
+    def subscribe_datagrams(self, port: int, family: AddressFamily | None = None) -> None:
+        """Tells datagrams to a UDP port from now on, by a version of IP or by both."""
+        self._udp_ports |= families.ports(port, family=family)
 
-    def unsubscribe_datagrams(self, port: int) -> None:
+    def unsubscribe_datagrams(self, port: int, family: AddressFamily | None = None) -> None:
         """Tells none any more."""
-        self._udp_ports.discard(port)
+        self._udp_ports -= families.ports(port, family=family)
 
     def forget(self, connection: int) -> None:
         """Nobody wants to know about a connection any more. One that is over already may be forgotten too."""
@@ -214,7 +218,7 @@ class Reassembler:
 
     def _datagram(self, datagram: UdpDatagram) -> Sequence[Event]:
         flow = datagram.flow
-        if destination_port(flow) not in self._udp_ports or not self._is_local(destination_address(flow)):
+        if _port_of(flow) not in self._udp_ports or not self._is_local(destination_address(flow)):
             return _NOTHING
         return (Datagram(*endpoints(flow), bytes(datagram.payload)),)
 
@@ -230,7 +234,7 @@ class Reassembler:
 
     def _begin(self, syn: TcpSegment, now_s: float) -> None:
         flow = syn.flow
-        if destination_port(flow) in self._tcp_ports and self._is_local(destination_address(flow)):
+        if _port_of(flow) in self._tcp_ports and self._is_local(destination_address(flow)):
             self._handshakes.begin(syn, now_s, self._limits.all_held_bytes - self.held_bytes)
 
     def _open(self, handshake: Handshake, segment: TcpSegment, now_s: float) -> Sequence[Event]:
@@ -368,3 +372,8 @@ def _missing(stream: Stream) -> str:
     else:
         what = "1 byte is" if stream.held_segments else "1 byte, or the end, is"  # a FIN counts like a byte
     return f"{what} missing after the first {stream.passed_on}"
+
+
+def _port_of(flow: bytes) -> Port:
+    """Where packets of this flow go."""
+    return families.family_of(destination_address(flow)), destination_port(flow)

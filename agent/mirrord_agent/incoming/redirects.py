@@ -30,10 +30,11 @@ from typing import Self
 
 import attrs
 
-from mirrord_agent.incoming import connections, guardian, nft, ruleset
+from mirrord_agent.incoming import connections, families, guardian, nft, ruleset
 from mirrord_agent.incoming.netlink import LACKING, NETLINK_NETFILTER, Netlink, Refused
 from mirrord_agent.incoming.nft import Family, Kind, Table
 from mirrord_agent.incoming.ruleset import Protocol
+from mirrord_agent.wire.frames import AddressFamily
 
 
 class Lack(enum.Enum):
@@ -53,7 +54,7 @@ class Redirects:
     _netlink: Netlink
     _tables: Collection[Table]
     _guardian: subprocess.Popen[bytes] | None
-    _ports: dict[tuple[Protocol, int], int] = attrs.field(init=False, factory=dict)
+    _ports: dict[tuple[Protocol, int, AddressFamily], int] = attrs.field(init=False, factory=dict)
 
     @classmethod
     def open(cls, order: int, *, descriptor: int | None = None, lacking: Collection[Lack] = ()) -> Self:
@@ -78,38 +79,53 @@ class Redirects:
         """SO_MARK of what the session itself sends to the target: that is not redirected to it again."""
         return ruleset.mark_of(self.order)
 
-    def add(self, port: int, listener_port: int, protocol: Protocol = "tcp") -> None:
+    def add(
+        self, port: int, listener_port: int, protocol: Protocol = "tcp", family: AddressFamily | None = None
+    ) -> None:
         """From now on new connections to the port, or datagrams, come to a listener's. Raises OSError.
 
+        With a family, those by this version of IP; what comes by the other one stays where it is.
         The listener must have the addresses of the target's, or the unspecified one. UDP ports have one each.
         Connections that are there already stay where they are: see `flush`. Raises ValueError for a port that is
         redirected already, or such a listener.
         """
-        if (protocol, port) in self._ports:
+        keys = [(protocol, port, version) for version in families.each(family)]
+        if any(key in self._ports for key in keys):
             raise ValueError(f"{protocol} port {port} is redirected already")
         if protocol == "udp" and listener_port in self._listener_ports("udp"):
             raise ValueError(f"another UDP port than {port} has listener port {listener_port}")
-        self._carry_out(ruleset.add, protocol, port, listener_port)
-        self._ports[protocol, port] = listener_port
+        self._carry_out(ruleset.add, protocol, port, listener_port, family)
+        self._ports.update(dict.fromkeys(keys, listener_port))
 
     def _listener_ports(self, protocol: Protocol) -> set[int]:
-        return {listener_port for (of, _), listener_port in self._ports.items() if of == protocol}
+        return {listener_port for (of, *_), listener_port in self._ports.items() if of == protocol}
 
-    def remove(self, port: int, protocol: Protocol = "tcp") -> None:
-        """New connections, or datagrams, are the target's again. Connections that came here stay. Raises OSError."""
-        self._carry_out(ruleset.remove, protocol, port, self._ports[protocol, port])
-        del self._ports[protocol, port]
+    def remove(self, port: int, protocol: Protocol = "tcp", family: AddressFamily | None = None) -> None:
+        """Undoes `add`. Connections that came here stay. Raises OSError."""
+        keys = [(protocol, port, version) for version in families.each(family)]
+        self._carry_out(ruleset.remove, protocol, port, self._ports[keys[0]], family)
+        for key in keys:
+            del self._ports[key]
 
-    def _carry_out(self, make: ruleset.Change, protocol: Protocol, port: int, listener_port: int) -> None:
-        self._netlink.carry_out([each for table in self._tables for each in make(table, protocol, port, listener_port)])
+    def _carry_out(
+        self,
+        make: ruleset.Change,
+        protocol: Protocol,
+        port: int,
+        listener_port: int,
+        family: AddressFamily | None,
+    ) -> None:
+        self._netlink.carry_out(
+            [each for table in self._tables for each in make(table, protocol, port, listener_port, family)]
+        )
 
-    def flush(self, port: int) -> int:
+    def flush(self, port: int, family: AddressFamily | None = None) -> int:
         """Resets connections to a TCP port that are the target's, so that clients connect anew; how many.
 
         To be called after `add`, in the same network namespace as `open`. What sessions pass on is left alone. Raises
         OSError.
         """
-        return connections.reset(port)
+        return connections.reset(port, family)
 
     def close(self) -> None:
         """Removes the table. Connections that came through it are to be closed before."""
@@ -134,8 +150,8 @@ def _make_tables(
 ) -> tuple[list[Table], subprocess.Popen[bytes] | None]:
     """Makes the session's tables in the best way that there is, and their guardian where they need one."""
     refusal: Refused | None = None
-    for families in _families(lacking):
-        tables = [ruleset.table_of(order, family) for family in families]
+    for seen in _families(lacking):
+        tables = [ruleset.table_of(order, family) for family in seen]
         for make in (_make_owned, _make_guarded):
             if make is _make_owned and Lack.OWNERS in lacking:
                 continue

@@ -7,7 +7,8 @@ nobody's way.
 
     mirrord-trace/incoming/ORDER       a session
     mirrord-trace/incoming/ORDER/PROTOCOL/PORT/all|some/LISTENER/OWNER
-                                       a port that it steals, all of it or what a filter takes, and where it comes to
+                                       a port that it steals, all of it or what a filter takes, and where it comes to;
+                                       PROTOCOL is tcp or udp or, for one version of IP only, tcp4, tcp6, udp4 or udp6
     mirrord-trace/incoming/choosing    whoever is just about to take one of these
 
 A session that came later stands before the others (`ruleset`). What it takes whole never reaches those behind it; so of
@@ -20,12 +21,14 @@ import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, get_args
 
 import attrs
 import trio
 
+from mirrord_agent.incoming import families
 from mirrord_agent.incoming.ruleset import LAST_ORDER, Protocol
+from mirrord_agent.wire.frames import AddressFamily
 
 _PREFIX: Final = "mirrord-trace/incoming/"
 _CHOOSING: Final = "choosing"
@@ -34,6 +37,11 @@ _LONGEST_NAME: Final = 107
 #: How long others may take to choose, which they do at once; longer is one that was stopped in the middle.
 _PATIENCE_S: Final = 5.0
 _PAUSE_S: Final = 0.01
+_SUFFIXES: Final[dict[AddressFamily | None, str]] = {None: "", "inet4": "4", "inet6": "6"}
+"""By which a name tells the version of IP."""
+_PROTOCOLS: Final[dict[str, tuple[Protocol, AddressFamily | None]]] = {
+    protocol + suffix: (protocol, family) for protocol in get_args(Protocol) for family, suffix in _SUFFIXES.items()
+}
 
 
 @attrs.frozen
@@ -48,25 +56,30 @@ class Claim:
     """To which the port is redirected."""
     owner: str
     """Who runs the session, in words for people."""
+    family: AddressFamily | None = None
+    """None: both."""
 
     @property
     def name(self) -> str:
         """That of its socket, behind the prefix; as much of the owner as fits."""
         extent = "some" if self.is_filtered else "all"
-        return f"{self.order}/{self.protocol}/{self.port}/{extent}/{self.listener_port}/{self.owner}"
+        protocol = self.protocol + _SUFFIXES[self.family]
+        return f"{self.order}/{protocol}/{self.port}/{extent}/{self.listener_port}/{self.owner}"
 
     def excludes(self, other: Claim) -> bool:
         """Whether one of the two would get nothing of what it wants, as they stand."""
         in_front = max(self, other, key=lambda claim: claim.order)
-        return (self.protocol, self.port) == (other.protocol, other.port) and not in_front.is_filtered
+        is_same = (self.protocol, self.port) == (other.protocol, other.port)
+        return is_same and families.overlap(self.family, other.family) and not in_front.is_filtered
 
 
 def parse_claim(name: str) -> Claim | None:
     """What a name claims; None if it is another."""
     match name.split("/", 5):
-        case [order, ("tcp" | "udp") as protocol, port, ("all" | "some") as extent, listener_port, owner]:
-            if all(map(_is_number, (order, port, listener_port))):
-                return Claim(int(order), protocol, int(port), extent == "some", int(listener_port), owner)
+        case [order, name_of_protocol, port, ("all" | "some") as extent, listener_port, owner]:
+            if name_of_protocol in _PROTOCOLS and all(map(_is_number, (order, port, listener_port))):
+                protocol, family = _PROTOCOLS[name_of_protocol]
+                return Claim(int(order), protocol, int(port), extent == "some", int(listener_port), owner, family)
     return None
 
 
@@ -97,10 +110,17 @@ class Membership:
             return cls(order, _bind(str(order)))
 
     async def claim(
-        self, protocol: Protocol, port: int, listener_port: int, owner: str, *, filtered: bool
+        self,
+        protocol: Protocol,
+        port: int,
+        listener_port: int,
+        owner: str,
+        *,
+        filtered: bool,
+        family: AddressFamily | None = None,
     ) -> socket.socket:
         """Claims a port, until the result is closed. Raises OSError: EADDRINUSE if a session has it already."""
-        claim = Claim(self.order, protocol, port, filtered, listener_port, _printable(owner))
+        claim = Claim(self.order, protocol, port, filtered, listener_port, _printable(owner), family)
         with await _choosing():
             for other in claims():
                 if other.order != self.order and claim.excludes(other):

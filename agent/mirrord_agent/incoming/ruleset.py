@@ -16,6 +16,8 @@ target's, and those from then ours, even if the session is killed. So the port i
 the way in and first on the way out, and connection tracking, if there is any, sees what a target would get and send.
 Addresses stay: a listener learns from IP_PKTINFO which of them a datagram was sent to, and answers from there. What is
 sent to many at once, by broadcast or multicast, stays the target's.
+
+A port may be taken for one version of IP only: each has maps of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-from mirrord_agent.incoming import nft
+from mirrord_agent.incoming import families, nft
 from mirrord_agent.incoming.expressions import (
     Comparison,
     Expression,
@@ -32,6 +34,7 @@ from mirrord_agent.incoming.expressions import (
     compare,
     destination_is_local,
     keep_bits,
+    load_family,
     load_mark,
     load_protocol,
     load_transport,
@@ -41,9 +44,10 @@ from mirrord_agent.incoming.expressions import (
     store_transport,
 )
 from mirrord_agent.incoming.nft import Family, Hook, Request, Table
+from mirrord_agent.wire.frames import AddressFamily
 
 Protocol = Literal["tcp", "udp"]
-Change = Callable[[Table, Protocol, int, int], list[Request]]
+Change = Callable[[Table, Protocol, int, int, AddressFamily | None], list[Request]]
 """`add` or `remove`."""
 
 #: A session's mark is this number and, in its lower 16 bits, the session's own.
@@ -56,14 +60,15 @@ _LAST: Final = LAST_ORDER + 1
 #: NF_IP_PRI_RAW: before connection tracking (-200).
 _BEFORE_TRACKING: Final = -300
 
-_NUMBERS: Final = {"tcp": b"\x06", "udp": b"\x11"}
+_NUMBERS: Final[dict[Protocol, bytes]] = {"tcp": b"\x06", "udp": b"\x11"}
 #: Where TCP and UDP have their ports, TCP its flags and UDP its checksum, and how long these fields are.
 _SOURCE_PORT, _DESTINATION_PORT, _TCP_FLAGS, _UDP_CHECKSUM = (0, 2), (2, 2), (13, 1), (6, 2)
 _FIN_SYN_RST_ACK, _SYN = b"\x17", b"\x02"
 _NO_CHECKSUM: Final = b"\0\0"
 
-#: Maps from the target's ports to those of listeners, and for UDP from these to the target's.
-_TCP, _UDP, _UDP_BACK = "tcp-ports", "udp-ports", "udp-replies"
+_VERSIONS: Final[dict[AddressFamily, Family]] = {"inet4": Family.IP, "inet6": Family.IP6}
+#: The map from listeners' UDP ports to the target's, for both versions of IP.
+_UDP_BACK: Final = "udp-replies"
 
 
 def mark_of(order: int) -> int:
@@ -85,34 +90,50 @@ def table_of(order: int, family: Family) -> Table:
 
 def make(table: Table, order: int, *, is_owned: bool) -> list[Request]:
     """Makes the table anew, with no port in it yet. One that somebody owns is refused."""
-    own, take_tcp = _own_marks(order), _take_tcp(table.family)
-    take_udp, give_back_udp = (
-        [rule(with_checksum=is_there) for is_there in (True, False)] for rule in (_take_udp, _give_back_udp)
-    )
+    versions = _versions(table, None)
+    maps = [*(_map_of(protocol, version) for protocol in _NUMBERS for version in versions), _UDP_BACK]
+    own = _own_marks(order)
+    take_tcp = [_take_tcp(table.family, version) for version in versions]
+    take_udp = [_take_udp(version, with_checksum=is_there) for version in versions for is_there in (True, False)]
+    give_back_udp = [_give_back_udp(with_checksum=is_there) for is_there in (True, False)]
     return [
         nft.have_table(table),
         nft.delete_table(table),
         nft.new_table(table, is_owned=is_owned),
-        *(nft.new_port_map(table, name, identity) for identity, name in enumerate((_TCP, _UDP, _UDP_BACK))),
-        *_chain(table, "prerouting", "nat", Hook.PREROUTING, _LAST - order, [own, take_tcp]),
-        *_chain(table, "output", "nat", Hook.OUTPUT, _LAST - order, [own, take_tcp]),
+        *(nft.new_port_map(table, name, identity) for identity, name in enumerate(maps)),
+        *_chain(table, "prerouting", "nat", Hook.PREROUTING, _LAST - order, [own, *take_tcp]),
+        *_chain(table, "output", "nat", Hook.OUTPUT, _LAST - order, [own, *take_tcp]),
         *_chain(table, "arriving", "filter", Hook.PREROUTING, _LAST - order, [own, *take_udp]),
         *_chain(table, "leaving", "filter", Hook.OUTPUT, _BEFORE_TRACKING, give_back_udp),
     ]
 
 
-def add(table: Table, protocol: Protocol, port: int, listener_port: int) -> list[Request]:
-    """Has what is sent to a port come to a listener's."""
-    if protocol == "tcp":
-        return [nft.map_ports(table, _TCP, {port: listener_port})]
-    return [nft.map_ports(table, _UDP, {port: listener_port}), nft.map_ports(table, _UDP_BACK, {listener_port: port})]
+def add(
+    table: Table, protocol: Protocol, port: int, listener_port: int, family: AddressFamily | None = None
+) -> list[Request]:
+    """Has what is sent to a port, by a version of IP or by both, come to a listener's."""
+    there = [
+        nft.map_ports(table, _map_of(protocol, version), {port: listener_port}) for version in _versions(table, family)
+    ]
+    return there if protocol == "tcp" else [*there, nft.map_ports(table, _UDP_BACK, {listener_port: port})]
 
 
-def remove(table: Table, protocol: Protocol, port: int, listener_port: int) -> list[Request]:
+def remove(
+    table: Table, protocol: Protocol, port: int, listener_port: int, family: AddressFamily | None = None
+) -> list[Request]:
     """The port is the target's again."""
-    if protocol == "tcp":
-        return [nft.unmap_ports(table, _TCP, [port])]
-    return [nft.unmap_ports(table, _UDP, [port]), nft.unmap_ports(table, _UDP_BACK, [listener_port])]
+    there = [nft.unmap_ports(table, _map_of(protocol, version), [port]) for version in _versions(table, family)]
+    return there if protocol == "tcp" else [*there, nft.unmap_ports(table, _UDP_BACK, [listener_port])]
+
+
+def _versions(table: Table, family: AddressFamily | None) -> list[AddressFamily]:
+    """Those that are meant and that the table sees."""
+    return [each for each in families.each(family) if table.family in (Family.INET, _VERSIONS[each])]
+
+
+def _map_of(protocol: Protocol, version: AddressFamily) -> str:
+    """The map from the target's ports to those of listeners."""
+    return f"{protocol}-ports-{version}"
 
 
 def _chain(
@@ -135,24 +156,30 @@ def _is(protocol: Protocol) -> list[Expression]:
     return [load_protocol(Register.FIRST), compare(Register.FIRST, Comparison.EQ, _NUMBERS[protocol])]
 
 
-def _take_tcp(family: Family) -> list[Expression]:
+def _is_of(version: AddressFamily) -> list[Expression]:
+    return [load_family(Register.FIRST), compare(Register.FIRST, Comparison.EQ, bytes([_VERSIONS[version]]))]
+
+
+def _take_tcp(family: Family, version: AddressFamily) -> list[Expression]:
     return [
+        *_is_of(version),
         *_is("tcp"),
         load_transport(Register.FIRST, *_TCP_FLAGS),
         keep_bits(Register.FIRST, _FIN_SYN_RST_ACK),
         compare(Register.FIRST, Comparison.EQ, _SYN),
         *destination_is_local(Register.FIRST),
         load_transport(Register.FIRST, *_DESTINATION_PORT),
-        look_up(Register.FIRST, _TCP, Register.SECOND),
+        look_up(Register.FIRST, _map_of("tcp", version), Register.SECOND),
         change_destination_port(Register.SECOND, family),
     ]
 
 
-def _take_udp(*, with_checksum: bool) -> list[Expression]:
+def _take_udp(version: AddressFamily, *, with_checksum: bool) -> list[Expression]:
     return [
+        *_is_of(version),
         *_is_udp(with_checksum=with_checksum),
         *destination_is_local(Register.FIRST),
-        *_rewrite_port(_DESTINATION_PORT, _UDP, with_checksum=with_checksum),
+        *_rewrite_port(_DESTINATION_PORT, _map_of("udp", version), with_checksum=with_checksum),
     ]
 
 

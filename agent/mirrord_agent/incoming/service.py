@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mirrord_agent.incoming import families
 from mirrord_agent.incoming.arrivals import Arrivals
 from mirrord_agent.incoming.notices import Notices
 from mirrord_agent.incoming.reserved import ReservedDescriptor
@@ -21,13 +22,13 @@ from mirrord_agent.incoming.subscriptions import Subscription
 from mirrord_agent.link import Link
 from mirrord_agent.streams import ByteStream, DatagramStream
 from mirrord_agent.wire import WindowPool
-from mirrord_agent.wire.frames import Subscribe, Subscribed, Transport
+from mirrord_agent.wire.frames import AddressFamily, Subscribe, Subscribed, Transport
 
 if TYPE_CHECKING:
     from mirrord_agent.incoming.mirroring import Mirroring
     from mirrord_agent.incoming.stealing import Stealing
 
-Key = tuple[Transport, int]
+Key = tuple[Transport, int, AddressFamily]
 
 
 class IncomingService:
@@ -75,10 +76,10 @@ class IncomingService:
     async def subscribe(self, request: Subscribe) -> None:
         """Begins a subscription, and says so. Raises OSError, with words for the user."""
         await trio.lowlevel.checkpoint()
-        key = request.protocol, request.port
-        if key in self._taken:
+        keys = _keys(request)
+        if keys & self._taken:
             raise OSError(errno.EADDRINUSE, "this session has subscribed to it already")
-        self._taken.add(key)
+        self._taken |= keys
         try:
             subscription = self._read(request)
             if request.mode == "steal":
@@ -86,7 +87,7 @@ class IncomingService:
             else:
                 self._mirror(subscription)
         except BaseException:
-            self._taken.discard(key)
+            self._taken -= keys
             raise
         self._subscriptions[request.stream] = subscription
         self._link.put_at_once(Subscribed(request.stream))
@@ -107,6 +108,7 @@ class IncomingService:
             request.stream,
             request.port,
             request.protocol,
+            request.family,
             request.mode,
             accepts,
             request.mark,
@@ -155,7 +157,7 @@ class IncomingService:
         (service.end if is_tcp else service.end_datagrams)(subscription)
         if not is_tcp:
             self._flows.pop(stream).on_close()
-        self._taken.discard((subscription.protocol, subscription.port))
+        self._taken -= _keys(subscription)
         return True
 
     def stop(self) -> None:
@@ -180,3 +182,7 @@ class IncomingService:
         if self._stealing is not None:
             self._stealing.close()
         self._reserved.close()
+
+
+def _keys(wish: Subscribe | Subscription) -> set[Key]:
+    return {(wish.protocol, wish.port, family) for family in families.each(wish.family)}

@@ -77,8 +77,8 @@ class Stealing:
         self._reserved = reserved
         self._choosing = trio.Lock()
         self._means: _Means | None = None
-        self._tcp: dict[int, _Stolen] = {}
-        self._udp: dict[int, _Stolen] = {}
+        self._tcp: dict[Subscription, _Stolen] = {}
+        self._udp: dict[Subscription, _Stolen] = {}
         self._routed: dict[RoutedConnection, None] = {}
         self._listener_ports: set[int] = set()
         """Of TCP, also of listeners that are closed: their connections live on."""
@@ -97,25 +97,25 @@ class Stealing:
         except BaseException:
             listener.close()
             raise
-        self._tcp[subscription.port] = stolen = _Stolen(subscription, claim, listener)
+        self._tcp[subscription] = stolen = _Stolen(subscription, claim, listener)
         self._listener_ports.add(listener.listener_port)
         self._start_keeper(listener.run, partial(self._take, stolen))
         if flush:
             try:
-                means.redirects.flush(subscription.port)
+                means.redirects.flush(subscription.port, subscription.family)
             except BaseException:
                 self.end(subscription)
                 raise
 
     def end(self, subscription: Subscription) -> None:
         """Steals no new connections to the port."""
-        self._give_back(self._tcp.pop(subscription.port))
+        self._give_back(self._tcp.pop(subscription))
 
     def _give_back(self, stolen: _Stolen) -> None:
         assert self._means is not None
         subscription = stolen.subscription
         with suppress(OSError):  # somebody has removed the redirects already
-            self._means.redirects.remove(subscription.port, subscription.protocol)
+            self._means.redirects.remove(subscription.port, subscription.protocol, subscription.family)
         if stolen.listener is not None:
             stolen.listener.close()
         stolen.claim.close()
@@ -129,20 +129,22 @@ class Stealing:
         except BaseException:
             listener.close()
             raise
-        self._udp[subscription.port] = _Stolen(subscription, claim)
+        self._udp[subscription] = _Stolen(subscription, claim)
         return StolenDatagrams(self._link, subscription.stream, listener)
 
     def end_datagrams(self, subscription: Subscription) -> None:
         """Steals none any more."""
-        self._give_back(self._udp.pop(subscription.port))
+        self._give_back(self._udp.pop(subscription))
 
     async def _redirect(self, means: _Means, subscription: Subscription, listener_port: int) -> socket.socket:
         """Has a port come to a listener's, if nobody else has it; the claim. Raises OSError."""
-        port, protocol = subscription.port, subscription.protocol
+        port, protocol, family = subscription.port, subscription.protocol, subscription.family
         is_filtered = subscription.accepts is not None
-        claim = await means.membership.claim(protocol, port, listener_port, self._owner, filtered=is_filtered)
+        claim = await means.membership.claim(
+            protocol, port, listener_port, self._owner, filtered=is_filtered, family=family
+        )
         try:
-            means.redirects.add(port, listener_port, protocol)
+            means.redirects.add(port, listener_port, protocol, family)
         except BaseException:
             claim.close()
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from mirrord_agent.incoming.notices import Notices
-from mirrord_agent.wire.frames import IncomingMode, InetEndpoint, Transport
+from mirrord_agent.wire.frames import AddressFamily, IncomingMode, InetEndpoint, Transport
 
 if TYPE_CHECKING:
     from mirrord_agent.incoming.http.filters import Filter
@@ -20,6 +20,8 @@ class Subscription:
     stream: int
     port: int
     protocol: Transport
+    family: AddressFamily | None
+    """None: both."""
     mode: IncomingMode
     accepts: Filter | None
     """Which HTTP requests are the client's; None if everything is."""

@@ -78,6 +78,7 @@ _LAYOUTS = (
             ("filter", optional(FILTER)),
             ("flush", FLAG),
             ("mark", FLAG),
+            ("family", optional(FAMILY)),
         ),
     ),
     Layout(32, frames.Part, (("stream", STREAM),), payload=True),

@@ -197,6 +197,8 @@ class Subscribe:
     """Whether the connections that the target has on the port are reset once new ones are stolen."""
     mark: bool
     """Whether responses of the client's process carry the header of `incoming.http.marks`; only with a filter."""
+    family: AddressFamily | None = None
+    """Only what comes by this version of IP; None: both. A session may have a subscription of a port for each."""
 
 
 @attrs.frozen

@@ -1,6 +1,8 @@
 """TCP ports of the target on which the process listens: subscribed as long as one of its sockets does.
 
-There may be several sessions, one for each pod of a workload, which come and go: each has its own subscription.
+There may be several sessions, one for each pod of a workload, which come and go: each has its own subscription. Where
+nobody listens for one version of IP, what comes by it stays the target's: a listener that hears it later has it
+subscribed to besides, until none does.
 
 Several sockets may listen for one port of the target: those of a SO_REUSEPORT group, one for IPv4 and one for IPv6.
 Each connection goes to one that can show its client, and among a group's the kernel chooses.
@@ -12,21 +14,21 @@ import errno
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from mirrord_agent.wire.frames import IncomingMode, InetEndpoint
+from mirrord_agent.wire.frames import AddressFamily, IncomingMode, InetEndpoint
 from mirrord_syscalls.sock_diag import WAITING_STATES
 from mirrord_syscalls.sockaddr import Inet4, Inet6
 from mirrord_trace.relay.addresses import address_of_endpoint
 from mirrord_trace.relay.incoming.arrivals import Arrival, Arrivals, Names, plain
 from mirrord_trace.relay.incoming.endings import Endings
 from mirrord_trace.relay.incoming.mirroring import Mirroring
-from mirrord_trace.relay.incoming.ways import Listening, ways
+from mirrord_trace.relay.incoming.ways import Listening, only, ways
 from mirrord_trace.relay.tcp import StreamRelay, is_closed_by_process
 from mirrord_trace.session import RemoteListener, RemoteStream, Session, SessionLost
 
@@ -50,6 +52,8 @@ class Asked:
 class _Subscription:
     """A port at one session."""
 
+    session: Session
+    families: frozenset[AddressFamily]
     answered: trio.Event = attrs.field(factory=trio.Event)
     """Set when the agent has answered, or never will."""
     remote: RemoteListener | None = None
@@ -62,8 +66,17 @@ class _Port:
     asked: Asked
     listeners: dict[int, Listening] = attrs.field(factory=dict)
     """By inode."""
-    subscriptions: dict[Session, _Subscription] = attrs.field(factory=dict)
+    subscriptions: list[_Subscription] = attrs.field(factory=list)
     """Those that are wanted or stand."""
+
+    @property
+    def wanted(self) -> frozenset[AddressFamily]:
+        """By which versions of IP the listeners' clients come."""
+        return frozenset(family for listening in self.listeners.values() for family in listening.families)
+
+    def at(self, session: Session) -> list[_Subscription]:
+        """Those at one session."""
+        return [each for each in self.subscriptions if each.session is session]
 
 
 @attrs.define(eq=False)
@@ -76,32 +89,35 @@ class IncomingPorts:
     nursery: trio.Nursery
     tell: Callable[[str], None]
     """Gets what the user should know."""
+    told_when_stolen: Mapping[int, str] = attrs.field(factory=dict)
+    """See `AgentLink.told_when_stolen`."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
     _others: dict[Session, str] = attrs.field(init=False, factory=dict)
     """The other sessions, and what they are called."""
     _ports: dict[int, _Port] = attrs.field(init=False, factory=dict)
     _unsettled: dict[Names, float] = attrs.field(init=False, factory=dict)
     """Connections that are over on our side, and until when their names are kept; who waits to be accepted may wait."""
+    _warned: set[int] = attrs.field(init=False, factory=set)
+    """Ports of which what is said there has been told."""
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def join(self, session: Session, name: str) -> list[trio.Event]:
         """Subscribes to all ports at one session more, whose target the user knows by a name.
 
-        Returns an event for each port, as `listen` does.
+        Returns events that are set as that of `listen` is.
         """
         self._others[session] = name
         for port in self._ports.values():
             self._subscribe(port, session)
-        return [port.subscriptions[session].answered for port in self._ports.values()]
+        return [each.answered for port in self._ports.values() for each in port.at(session)]
 
     def leave(self, session: Session) -> None:
         """Nothing comes from such a session any more; what has come lives as long as the session does."""
         del self._others[session]
         for port in list(self._ports.values()):
-            subscription = port.subscriptions.pop(session, None)
-            if subscription is not None and subscription.remote is not None:
-                subscription.remote.close()
-            self._end_if_unused(port)
+            for subscription in port.at(session):
+                _end(port, subscription)
+            self._end_what_is_unused(port)
 
     def listen(self, listening: Listening, asked: Asked) -> trio.Event:
         """A socket listens; the event is set when connections that begin from now on reach it, or never will.
@@ -116,37 +132,39 @@ class IncomingPorts:
         for session in (self.session, *self._others):
             self._subscribe(port, session)
         settled = trio.Event()
-        self.nursery.start_soon(_settle, list(port.subscriptions.values()), settled)
+        self.nursery.start_soon(_settle, list(port.subscriptions), settled)
         return settled
 
     def _subscribe(self, port: _Port, session: Session) -> None:
-        if session not in port.subscriptions:
-            subscription = port.subscriptions[session] = _Subscription()
-            self.nursery.start_soon(self._serve_port, port, session, subscription)
+        missing = port.wanted.difference(*(each.families for each in port.at(session)))
+        if missing:
+            subscription = _Subscription(session, missing)
+            port.subscriptions.append(subscription)
+            self.nursery.start_soon(self._serve_port, port, subscription)
 
-    async def _serve_port(self, port: _Port, session: Session, subscription: _Subscription) -> None:
+    async def _serve_port(self, port: _Port, subscription: _Subscription) -> None:
         try:
-            remote = subscription.remote = await self._subscribed(port.asked, session)
-            if port.subscriptions.get(session) is not subscription:  # the session has left
+            remote = subscription.remote = await self._subscribed(port.asked, subscription)
+            if subscription not in port.subscriptions:  # the session has left
                 return
             subscription.answered.set()
-            self._end_if_unused(port)
+            if remote is not None:
+                self._warn(port.asked)
+            self._end_what_is_unused(port)
             while remote is not None:
                 stream = await remote.receive()
-                self.nursery.start_soon(self._serve, port, session, stream)
+                self.nursery.start_soon(self._serve, port, subscription.session, stream)
         except SessionLost:  # which the user is told of once, for all
             pass
         except trio.ClosedResourceError:
             pass
         finally:
             subscription.answered.set()
-            if subscription.remote is not None:
-                subscription.remote.close()
-            if port.subscriptions.get(session) is subscription:
-                del port.subscriptions[session]
-            self._end_if_unused(port)
+            _end(port, subscription)
+            self._end_what_is_unused(port)
 
-    async def _subscribed(self, asked: Asked, session: Session) -> RemoteListener | None:
+    async def _subscribed(self, asked: Asked, subscription: _Subscription) -> RemoteListener | None:
+        session = subscription.session
         other = self._others.get(session)
         name = f"port {asked.port}" if other is None else f"port {asked.port} of {other}"
         try:
@@ -157,6 +175,7 @@ class IncomingPorts:
                 http_filter=asked.http_filter,
                 flush=asked.flush,
                 mark=asked.mark,
+                family=only(subscription.families),
             )
         except SessionLost:
             raise
@@ -166,14 +185,19 @@ class IncomingPorts:
             self.tell(f"port {asked.port} is not {done} {whom}, the command serves {whose}: {error.strerror}")
             return None
 
-    def _end_if_unused(self, port: _Port) -> None:
-        """Ends what nobody listens on, once all that was asked for has been answered."""
-        if port.listeners or not all(one.answered.is_set() for one in port.subscriptions.values()):
-            return
-        for subscription in port.subscriptions.values():
-            if subscription.remote is not None:
-                subscription.remote.close()
-        if self._ports.get(port.asked.port) is port:
+    def _warn(self, asked: Asked) -> None:
+        """Of what it means that this is stolen, once."""
+        words = self.told_when_stolen.get(asked.port)
+        if words and asked.mode == "steal" and asked.http_filter is None and asked.port not in self._warned:
+            self._warned.add(asked.port)
+            self.tell(f"port {asked.port} is stolen without a filter: {words}")
+
+    def _end_what_is_unused(self, port: _Port) -> None:
+        """Ends what brings nothing that anybody listens for, once it has been answered."""
+        for subscription in list(port.subscriptions):
+            if subscription.answered.is_set() and subscription.families.isdisjoint(port.wanted):
+                _end(port, subscription)
+        if not port.listeners and not port.subscriptions and self._ports.get(port.asked.port) is port:
             del self._ports[port.asked.port]
 
     # a connection
@@ -297,7 +321,15 @@ class IncomingPorts:
         present = {row.inode for number in numbers for row in self.streams.here.bound("tcp", number)}
         for inode in port.listeners.keys() - present:
             del port.listeners[inode]
-        self._end_if_unused(port)
+        self._end_what_is_unused(port)
+
+
+def _end(port: _Port, subscription: _Subscription) -> None:
+    """Safe to call twice."""
+    if subscription.remote is not None:
+        subscription.remote.close()
+    if subscription in port.subscriptions:
+        port.subscriptions.remove(subscription)
 
 
 async def _settle(subscriptions: Iterable[_Subscription], settled: trio.Event) -> None:

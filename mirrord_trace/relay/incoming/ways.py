@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 
+from mirrord_agent.wire.frames import AddressFamily
 from mirrord_syscalls.sockaddr import Inet4, Inet6, mapped_ipv4
+from mirrord_trace.policy.incoming import Claim, families
 from mirrord_trace.sockets_here import LOOPBACK4, LOOPBACK6
 
 
@@ -20,6 +22,13 @@ class Listening:
     asked: Inet4 | Inet6
     """What the process has asked for."""
     is_ipv6_only: bool = False
+
+    @property
+    def families(self) -> frozenset[AddressFamily]:
+        """By which versions of IP clients may come that `ways` has a way for."""
+        if self.asked.host == LOOPBACK6:
+            return frozenset(["inet4", "inet6"])
+        return families(Claim(self.asked, not self.is_ipv6_only))
 
 
 @attrs.frozen
@@ -44,6 +53,12 @@ def ways(listeners: Iterable[Listening], client: Inet4 | Inet6, local: Inet4 | I
         for rank, to in enumerate(_addresses(listening, client))
     ]
     return [way for _, way in sorted(candidates, key=lambda candidate: candidate[0])]
+
+
+def only(families: Collection[AddressFamily]) -> AddressFamily | None:
+    """How these versions of IP, one or both, are asked for."""
+    (family, *others) = families
+    return None if others else family
 
 
 def _hears(listening: Listening, local: Inet4 | Inet6) -> bool:

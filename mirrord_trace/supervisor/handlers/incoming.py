@@ -23,7 +23,7 @@ import trio
 from mirrord_agent.wire.frames import AddressFamily
 from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, decode_sockaddr, mapped_ipv4
 from mirrord_syscalls.subscription import NonZero, Rule
-from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, unspecified_like
+from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, families, unspecified_like
 from mirrord_trace.relay.addresses import address_of_name, inet_endpoint_of
 from mirrord_trace.relay.incoming.arrivals import Arrival, shown
 from mirrord_trace.relay.incoming.datagrams import IncomingDatagrams
@@ -91,7 +91,8 @@ class IncomingHandlers:
             wanted = self.policy.wanted(protocol, address)
             if wanted is None and not _is_specific(address):
                 return PASS
-            request = _Bind(Handle(call.tid, descriptor, inode), protocol, address, wanted)
+            claim = Claim(address, _is_dual(borrowed))
+            request = _Bind(Handle(call.tid, descriptor, inode), protocol, claim, wanted)
             error = self._try(borrowed, request, attrs.evolve(address, port=self.policy.port_here(address.port)))
         if error == errno.EADDRNOTAVAIL:
             return self._bind_for_target(call, request)
@@ -119,12 +120,12 @@ class IncomingHandlers:
         if not error:
             got = address_of_name(borrowed.getsockname())
             asked = request.asked if request.asked.port else attrs.evolve(request.asked, port=got.port)
-            binding = Binding(request.protocol, _without_flow(asked), got, _is_dual(borrowed))
+            binding = Binding(request.protocol, _without_flow(asked), got, request.claim.is_dual)
             self.bindings.put(request.handle.inode, binding)
         return error
 
     def _try_another_port(self, borrowed: socket.socket, request: _Bind, here: Inet4 | Inet6, error: int) -> int:
-        rivals = self.bindings.rivals(request.protocol, Claim(request.asked, _is_dual(borrowed)))
+        rivals = self.bindings.rivals(request.protocol, request.claim)
         rivals = {inode: rivals[inode] for inode in self.listeners.open_in_tree(rivals)}
         if rivals:  # they may share the port, if all say so: SO_REUSEPORT (socket(7))
             elsewhere = next((rival.here.port for rival in rivals.values() if rival.is_elsewhere), None)
@@ -145,15 +146,17 @@ class IncomingHandlers:
         if error:
             return Fail(error)
         if request.protocol == "udp" and request.wanted is not None:
-            return self._hear_datagrams(call, request.handle, request.wanted)
+            return self._hear_datagrams(call, request.handle, request.wanted, families(request.claim))
         return Return(0)
 
-    async def _hear_datagrams(self, call: Call, handle: Handle, wanted: Wanted) -> Verdict:
+    async def _hear_datagrams(
+        self, call: Call, handle: Handle, wanted: Wanted, by: frozenset[AddressFamily]
+    ) -> Verdict:
         """A signal ends the wait only: the port is served as soon as it can be."""
         is_heard = trio.Event()
 
         async def hear() -> None:
-            await self.datagrams.hear(handle, wanted.port, wanted.mode)
+            await self.datagrams.hear(handle, wanted.port, wanted.mode, by)
             is_heard.set()
 
         self.ports.nursery.start_soon(hear)
@@ -286,9 +289,13 @@ class _Bind:
 
     handle: Handle
     protocol: Protocol
-    asked: Inet4 | Inet6
+    claim: Claim
     wanted: Wanted | None
     """None: nothing from the target; but the address may be the target's."""
+
+    @property
+    def asked(self) -> Inet4 | Inet6:
+        return self.claim.address
 
 
 async def _until(call: Call, event: trio.Event) -> None:

@@ -61,7 +61,8 @@ async def agent_beside(
             pod, port = await arrival.listening(nursery)
             forward = await owned.enter_async_context(_forwarded(api, agent, pod, port))
         connection = _Connection(forward, api, agent, pod, arrival.log)
-        link = AgentLink(forward.stream, secret, name, frozenset(), connection.last_words, others)
+        warned = {} if candidate is None else candidate.warnings
+        link = AgentLink(forward.stream, secret, name, frozenset(), connection.last_words, others, warned)
         nursery.start_soon(_settle, link, connection)
         try:
             yield link

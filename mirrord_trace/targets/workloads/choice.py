@@ -7,13 +7,14 @@ Where no pod will do, the reasons are told as the API gives them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from mirrord_trace.errors import Failure, UsageFailure
 from mirrord_trace.targets.workloads.kinds import Object
+from mirrord_trace.targets.workloads.probes import warnings_of_probes
 
 SIDECARS: Final = frozenset(
     {
@@ -45,6 +46,8 @@ class Candidate:
     container: str
     container_id: str
     """As the node's processes know it: without the runtime's name in front."""
+    warnings: Mapping[int, str] = attrs.field(factory=dict, eq=False)
+    """See `AgentLink.told_when_stolen`."""
 
 
 def candidates(pods: Sequence[Object], container: str | None) -> list[Candidate]:
@@ -76,6 +79,7 @@ def _candidate(pod: Object, container: str | None) -> Candidate | None:
         pod["spec"]["nodeName"],
         name,
         _plain_id(status),
+        warnings_of_probes(pod),
     )
 
 

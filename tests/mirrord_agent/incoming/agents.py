@@ -12,6 +12,7 @@ import trio
 
 from mirrord_agent.wire import handshake
 from mirrord_agent.wire.frames import (
+    AddressFamily,
     Arrived,
     Credit,
     Data,
@@ -101,10 +102,11 @@ class IncomingClient(FrameClient):
         *,
         flush: bool = False,
         mark: bool = False,
+        family: AddressFamily | None = None,
     ) -> Subscribed | Failed:
         """Subscribes; what the agent answers."""
         number = next(self._numbers)
-        await self.send(Subscribe(number, port, protocol, mode, accepts, flush, mark))
+        await self.send(Subscribe(number, port, protocol, mode, accepts, flush, mark, family))
         while True:
             frame = await super().receive()
             if isinstance(frame, Subscribed | Failed):
@@ -122,9 +124,10 @@ class IncomingClient(FrameClient):
         *,
         flush: bool = False,
         mark: bool = False,
+        family: AddressFamily | None = None,
     ) -> int:
         """Subscribes; the subscription's stream."""
-        answer = await self.ask(port, protocol, mode, accepts, flush=flush, mark=mark)
+        answer = await self.ask(port, protocol, mode, accepts, flush=flush, mark=mark, family=family)
         assert isinstance(answer, Subscribed), answer
         return answer.stream
 

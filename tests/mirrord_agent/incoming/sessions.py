@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from mirrord_agent.addresses import from_sockaddr, unmapped
 from mirrord_agent.incoming.redirects import Lack, Redirects
 from tests.mirrord_agent.incoming.networks import LOOPBACK, POD, Network, Networks
 
@@ -49,7 +50,7 @@ def reaches(listener: socket.socket, client: socket.socket) -> socket.socket:
     """What a listener accepts, which must be this client's connection, and carry what either says."""
     accepted, peer = listener.accept()
     accepted.settimeout(listener.gettimeout())
-    assert peer == client.getsockname()
+    assert unmapped(from_sockaddr(peer)) == unmapped(from_sockaddr(client.getsockname()))
     for sender, receiver in ((client, accepted), (accepted, client)):
         sender.send(b"hello")
         assert receiver.recv(16) == b"hello"

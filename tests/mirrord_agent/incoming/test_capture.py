@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mirrord_agent.incoming import families
 from mirrord_agent.incoming.capture import BEGINNING_BYTES, Capture
 from mirrord_agent.incoming.packets import TcpSegment, decode
 from tests.mirrord_agent.incoming.networks import POD, pod_and_outside
@@ -18,7 +19,7 @@ async def test_packets_that_need_not_be_whole(whole: bool) -> None:
     with pod_and_outside((4,)) as networks, networks.pod.listen(4, PORT):
         with networks.pod.entered():
             capture = Capture()
-        capture.watch({PORT}, ())
+        capture.watch(families.ports(PORT, family="inet4"), ())
         with networks.outside.connect(POD[4], PORT) as client:
             client.sendall(sent)
         heard = length = longest = 0

@@ -11,7 +11,9 @@ from collections.abc import Collection
 import attrs
 import pytest
 
+from mirrord_agent.incoming import families
 from mirrord_agent.incoming.capture_filter import INSTRUCTION, MOST_PORTS, SHORT_BYTES, compile_filter
+from mirrord_agent.incoming.families import Port
 from mirrord_agent.incoming.packets import ACK, FIN, RST, SYN
 from mirrord_agent.incoming.ruleset import LAST_ORDER, mark_of
 from mirrord_agent.wire.frames import InetEndpoint
@@ -70,7 +72,7 @@ def takes(program: bytes, captured: Captured) -> bool:
                 raise AssertionError(f"instruction {code:#x}")
 
 
-def verified(tcp_ports: Collection[int], udp_ports: Collection[int]) -> bytes:
+def verified(tcp_ports: Collection[Port], udp_ports: Collection[Port]) -> bytes:
     """The program, which the kernel takes."""
     program = compile_filter(tcp_ports, udp_ports)
     instructions = ctypes.create_string_buffer(program, len(program))
@@ -80,7 +82,7 @@ def verified(tcp_ports: Collection[int], udp_ports: Collection[int]) -> bytes:
     return program
 
 
-WATCHED = compile_filter({80, 443}, {53})
+WATCHED = compile_filter(families.ports(80, 443), families.ports(53))
 PAIRS = [(CLIENT, LOCAL), (CLIENT6, LOCAL6)]
 
 
@@ -152,10 +154,19 @@ def test_packets_on_loopback_are_taken_once(kind: int, hardware: int, taken: boo
     assert takes(WATCHED, Captured(tcp(CLIENT, LOCAL, 1, 1, 0), kind=kind, hardware=hardware)) == taken
 
 
+@pytest.mark.parametrize(("client", "local"), PAIRS)
+def test_ports_of_one_version_of_ip(client: InetEndpoint, local: InetEndpoint) -> None:
+    program = verified({("inet4", 80), ("inet6", 81)}, {("inet4", 81), ("inet6", 80)})
+    tcp_port, udp_port = (80, 81) if local == LOCAL else (81, 80)
+    for port in (80, 81):
+        assert takes(program, Captured(tcp(client, at(local, port), 1, 1, 0))) == (port == tcp_port)
+        assert takes(program, Captured(udp(client, at(local, port), b"?"))) == (port == udp_port)
+
+
 @pytest.mark.parametrize("count", [0, 1, MOST_PORTS, MOST_PORTS + 1])
 def test_the_kernel_takes_programs_of_any_length(count: int) -> None:
     ports = range(1000, 1000 + count)
-    program = verified(ports, ports)
+    program = verified(families.ports(*ports), families.ports(*ports))
     packets = [tcp(CLIENT, at(LOCAL, port), 1, 1, 0) for port in (999, *ports)]
     taken = [takes(program, Captured(packet)) for packet in packets]
     assert taken == [count > MOST_PORTS] + [True] * count

@@ -56,6 +56,21 @@ async def test_a_copy_of_what_the_client_says(pod: Pod, version: int, place: Pla
                 assert await agent.receive_kind(Eof) == Eof(2)
 
 
+@in_trio
+async def test_versions_of_ip_are_mirrored_by_themselves(pod: Pod) -> None:
+    async with agent_for(pod.pid) as agent:
+        with pod.inside.listen(6, PORT, dual=True) as target:
+            subscriptions = {6: await agent.subscribe(mode="mirror", family="inet6")}
+            for version in (4, 6):
+                with pod.outside.connect(POD[version], PORT) as client, reaches(target, client):
+                    if version in subscriptions:
+                        assert (await agent.arrived()).peer == endpoint_of(client.getsockname())
+            subscriptions[4] = await agent.subscribe(mode="mirror", family="inet4")
+            for version in (4, 6):
+                with pod.outside.connect(POD[version], PORT) as client, reaches(target, client):
+                    assert (await agent.arrived()).subscription == subscriptions[version]
+
+
 @versions
 @in_trio
 async def test_a_large_copy(pod: Pod, version: int) -> None:

@@ -50,26 +50,36 @@ PREFIXES: list[tuple[type[enum.IntEnum], str]] = [
 """How the headers' names of members begin."""
 
 
-MEANT = """
+MEANT = r"""
 table inet mirrord-trace-{order} {{
-    map tcp-ports {{ type inet_service : inet_service; {tcp} }}
-    map udp-ports {{ type inet_service : inet_service; {udp} }}
+    map tcp-ports-inet4 {{ type inet_service : inet_service; {tcp} }}
+    map tcp-ports-inet6 {{ type inet_service : inet_service; {tcp} }}
+    map udp-ports-inet4 {{ type inet_service : inet_service; {udp} }}
+    map udp-ports-inet6 {{ type inet_service : inet_service; {udp} }}
     map udp-replies {{ type inet_service : inet_service; {replies} }}
     chain prerouting {{
         type nat hook prerouting priority {priority}; policy accept;
         meta mark {first:#x}-{last:#x} return
-        tcp flags & (fin | syn | rst | ack) == syn fib daddr type local dnat to :tcp dport map @tcp-ports
+        meta nfproto ipv4 tcp flags & (fin | syn | rst | ack) == syn fib daddr type local \
+            dnat to :tcp dport map @tcp-ports-inet4
+        meta nfproto ipv6 tcp flags & (fin | syn | rst | ack) == syn fib daddr type local \
+            dnat to :tcp dport map @tcp-ports-inet6
     }}
     chain output {{
         type nat hook output priority {priority}; policy accept;
         meta mark {first:#x}-{last:#x} return
-        tcp flags & (fin | syn | rst | ack) == syn fib daddr type local dnat to :tcp dport map @tcp-ports
+        meta nfproto ipv4 tcp flags & (fin | syn | rst | ack) == syn fib daddr type local \
+            dnat to :tcp dport map @tcp-ports-inet4
+        meta nfproto ipv6 tcp flags & (fin | syn | rst | ack) == syn fib daddr type local \
+            dnat to :tcp dport map @tcp-ports-inet6
     }}
     chain arriving {{
         type filter hook prerouting priority {priority}; policy accept;
         meta mark {first:#x}-{last:#x} return
-        udp checksum != 0 fib daddr type local udp dport set udp dport map @udp-ports return
-        udp checksum 0 fib daddr type local udp dport set udp dport map @udp-ports return
+        meta nfproto ipv4 udp checksum != 0 fib daddr type local udp dport set udp dport map @udp-ports-inet4 return
+        meta nfproto ipv4 udp checksum 0 fib daddr type local udp dport set udp dport map @udp-ports-inet4 return
+        meta nfproto ipv6 udp checksum != 0 fib daddr type local udp dport set udp dport map @udp-ports-inet6 return
+        meta nfproto ipv6 udp checksum 0 fib daddr type local udp dport set udp dport map @udp-ports-inet6 return
     }}
     chain leaving {{
         type filter hook output priority -300; policy accept;
@@ -131,7 +141,7 @@ REQUESTS = st.one_of(
         nft.new_rule,
         TABLES,
         st.just("here"),
-        st.sampled_from([ruleset._take_tcp(Family.IP), ruleset._give_back_udp(with_checksum=True)]),
+        st.sampled_from([ruleset._take_tcp(Family.IP, "inet4"), ruleset._give_back_udp(with_checksum=True)]),
     ),
 )
 

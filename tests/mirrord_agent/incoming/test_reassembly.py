@@ -3,6 +3,7 @@ from itertools import count
 
 import pytest
 
+from mirrord_agent.incoming import families
 from mirrord_agent.incoming.events import Cut, Data, Datagram, Eof, Event, Opened, Reset
 from mirrord_agent.incoming.packets import ACK, FIN, RST, SYN, Buffer, Undecoded
 from mirrord_agent.incoming.reassembly import Limits, Reassembler
@@ -411,9 +412,23 @@ def test_without_a_subscription_open_connections_go_on_and_no_new_ones_begin() -
     reassembler.unsubscribe(LOCAL.port)
     assert fed(reassembler, [other.from_client(0), *conversation(2).handshake()]) == []
     assert fed(reassembler, [TALK.from_client(0, b"abc")]) == [Data(1, b"abc")]
-    assert reassembler.tcp_ports == {LOCAL.port, 81}
+    assert reassembler.tcp_ports == families.ports(81) | {("inet4", LOCAL.port)}
     assert fed(reassembler, [TALK.from_client(3, flags=RST)]) == [Reset(1, by_target=False)]
-    assert reassembler.tcp_ports == {81}
+    assert reassembler.tcp_ports == families.ports(81)
+
+
+def test_versions_of_ip_come_and_go_by_themselves() -> None:
+    reassembler = Reassembler(is_local=lambda address: True)
+    reassembler.subscribe(LOCAL.port, "inet6")
+    reassembler.subscribe_datagrams(LOCAL.port, "inet4")
+    datagrams = [udp(CLIENT, LOCAL, b"abc"), udp(CLIENT6, LOCAL6, b"def")]
+    assert fed(reassembler, [*TALK.handshake(), *datagrams]) == [Datagram(CLIENT, LOCAL, b"abc")]
+    reassembler.subscribe(LOCAL.port, "inet4")
+    fed(reassembler, [TALK.syn()])
+    reassembler.unsubscribe(LOCAL.port, "inet6")
+    assert OPENED in fed(reassembler, TALK.handshake())
+    six = Conversation(CLIENT6, LOCAL6)
+    assert fed(reassembler, six.handshake()) == []
 
 
 def test_payloads_are_of_no_use_before_a_connection_begins_and_behind_the_last() -> None:
@@ -451,7 +466,7 @@ def test_datagrams() -> None:
     reassembler = following()
     assert fed(reassembler, [udp(CLIENT, LOCAL, b"too early")]) == []
     reassembler.subscribe_datagrams(LOCAL.port)
-    assert reassembler.udp_ports == {LOCAL.port}
+    assert reassembler.udp_ports == families.ports(LOCAL.port)
     packets = [udp(CLIENT, LOCAL, b"abc"), udp(CLIENT6, LOCAL6, b""), udp(LOCAL, CLIENT, b"answer")]
     assert fed(reassembler, packets) == [Datagram(CLIENT, LOCAL, b"abc"), Datagram(CLIENT6, LOCAL6, b"")]
     reassembler.unsubscribe_datagrams(LOCAL.port)

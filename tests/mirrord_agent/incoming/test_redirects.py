@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from mirrord_agent.incoming import nft, ruleset
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.nft import Family, Hook, Request, Table
 from mirrord_agent.incoming.redirects import Lack, Redirects
-from mirrord_agent.wire.frames import InetEndpoint
+from mirrord_agent.wire.frames import AddressFamily, InetEndpoint
 from mirrord_trace.supervisor.descent import children_of
 from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, Networks, pod_and_outside
 from tests.mirrord_agent.incoming.sessions import (
@@ -25,6 +26,8 @@ from tests.mirrord_agent.incoming.sessions import (
     session,
     versions,
 )
+
+FAMILIES: tuple[AddressFamily, AddressFamily] = ("inet4", "inet6")
 
 
 @pytest.fixture
@@ -57,6 +60,34 @@ def test_connections_come_while_they_are_redirected(
         assert pod.ruleset() == ""
         with client_network.connect(host, PORT) as client:
             reaches(target, client).close()
+
+
+@kernels
+@versions
+@places
+def test_one_version_of_ip(networks: Networks, version: int, place: Place, lacking: Sequence[Lack]) -> None:
+    pod, families = networks.pod, FAMILIES if version == 4 else FAMILIES[::-1]
+    with (
+        pod.listen(6, PORT, dual=True) as target,
+        pod.listen(6, dual=True) as first,
+        pod.listen(6, dual=True) as second,
+        session(pod, lacking=lacking) as redirects,
+    ):
+
+        def come_to(listener: socket.socket, other: socket.socket) -> None:
+            for each, reached in ((version, listener), (10 - version, other)):
+                client_network, host = place(networks, each)
+                with client_network.connect(host, PORT) as client:
+                    reaches(reached, client).close()
+
+        redirects.add(PORT, port_of(first), "tcp", families[0])
+        come_to(first, target)
+        with pytest.raises(ValueError, match="already"):
+            redirects.add(PORT, port_of(second))
+        redirects.add(PORT, port_of(second), "tcp", families[1])
+        come_to(first, second)
+        redirects.remove(PORT, "tcp", families[0])
+        come_to(target, second)
 
 
 @versions
@@ -96,6 +127,8 @@ def test_kernels_without_ipv6(networks: Networks, lacking: Sequence[Lack]) -> No
         redirects.add(PORT, port_of(listener))
         assert "table ip mirrord-trace-1" in pod.ruleset()
         assert "table ip6" not in pod.ruleset()
+        redirects.add(PORT + 1, port_of(listener), "tcp", "inet6")
+        redirects.remove(PORT + 1, "tcp", "inet6")
         with networks.outside.connect(POD[4], PORT) as client:
             reaches(listener, client).close()
         with networks.outside.connect(POD[6], PORT) as client:

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrord_agent.incoming.registry import Claim, Membership, parse_claim
-from mirrord_agent.incoming.ruleset import LAST_ORDER
+from mirrord_agent.incoming.ruleset import LAST_ORDER, Protocol
+from mirrord_agent.wire.frames import AddressFamily
 from tests.mirrord_agent.incoming.networks import Network, network
 from tests.mirrord_agent.support import in_trio
 
@@ -30,6 +31,7 @@ CLAIMS = st.builds(
     st.booleans(),
     st.integers(1, 65535),
     OWNERS,
+    st.sampled_from([None, "inet4", "inet6"]),
 )
 
 HOLDER = """
@@ -67,6 +69,7 @@ def test_a_claim_is_read_off_its_name(claim: Claim) -> None:
         "1/sctp/80/all/4000/x",
         "1/tcp/x/all/4000/x",
         "1/tcp/80/any/4000/x",
+        "1/tcp5/80/all/4000/x",
         "1/tcp/80/all/70000/x",
     ],
 )
@@ -74,8 +77,10 @@ def test_other_names_claim_nothing(name: str) -> None:
     assert parse_claim(name) is None
 
 
-def claim(order: int, *, filtered: bool, protocol: str = "tcp", port: int = 80) -> Claim:
-    return Claim(order, protocol, port, filtered, 4000, "")  # type: ignore[arg-type]
+def claim(
+    order: int, *, filtered: bool, protocol: Protocol = "tcp", port: int = 80, family: AddressFamily | None = None
+) -> Claim:
+    return Claim(order, protocol, port, filtered, 4000, "", family)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,9 @@ def claim(order: int, *, filtered: bool, protocol: str = "tcp", port: int = 80) 
         (claim(1, filtered=True), claim(2, filtered=True), False),
         (claim(1, filtered=False), claim(2, filtered=False, port=81), False),
         (claim(1, filtered=False), claim(2, filtered=False, protocol="udp"), False),
+        (claim(1, filtered=False), claim(2, filtered=False, family="inet6"), True),
+        (claim(1, filtered=False, family="inet6"), claim(2, filtered=False, family="inet6"), True),
+        (claim(1, filtered=False, family="inet4"), claim(2, filtered=False, family="inet6"), False),
     ],
 )
 def test_whoever_is_in_front_needs_a_filter(one: Claim, other: Claim, excludes: bool) -> None:

@@ -64,6 +64,36 @@ async def test_a_subscription_that_ends_leaves_the_port_to_the_target(pod: Pod, 
                         reaches(target, other).close()
 
 
+@in_trio
+async def test_versions_of_ip_are_stolen_by_themselves(pod: Pod) -> None:
+    async with agent_for(pod.pid) as first, agent_for(pod.pid, "bob") as second:
+        with pod.inside.listen(6, PORT, dual=True) as target:
+            with (
+                pod.outside.connect(POD[6], PORT) as of_six,
+                reaches(target, of_six) as kept,
+                pod.outside.connect(POD[4], PORT) as of_four,
+                reaches(target, of_four) as flushed,
+            ):
+                subscription = await first.subscribe(flush=True, family="inet4")
+                with pytest.raises(ConnectionAbortedError):
+                    flushed.recv(1)
+                kept.sendall(b"still there")
+                assert of_six.recv(16) == b"still there"
+            with pod.outside.connect(POD[6], PORT) as client:
+                reaches(target, client).close()
+            with pod.outside.connect(POD[4], PORT) as client:
+                assert (await first.arrived()).peer == endpoint_of(client.getsockname())
+            assert isinstance(await first.ask(), Failed)
+            assert isinstance(await second.ask(), Failed)
+            of_second = await second.subscribe(family="inet6")
+            with pod.outside.connect(POD[6], PORT) as client:
+                assert (await second.arrived()).subscription == of_second
+            await first.send(Close(subscription))
+            await first.subscribe(PORT + 1)
+            with pod.outside.connect(POD[4], PORT) as client:
+                reaches(target, client).close()
+
+
 @versions
 @places
 @in_trio

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mirrord_agent.wire.frames import Close, Datagram
+from mirrord_agent.wire.frames import AddressFamily, Close, Datagram
 from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, pod_with_process
 from tests.mirrord_agent.incoming.datagrams import Server, asks, connected
+from tests.mirrord_agent.incoming.networks import POD
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, versions
 from tests.mirrord_agent.support import in_trio
 
@@ -37,6 +38,24 @@ async def test_questions_and_answers(pod: Pod, version: int, place: Place) -> No
             await agent.send(Close(subscription))
             await agent.subscribe(PORT + 1, protocol="udp")
             asks(client, server, host)
+
+
+@versions
+@in_trio
+async def test_one_version_of_ip(pod: Pod, version: int) -> None:
+    families: tuple[AddressFamily, AddressFamily] = ("inet4", "inet6")
+    family, other = families if version == 4 else families[::-1]
+    async with agent_for(pod.pid) as agent:
+        subscriptions = {version: await agent.subscribe(protocol="udp", family=family)}
+        with Server(pod.inside, 10 - version, PORT) as server, connected(pod.outside, POD[10 - version]) as client:
+            asks(client, server, POD[10 - version])
+        subscriptions[10 - version] = await agent.subscribe(protocol="udp", family=other)
+        for each, subscription in subscriptions.items():
+            with connected(pod.outside, POD[each]) as client:
+                client.send(b"question")
+                assert (await agent.receive_kind(Datagram)).stream == subscription
+                await agent.send(Datagram(subscription, endpoint_of(client.getsockname()), b"answer"))
+                assert client.recv(16) == b"answer"
 
 
 @versions

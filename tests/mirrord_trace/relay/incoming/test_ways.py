@@ -38,6 +38,8 @@ def local_like(client: str) -> Inet4 | Inet6:
 def test_ways_to_one_listener(host: str, only: bool, client: str, to: list[str]) -> None:
     found = ways([listening(host, only=only)], inet(client, 40000), local_like(client))
     assert [way.to for way in found] == [inet(each, 8081) for each in to]
+    family = "inet6" if ":" in client else "inet4"
+    assert (family in listening(host, only=only).families) == bool(to)
 
 
 @pytest.mark.parametrize(

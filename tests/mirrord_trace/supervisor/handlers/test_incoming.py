@@ -546,6 +546,38 @@ async def test_a_refusal_is_told_and_the_socket_listens_here() -> None:
                 await it.accept(listening)
 
 
+@pytest.mark.parametrize(
+    ("policy", "is_told"),
+    [
+        (STEAL, True),
+        (IncomingPolicy(mode="mirror"), False),
+        (IncomingPolicy(mode="steal", http_filter="{}"), False),
+    ],
+)
+def test_what_there_is_to_know_of_a_stolen_port_is_told_once(policy: IncomingPolicy, is_told: bool) -> None:
+    @in_trio
+    async def test() -> None:
+        with free_port() as port:
+            async with process(policy) as it:
+                it.here.incoming.ports.told_when_stolen = {port: "probes come to it, too"}
+                await it.serve(inet("0.0.0.0", port))
+                await it.serve(inet("::", port), only=True)
+                told = [f"port {port} is stolen without a filter: probes come to it, too"]
+                assert it.here.told == (told if is_told else [])
+
+    test()
+
+
+@in_trio
+async def test_what_is_said_of_a_port_that_is_not_stolen_is_not_told() -> None:
+    with free_port() as port:
+        async with process() as it:
+            it.here.incoming.ports.told_when_stolen = {port: "probes come to it, too"}
+            it.here.target.incoming.refusal = OSError(errno.EADDRINUSE, "ann on devbox steals it")
+            await it.serve(inet("127.0.0.1", port))
+            assert not any("probes" in told for told in it.here.told)
+
+
 @in_trio
 async def test_notices_are_told_with_the_port() -> None:
     with free_port() as port:
@@ -596,12 +628,33 @@ async def test_each_family_has_its_own_socket_of_a_port() -> None:
     with free_port() as port:
         async with process() as it:
             four = await it.serve(inet("0.0.0.0", port))
+            assert [each.family for each in it.here.target.incoming.listeners] == ["inet4"]
             six = await it.serve(inet("::", port), only=True)
             it.arrives(CLIENT6)
             assert (await it.accept(six))[1] == inet(CLIENT6.host, CLIENT6.port)
+            it.arrives(CLIENT, index=0)
+            assert (await it.accept(four))[1] == inet(CLIENT.host, CLIENT.port)
+            assert [each.family for each in it.here.target.incoming.listeners] == ["inet4", "inet6"]
+            four.close()
+            while not it.listener(0).is_closed:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not it.listener(1).is_closed
+            four = await it.serve(inet("0.0.0.0", port))
             it.arrives(CLIENT)
             assert (await it.accept(four))[1] == inet(CLIENT.host, CLIENT.port)
-            assert it.here.target.incoming.asked == [port]
+
+
+@in_trio
+async def test_who_hears_both_families_is_subscribed_once() -> None:
+    with free_port() as port:
+        async with process() as it:
+            both = await it.serve(inet("::", port), reuse_port=True)
+            four = await it.serve(inet("0.0.0.0", port), reuse_port=True)
+            assert [each.family for each in it.here.target.incoming.listeners] == [None]
+            both.close()
+            it.arrives(CLIENT)
+            assert (await it.accept(four))[1] == inet(CLIENT.host, CLIENT.port)
+            assert not it.listener().is_closed
 
 
 @in_trio
@@ -771,6 +824,7 @@ async def test_each_family_has_its_udp_socket_wherever_that_is() -> None:
             it.it.here.incoming.listeners.process_ids = lambda: [os.getpid()]
             six = await it.bind("::", only=True)
             assert four.getsockname()[1] != it.port
+            assert [each.family for each in it.it.here.target.incoming.flows] == ["inet4", "inet6"]
             for _ in range(2):
                 assert await it.hears(six, b"six", CLIENT6) == inet(CLIENT6.host, CLIENT6.port)
                 assert await it.hears(four, b"four", CLIENT) == inet(CLIENT.host, CLIENT.port)

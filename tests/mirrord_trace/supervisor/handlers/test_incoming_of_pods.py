@@ -88,6 +88,26 @@ async def test_one_that_comes_later_is_subscribed_to_what_is_listened_on() -> No
 
 
 @in_trio
+async def test_each_is_asked_for_what_the_listeners_hear() -> None:
+    with free_port() as port:
+        async with process() as it:
+            other, last = Target(), Target()
+            join(it, other)
+            four = await it.serve(inet("0.0.0.0", port))
+            six = await it.serve(inet("::", port), only=True)
+            join(it, last)
+            await trio.testing.wait_all_tasks_blocked()
+            asked = [[each.family for each in one.incoming.listeners] for one in (it.here.target, other, last)]
+            assert asked == [["inet4", "inet6"], ["inet4", "inet6"], [None]]
+            four.close()
+            while not it.listener(0).is_closed:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            closed = [[each.is_closed for each in one.incoming.listeners] for one in (it.here.target, other, last)]
+            assert closed == [[True, False], [True, False], [False]]
+            six.close()
+
+
+@in_trio
 async def test_one_that_leaves_before_it_has_answered_is_told() -> None:
     with free_port() as port:
         async with process() as it:
