@@ -55,6 +55,8 @@ class Capture:
             raise OSError(number, f"capturing packets: {os.strerror(number)}; {advice}") from error
         self._ports: tuple[frozenset[Port], frozenset[Port]] = frozenset(), frozenset()
         self._buffer = memoryview(bytearray(_LONGEST))
+        self.is_drained = True
+        """Whether the last batch took all that was there."""
         try:
             self._enlarge_buffer()
             self._attach(compile_filter((), ()))
@@ -94,6 +96,7 @@ class Capture:
         Before each one is taken it is asked whether it has to be whole: to copy it costs most of what a packet costs.
         """
         taken = 0
+        self.is_drained = False
         beginning = self._buffer[:BEGINNING_BYTES]
         for _ in range(_BATCH):
             if taken >= _BATCH_BYTES:
@@ -101,6 +104,7 @@ class Capture:
             try:
                 size = self._socket.recv_into(self._buffer if are_whole() else beginning)
             except BlockingIOError:
+                self.is_drained = True
                 return
             except OSError as error:
                 if error.errno != errno.ENETDOWN:  # said once for each device that goes down

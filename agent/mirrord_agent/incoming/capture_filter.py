@@ -7,9 +7,10 @@ Two kinds are left out whatever their ports are:
 - What a session sends to the target itself, which its mark shows, is passed on from a client: the client's own packets
   were seen when they came.
 
-Of what the target sends by TCP only the ends of a connection and what is short are taken: acknowledgments, which tell
-whether the target has got what was lost here. Its data would cost the target dearly: a copy keeps the pages that the
-data is in, and the target has to take cold ones for what it says next (measured: a third of its throughput).
+Of what the target sends by TCP only the ends of a connection, what carries no data, and one packet in 16 of the others
+are taken: they tell by their acknowledgments whether the target has got what was lost here. Its data would cost the
+target dearly: a copy keeps the pages that the data is in, and the target has to take cold ones for what it says next
+(measured: a third of its throughput), and where answers are short, each costs as much as the request did.
 
 IPv6 packets with extension headers are all taken if there are ports of IPv6; they are rare, and are looked at when they
 are decoded.
@@ -30,8 +31,10 @@ INSTRUCTION: Final = struct.Struct("=HBBI")
 #: Ports beyond which all are taken: each is asked for in turn, and two programs at a time have to fit 20 KiB
 #: (net.core.optmem_max in socket(7)).
 MOST_PORTS: Final = 64
-#: What is short: a bare acknowledgment with all options, and an answer of some words.
-SHORT_BYTES: Final = 256
+#: What is short: an acknowledgment with all options and no data.
+SHORT_BYTES: Final = 100
+#: Of what is longer one packet in so many is taken as well: a power of two.
+ONE_IN: Final = 16
 
 # Codes: load a word, a half-word or a byte, from a place or behind X, or a packet's length; X as the length of an IPv4
 # header; jumps; return.
@@ -44,7 +47,7 @@ _RETURN: Final = 0x06
 
 #: Places of what the kernel knows of a packet (SKF_AD_OFF and behind).
 _ANCILLARY: Final = 0xFFFFF000
-_PACKET_KIND, _MARK, _HARDWARE = _ANCILLARY + 4, _ANCILLARY + 20, _ANCILLARY + 28
+_PACKET_KIND, _MARK, _HARDWARE, _RANDOM = (_ANCILLARY + place for place in (4, 20, 28, 56))
 _PACKET_OUTGOING: Final = 4
 _ARPHRD_LOOPBACK: Final = 772
 
@@ -122,14 +125,16 @@ def _of_protocol(number: int, rest: list[_Instruction]) -> list[_Instruction]:
 
 
 def _of_tcp(load_half: int, load_byte: int, header: int, ports: Collection[int]) -> list[_Instruction]:
-    """Takes a packet to one of these ports, and from one of them if it is short or the end of a connection."""
+    """Takes a packet to one of these ports, and some that come from them."""
     if len(ports) > MOST_PORTS:
         return [_TAKE]
     from_target = [
         (load_byte, 0, 0, header + 13),
-        (_JUMP_BITS, 2, 0, _FIN_SYN_RST),
+        (_JUMP_BITS, 4, 0, _FIN_SYN_RST),
         (_LOAD_LENGTH, 0, 0, 0),
-        (_JUMP_GREATER, 1, 0, SHORT_BYTES),
+        (_JUMP_GREATER, 0, 2, SHORT_BYTES),
+        (_LOAD_WORD, 0, 0, _RANDOM),
+        (_JUMP_BITS, 1, 0, ONE_IN - 1),
         _TAKE,
         _LEAVE,
     ]

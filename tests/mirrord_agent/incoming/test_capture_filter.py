@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from mirrord_agent.incoming import families
-from mirrord_agent.incoming.capture_filter import INSTRUCTION, MOST_PORTS, SHORT_BYTES, compile_filter
+from mirrord_agent.incoming.capture_filter import INSTRUCTION, MOST_PORTS, ONE_IN, SHORT_BYTES, compile_filter
 from mirrord_agent.incoming.families import Port
 from mirrord_agent.incoming.packets import ACK, FIN, RST, SYN
 from mirrord_agent.incoming.ruleset import LAST_ORDER, mark_of
@@ -32,12 +32,14 @@ class Captured:
     mark: int = 0
     kind: int = 0
     hardware: int = _ETHERNET
+    random: int = 1
 
 
 def takes(program: bytes, captured: Captured) -> bool:
     """Classic BPF as linux/filter.h has it, as much of it as there is in these programs."""
     packet = captured.packet
-    known = {_ANCILLARY + 4: captured.kind, _ANCILLARY + 20: captured.mark, _ANCILLARY + 28: captured.hardware}
+    ancillary = {4: captured.kind, 20: captured.mark, 28: captured.hardware, 56: captured.random}
+    known = {_ANCILLARY + place: value for place, value in ancillary.items()}
     instructions = list(INSTRUCTION.iter_unpack(program))
     accumulator = index = position = 0
     while True:
@@ -100,15 +102,16 @@ def test_tcp_from_and_to_the_ports(client: InetEndpoint, local: InetEndpoint, po
 @pytest.mark.parametrize(("client", "local"), PAIRS)
 @pytest.mark.parametrize("port", [80, 443])
 @pytest.mark.parametrize("client_port", [40000, 443])
-def test_what_is_long_is_taken_of_the_client_only(
-    client: InetEndpoint, local: InetEndpoint, port: int, client_port: int
+@pytest.mark.parametrize("random", [0, 1, 15, 16, 7 * ONE_IN])
+def test_what_is_long_is_taken_of_the_client_and_now_and_then_of_the_target(
+    client: InetEndpoint, local: InetEndpoint, port: int, client_port: int, random: int
 ) -> None:
     there, here = at(client, client_port), at(local, port)
     headers = len(tcp(here, there, 1, 1, ACK))
     for length in (SHORT_BYTES - headers, SHORT_BYTES - headers + 1, 60_000):
         assert takes(WATCHED, Captured(tcp(there, here, 1, 1, ACK, bytes(length))))
-        is_taken = headers + length <= SHORT_BYTES or client_port == 443
-        assert takes(WATCHED, Captured(tcp(here, there, 1, 1, ACK, bytes(length)))) == is_taken
+        is_taken = headers + length <= SHORT_BYTES or random % ONE_IN == 0 or client_port == 443
+        assert takes(WATCHED, Captured(tcp(here, there, 1, 1, ACK, bytes(length)), random=random)) == is_taken
         for flag in (SYN, FIN, RST):
             assert takes(WATCHED, Captured(tcp(here, there, 1, 1, ACK | flag, bytes(length))))
 
