@@ -120,8 +120,7 @@ class Mirroring:
                     await self._capture.wait()
             now_s = trio.current_time()
             count = 0
-            for packet in self._capture.packets(lambda: self._reassembler.needs_payloads):
-                count += 1
+            for count, packet in enumerate(self._capture.packets(lambda: self._reassembler.needs_payloads), start=1):
                 self._hear(self._reassembler.feed(packet, now_s))
             if now_s >= look_s:
                 self._hear(self._reassembler.expire(now_s))
