@@ -30,9 +30,6 @@ from mirrord_agent.wire.frames import InetEndpoint
 
 #: How often time is told to whoever waits for what does not come.
 _LOOK_EVERY_S = 1.0
-#: Between two looks at what was captured. To be woken by each packet would cost the target, which does the waking, and
-#: keep the processors from it (measured with small requests on two of them: a third of its throughput).
-_PAUSE_S = 0.001
 
 
 class Mirroring:
@@ -111,16 +108,11 @@ class Mirroring:
 
     async def _follow(self) -> None:
         look_s = trio.current_time() + _LOOK_EVERY_S
-        count = 0
         while True:
             with trio.move_on_at(min([look_s, *filter(None, (each.deadline for each in self._awaiting))])):
-                if count:
-                    await trio.sleep(_PAUSE_S if self._capture.is_drained else 0)
-                else:
-                    await self._capture.wait()
+                await self._capture.wait()
             now_s = trio.current_time()
-            count = 0
-            for count, packet in enumerate(self._capture.packets(lambda: self._reassembler.needs_payloads), start=1):
+            for packet in self._capture.packets(lambda: self._reassembler.needs_payloads):
                 self._hear(self._reassembler.feed(packet, now_s))
             if now_s >= look_s:
                 self._hear(self._reassembler.expire(now_s))
