@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,12 +28,6 @@ from tests.mirrord_agent.incoming.sessions import (
 )
 
 FAMILIES: tuple[AddressFamily, AddressFamily] = ("inet4", "inet6")
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 @kernels

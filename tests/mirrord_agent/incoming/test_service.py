@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from mirrord_agent.wire.frames import Goodbye, GoodbyeKind, IncomingMode, Subscribe, Transport
-from tests.mirrord_agent.incoming.agents import Pod, agent_for, pod_with_process
+from tests.mirrord_agent.incoming.agents import Pod, agent_for
 from tests.mirrord_agent.incoming.sessions import PORT
 from tests.mirrord_agent.support import in_trio
 
 _ATTEMPTS = 4
 """In a half of them or so the session's end overtook what it was asked for."""
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with pod_with_process() as made:
-        yield made
 
 
 @pytest.mark.parametrize("mode", ["mirror", "steal"])
