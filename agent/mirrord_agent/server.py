@@ -160,7 +160,7 @@ class _Session:
             self._connections,
             self._flows,
             self._start_task,
-            lambda *task: self._keepers.start_soon(*task),
+            self._start_keeper,
         )
         self._incoming = incoming
         try:
@@ -187,6 +187,11 @@ class _Session:
 
     def _start_task(self, *task: Any) -> None:
         self._streams.start_soon(*task)
+
+    def _start_keeper(self, *task: Any) -> None:
+        """Starts what ends with the session, if that goes on."""
+        if self._ending is None:
+            self._keepers.start_soon(*task)
 
     def _end(self, kind: GoodbyeKind, message: str) -> None:
         """Ends the session; the first reason counts."""

@@ -101,11 +101,12 @@ class Redirects:
         return {listener_port for (of, *_), listener_port in self._ports.items() if of == protocol}
 
     def remove(self, port: int, protocol: Protocol = "tcp", family: AddressFamily | None = None) -> None:
-        """Undoes `add`. Connections that came here stay. Raises OSError."""
+        """Undoes `add`. Connections that came here stay. Raises OSError; the port may be added again even so."""
         keys = [(protocol, port, version) for version in families.each(family)]
-        self._carry_out(ruleset.remove, protocol, port, self._ports[keys[0]], family)
+        listener_port = self._ports[keys[0]]
         for key in keys:
             del self._ports[key]
+        self._carry_out(ruleset.remove, protocol, port, listener_port, family)
 
     def _carry_out(
         self,

@@ -179,6 +179,7 @@ class IncomingService:
 
     def close(self) -> None:
         """Everything that has arrived is over."""
+        self.stop()
         if self._stealing is not None:
             self._stealing.close()
         self._reserved.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,18 +15,12 @@ from mirrord_agent.incoming import connections, sock_diag
 from mirrord_agent.incoming.netlink_messages import Attribute, Message, encode_attributes
 from mirrord_agent.incoming.sock_diag import Connection
 from mirrord_syscalls.abi import ABIS
-from tests.mirrord_agent.incoming.networks import FAMILIES, LOOPBACK, OUTSIDE, POD, Network, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.networks import FAMILIES, LOOPBACK, OUTSIDE, POD, Network, Networks
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, port_of, reaches, session, versions
 from tests.mirrord_syscalls.compiler import check_in_c
 from tests.rights import as_user
 
 HEADERS = ["netinet/tcp.h", "linux/netlink.h", "linux/sock_diag.h", "linux/inet_diag.h"]
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 def reset(pod: Network, port: int = PORT) -> int:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from mirrord_agent import addresses
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.redirects import Redirects
 from mirrord_agent.wire.frames import InetEndpoint
-from tests.mirrord_agent.incoming.networks import LOOPBACK, POD, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.networks import LOOPBACK, POD, Networks
 
 PORT = 8080
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 @pytest.mark.parametrize("dual", [False, True], ids=["own family", "dual stack"])

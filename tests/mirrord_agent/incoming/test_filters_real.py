@@ -20,7 +20,6 @@ from tests.mirrord_agent.incoming.agents import (
     agent_for,
     endpoint_of,
     listening_ports,
-    pod_with_process,
 )
 from tests.mirrord_agent.incoming.networks import POD, SHORT_S
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, versions
@@ -28,12 +27,6 @@ from tests.mirrord_agent.support import in_trio
 from tests.waiting import has_ended, holds_within
 
 MINE = '{"path": "^/mine"}'
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with pod_with_process() as made:
-        yield made
 
 
 def request(path: str, body: bytes = b"") -> bytes:

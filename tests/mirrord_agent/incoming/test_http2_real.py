@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
 import trio
 
 from mirrord_agent.wire.frames import Credit, Data, IncomingMode
-from tests.mirrord_agent.incoming.agents import IncomingClient, Pod, agent_for, pod_with_process
+from tests.mirrord_agent.incoming.agents import IncomingClient, Pod, agent_for
 from tests.mirrord_agent.incoming.http.http2_peers import MINE, Peer, get
 from tests.mirrord_agent.incoming.networks import POD
 from tests.mirrord_agent.incoming.sessions import PORT
@@ -18,12 +18,6 @@ from tests.mirrord_agent.support import in_trio
 
 BODY = bytes(range(256)) * 1000
 """More than an HTTP/2 connection may send ahead before it hears from the other end."""
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with pod_with_process() as made:
-        yield made
 
 
 class Client(Peer):

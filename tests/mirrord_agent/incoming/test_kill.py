@@ -175,12 +175,6 @@ def test_sessions_die_in_any_order(pod: Network, order: Sequence[int], lacking: 
         assert pod.ruleset() == ""
 
 
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
-
-
 CLIENTS = 100
 WITH_CONNECTIONS = """
 import os, socket, sys, threading, time

@@ -18,7 +18,7 @@ import trio
 from mirrord_agent.wire.frames import Data
 from tests.mirrord_agent.incoming.agents import agent_for, pod_with_process
 from tests.mirrord_agent.incoming.mesh_proxy import INBOUND_PORT, turned_over
-from tests.mirrord_agent.incoming.networks import LOOPBACK, POD, Network, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.networks import LOOPBACK, POD, Network, Networks
 from tests.mirrord_agent.incoming.sessions import PORT, port_of, session, versions
 from tests.mirrord_agent.support import in_trio
 from tests.rights import as_user
@@ -73,12 +73,6 @@ def mesh(pod: Network, programs: dict[int, str], style: str) -> Iterator[None]:
             yield
         finally:
             proxy.kill()
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 def speak(client: socket.socket, listener: socket.socket, *, sealed: bool) -> None:

@@ -7,23 +7,17 @@ import fcntl
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from mirrord_agent.incoming.redirects import Lack
 from tests.mirrord_agent.incoming.datagrams import Server, asks, connected
-from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, Network, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, Network, Networks
 from tests.mirrord_agent.incoming.sessions import PORT, Place, kernels, places, session, versions
 
 _SO_NO_CHECK = 11
 _SIOCETHTOOL, _ETHTOOL_SRXCSUM, _ETHTOOL_STXCSUM = 0x8946, 0x15, 0x17
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 @kernels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,12 +28,6 @@ from tests.mirrord_agent.incoming.sessions import (
 )
 
 FAMILIES: tuple[AddressFamily, AddressFamily] = ("inet4", "inet6")
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 @kernels
@@ -240,9 +234,13 @@ def test_a_session_of_the_same_number_that_lives_is_not_disturbed(networks: Netw
 
 def test_a_table_that_somebody_removed(networks: Networks) -> None:
     with session(networks.pod, lacking=(Lack.OWNERS,)) as redirects:
+        redirects.add(PORT + 1, 4001)
         networks.pod.run("nft", "flush", "ruleset")
-        with pytest.raises(OSError, match=r"adding port 80 .* somebody has removed the table"):
-            redirects.add(PORT, 4000)
+        with pytest.raises(OSError, match=r"removing port 81 .* somebody has removed the table"):
+            redirects.remove(PORT + 1)
+        for port in (PORT, PORT + 1):
+            with pytest.raises(OSError, match=rf"adding port {port} .* somebody has removed the table"):
+                redirects.add(port, 4000)
 
 
 def test_a_kernel_without_owners_is_found_out(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
 
 from mirrord_agent.incoming.redirects import Lack, Redirects
 from tests.mirrord_agent.incoming.datagrams import Server, asks, connected
-from tests.mirrord_agent.incoming.networks import POD, Network, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.networks import POD, Network, Networks
 from tests.mirrord_agent.incoming.sessions import PORT, Place, kernels, places, port_of, reaches, session, versions
 
 ORDERS = (1, 2, 300, 65535)
 """Of the sessions here."""
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 class Chain:

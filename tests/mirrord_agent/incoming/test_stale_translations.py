@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from mirrord_agent.incoming import stale_translations
-from tests.mirrord_agent.incoming.networks import POD, Network, Networks, pod_and_outside
+from tests.mirrord_agent.incoming.networks import POD, Network, Networks
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, port_of, reaches, session, versions
-
-
-@pytest.fixture
-def networks() -> Iterator[Networks]:
-    with pod_and_outside() as made:
-        yield made
 
 
 def forget(pod: Network, port: int = PORT) -> int:

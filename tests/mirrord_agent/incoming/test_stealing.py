@@ -6,12 +6,11 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from mirrord_agent.wire.frames import Arrived, Close, Data, Eof, Failed, InetEndpoint, Reset
-from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, listening_ports, pod_with_process
+from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, listening_ports
 from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, SHORT_S
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, reaches, versions
 from tests.mirrord_agent.support import in_trio
@@ -19,12 +18,6 @@ from tests.waiting import has_ended, holds_within
 
 SOURCE_PORT = 30000
 """Of a client that chooses its own."""
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with pod_with_process() as made:
-        yield made
 
 
 @versions

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from mirrord_agent.wire.frames import AddressFamily, Close, Datagram
-from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of, pod_with_process
+from tests.mirrord_agent.incoming.agents import Pod, agent_for, endpoint_of
 from tests.mirrord_agent.incoming.datagrams import Server, asks, connected
 from tests.mirrord_agent.incoming.networks import POD
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, versions
 from tests.mirrord_agent.support import in_trio
-
-
-@pytest.fixture
-def pod() -> Iterator[Pod]:
-    with pod_with_process() as made:
-        yield made
 
 
 @versions

@@ -284,6 +284,8 @@ class Http2Router:
         for number, stream in list(server.streams.items()):
             if number > word.last_stream:
                 self._break_off(stream, ErrorCodes.REFUSED_STREAM)
+        if self._servers.get(server.side) is not server:
+            return  # it had announced that it goes, and had nothing else
         is_final = word.last_stream != LAST_OF_ALL
         if not server.streams and is_final and (server.side is Side.PROCESS or not server.is_used):
             self._drop(server)

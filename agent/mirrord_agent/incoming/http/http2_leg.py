@@ -156,7 +156,8 @@ class Leg:
 
     def receive(self, data: bytes) -> Iterator[Heard]:
         """What the other side says by these bytes, behind the preface; nothing more once it has failed."""
-        self._held += data
+        if not self._has_failed:
+            self._held += data
         while not self._has_failed:
             try:
                 frame = self._next_frame()
@@ -178,6 +179,7 @@ class Leg:
 
     def _fail(self, error: ProtocolError) -> Sequence[Heard]:
         self._has_failed = True
+        self._held.clear()
         return [Failed(str(error) or type(error).__name__, self._is_http2)]
 
     def _next_frame(self) -> bytes | None:

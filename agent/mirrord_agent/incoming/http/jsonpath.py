@@ -3,13 +3,15 @@
 Only the values found matter to a filter, so a node is its value and nobody keeps where it was.
 
 A query is its user's, a document is anybody's: within 64 kB it can make an innocent query visit a billion nodes
-(`$..a..b` in deep nesting). So each visit is counted, and past a limit there is no answer.
+(`$..a..b` in deep nesting), or have each of thousands of values searched for long. So visits are counted and searches
+are timed, and past a limit there is no answer.
 """
 
 from __future__ import annotations
 
 import operator
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Protocol
@@ -20,6 +22,8 @@ from mirrord_agent.incoming.http.patterns import Pattern, TooSlowError
 
 #: Values that one query may visit in one document: several times all that 64 kB hold, and less than a second's work.
 MAX_VISITS = 200_000
+#: How long the searches of one query in one document may take together, in seconds of processor time.
+MAX_SEARCH_S = 0.5
 
 #: Escapes, classes and dots of an I-Regexp (RFC 9485), which is otherwise a regular expression as it stands.
 _DOTS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\.", re.DOTALL)
@@ -38,12 +42,19 @@ class Run:
 
     root: Any
     _visits: int = 0
+    _searched_s: float = 0.0
 
     def visit(self, count: int = 1) -> None:
         """Counts visited values. Raises TooSlowError when they are too many."""
         self._visits += count
         if self._visits > MAX_VISITS:
             raise TooSlowError(f"a JSONPath query visited more than {MAX_VISITS} values of one document")
+
+    def search(self, begun_s: float) -> None:
+        """Counts the time since a search has begun, on the thread's clock. Raises TooSlowError when it is too much."""
+        self._searched_s += time.thread_time() - begun_s
+        if self._searched_s > MAX_SEARCH_S:
+            raise TooSlowError(f"the searches of a JSONPath query in one document took longer than {MAX_SEARCH_S:g} s")
 
 
 class Selector(Protocol):
@@ -319,16 +330,21 @@ class Call:
 
     def value(self, current: Any, run: Run) -> Any:
         """What the function gives."""
-        return self.function.call(
-            *(
-                list(argument.find(current, run)) if isinstance(argument, Query) else argument.value(current, run)
-                for argument in self.arguments
-            )
-        )
+        return self.function.call(*self._values(current, run))
+
+    def _values(self, current: Any, run: Run) -> list[Any]:
+        return [
+            list(argument.find(current, run)) if isinstance(argument, Query) else argument.value(current, run)
+            for argument in self.arguments
+        ]
 
     def holds(self, current: Any, run: Run) -> bool:
-        """The truth that the function gives."""
-        return bool(self.value(current, run))
+        """The truth that the function gives, by a search."""
+        values = self._values(current, run)
+        begun_s = time.thread_time()
+        found = bool(self.function.call(*values))
+        run.search(begun_s)
+        return found
 
 
 def _length(value: Any) -> Any:

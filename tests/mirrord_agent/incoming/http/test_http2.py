@@ -450,6 +450,17 @@ class TestGoingAway:
         assert len(world.owner.connections[PROCESS]) == 2
         assert not world.client.gone
 
+    def test_a_process_that_goes_away_may_go_back_on_what_it_would_finish(self, world: World) -> None:
+        first, second = world.request(MINE), world.request(MINE)
+        world.answer(PROCESS, 1, b"first")
+        world.owner.receive(PROCESS, goaway(3, ErrorCodes.NO_ERROR) + goaway(1, ErrorCodes.NO_ERROR))
+        world.exchange()
+        assert world.client.messages[second].reset == ErrorCodes.REFUSED_STREAM
+        assert not world.owner.is_open(PROCESS)
+        again = world.request(MINE)
+        world.answer(PROCESS, 1, b"again")
+        assert [world.client.messages[stream].body for stream in (first, again)] == [b"first", b"again"]
+
     def test_the_clients_is_nobody_elses(self, world: World) -> None:
         world.request()
         world.owner.receive(CLIENT, goaway(0, ErrorCodes.NO_ERROR))

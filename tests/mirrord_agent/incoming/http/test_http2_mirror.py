@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
@@ -246,6 +248,19 @@ def test_a_client_that_breaks_the_protocol_is_not_followed_any_further(scene: Sc
     scene.watcher.receive(b"\xff" * 100)
     scene.exchange()
     assert "cannot be mirrored any further" in scene.watcher.notices[0]
+
+
+def test_of_a_connection_that_is_not_followed_any_further_nothing_is_kept(scene: Scene) -> None:
+    scene.request(MINE)
+    piece = b"\xff" * 65536
+    tracemalloc.start()
+    try:
+        for _ in range(64):
+            scene.watcher.receive(piece)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < len(piece)
 
 
 @given(st.binary(max_size=100), st.booleans())

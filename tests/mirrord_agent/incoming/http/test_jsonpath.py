@@ -168,6 +168,13 @@ def test_a_query_that_visits_too_much_is_given_up(query: str) -> None:
         found(query, [value, [[list(range(300)) for _ in range(300)] for _ in range(10)]])
 
 
+@pytest.mark.parametrize("function", ["match", "search"])
+def test_searches_that_are_slow_together_are_given_up(function: str) -> None:
+    query = rf"$[?{function}(@, '((a+)(a+))+\\2\\3c')]"
+    with pytest.raises(TooSlowError, match="searches of a JSONPath query"):
+        found(query, ["a" * 14] * 20_000)
+
+
 def test_a_document_nested_very_deep_is_searched_in_depth() -> None:
     value: Any = {"a": 1}
     for _ in range(900):
