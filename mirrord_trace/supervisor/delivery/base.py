@@ -231,6 +231,11 @@ class PresentAddresses:
     translate: Callable[[SocketAddress], SocketAddress]
     control: Callable[[bytes], bytes] | None = None
     """What shows the control messages that recvmsg or recvmmsg hands out, in as many bytes; None: as they are."""
+    accepted: Callable[[int], None] | None = None
+    """Of an accept: gets the new socket's inode, after `translate` its peer and before the task has the socket.
+
+    A delivery that does not make the socket itself need not tell.
+    """
 
 
 Verdict = Pass | Fail | Return | UseAddress | UseAddresses | UsePath | UsePaths | PresentAddresses

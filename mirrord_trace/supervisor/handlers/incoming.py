@@ -25,7 +25,7 @@ from mirrord_syscalls.sockaddr import Inet4, Inet6, SocketAddress, decode_sockad
 from mirrord_syscalls.subscription import NonZero, Rule
 from mirrord_trace.policy.incoming import Claim, IncomingPolicy, Protocol, Wanted, families, unspecified_like
 from mirrord_trace.relay.addresses import address_of_name, inet_endpoint_of
-from mirrord_trace.relay.incoming.arrivals import Arrival, shown
+from mirrord_trace.relay.incoming.arrivals import Arrival, Arrivals, shown
 from mirrord_trace.relay.incoming.datagrams import IncomingDatagrams
 from mirrord_trace.relay.incoming.ports import Asked, IncomingPorts
 from mirrord_trace.relay.incoming.ways import Listening
@@ -231,11 +231,8 @@ class IncomingHandlers:
         binding = None if inode is None else self.bindings.get(inode)
         if binding is None or binding.protocol != "tcp":
             return PASS
-        return PresentAddresses(partial(self._client, binding.here.port))
-
-    def _client(self, port: int, address: SocketAddress) -> SocketAddress:
-        arrival = self.ports.arrivals.named(address, port)
-        return address if arrival is None else shown(arrival.client, address)
+        accepting = _Accepting(self.ports.arrivals, binding.here.port)
+        return PresentAddresses(accepting.client, accepted=accepting.has_made)
 
     def getpeername(self, call: Call, inode: int) -> Verdict:
         """getpeername(2) of a socket that is connected to no target."""
@@ -296,6 +293,25 @@ class _Bind:
     @property
     def asked(self) -> Inet4 | Inet6:
         return self.claim.address
+
+
+@attrs.define(eq=False)
+class _Accepting:
+    """One accept of a socket that listens on a port of this machine."""
+
+    arrivals: Arrivals
+    port: int
+    _arrival: Arrival | None = attrs.field(init=False, default=None)
+
+    def client(self, address: SocketAddress) -> SocketAddress:
+        """The real client of what comes from `address`."""
+        self._arrival = self.arrivals.named(address, self.port)
+        return address if self._arrival is None else shown(self._arrival.client, address)
+
+    def has_made(self, inode: int) -> None:
+        """What came from there is this socket: who asks for its names next need not look at it."""
+        if self._arrival is not None:
+            self.arrivals.accepted(inode, self._arrival)
 
 
 async def _until(call: Call, event: trio.Event) -> None:

@@ -216,6 +216,25 @@ async def test_names_are_known_of_a_socket_that_was_accepted_unseen_and_after_it
 
 
 @in_trio
+async def test_a_socket_that_is_told_of_when_it_is_accepted_need_not_be_looked_at() -> None:
+    with free_port() as port:
+        async with process() as it:
+            listening = await it.serve(inet("0.0.0.0", port))
+            it.arrives(CLIENT, port)
+            verdict = it.here.incoming.accept(call_of("accept4", listening.fileno(), 1, 1))
+            accepted, name = await trio.to_thread.run_sync(listening.accept)
+            it.sockets.append(accepted)
+            assert isinstance(verdict, PresentAddresses)
+            assert verdict.accepted is not None
+            assert verdict.translate(address_of_name(name)) == seen(CLIENT, listening)
+            assert it.here.incoming.ports.arrivals.of_socket(inode_of(accepted)) is None
+            verdict.accepted(inode_of(accepted))
+            arrival = it.here.incoming.ports.arrivals.of_socket(inode_of(accepted))
+            assert arrival is not None
+            assert arrival.local == inet(POD, port)
+
+
+@in_trio
 async def test_what_ends_before_it_is_accepted_is_still_shown() -> None:
     with free_port() as port:
         async with process() as it:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from mirrord_syscalls.sockaddr import Inet4, encode_sockaddr
+from mirrord_syscalls.sockaddr import Inet4, SocketAddress, encode_sockaddr
+from mirrord_trace.relay.addresses import address_of_name
 from mirrord_trace.supervisor.delivery.base import MemoryFault, PresentAddresses, TaskGone
 from mirrord_trace.supervisor.delivery.notify.lowering import accepts
 from mirrord_trace.supervisor.delivery.notify.replies import Deferred, Descriptor, Reply, Result
@@ -80,6 +81,21 @@ def test_flags_are_those_of_the_new_socket(
         assert reply.close_on_exec is close_on_exec
 
 
+def test_the_socket_is_told_after_its_peer_and_before_the_task_has_it(
+    task: FakeTask, listener: socket.socket, client: socket.socket
+) -> None:
+    told: list[object] = []
+
+    def show(address: SocketAddress) -> SocketAddress:
+        told.append(address)
+        return CLIENT
+
+    place, length = task.buffer(16), task.buffer(raw_length(16))
+    reply = made(lower(task.call("accept", listener, place, length), PresentAddresses(show, accepted=told.append)))
+    with taken(reply) as accepted:
+        assert told == [address_of_name(client.getsockname()), os.fstat(accepted.fileno()).st_ino]
+
+
 def test_unknown_flags_accept_nobody(task: FakeTask, listener: socket.socket, client: socket.socket) -> None:
     place, length = task.buffer(16), task.buffer(raw_length(16))
     assert lower(task.call("accept4", listener, place, length, 0x40000000), SHOW) == Result(-errno.EINVAL)
@@ -123,7 +139,10 @@ def test_a_client_who_cannot_be_told_is_turned_away(
     task: FakeTask, listener: socket.socket, client: socket.socket
 ) -> None:
     place, length = task.buffer(16), task.buffer(raw_length(-1))
-    assert lower(task.call("accept", listener, place, length), SHOW) == Result(-errno.EINVAL)
+    told: list[int] = []
+    show = PresentAddresses(lambda _: CLIENT, accepted=told.append)
+    assert lower(task.call("accept", listener, place, length), show) == Result(-errno.EINVAL)
+    assert not told
     assert client.recv(1) == b""
     with socket.create_connection(listener.getsockname()) as another:
         with pytest.raises(MemoryFault):

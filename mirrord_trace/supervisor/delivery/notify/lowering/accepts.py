@@ -63,4 +63,6 @@ def _accept(call: NotifiedCall, verdict: PresentAddresses, loan: Loan, flags: in
     if error:
         os.close(accepted)
         return Result(error)
+    if verdict.accepted is not None:
+        verdict.accepted(os.fstat(accepted).st_ino)
     return Descriptor(accepted, bool(flags & socket.SOCK_CLOEXEC))
