@@ -1,8 +1,8 @@
 """UDP ports of the target that the process's sockets serve.
 
 A socket hears of a port from when it is bound. A second socket for the same port (a SO_REUSEPORT group; one for IPv4
-and one for IPv6) shares what the first has, and adds the version of IP that was not heard yet:
-which of them gets a datagram the kernel says.
+and one for IPv6) shares what the first has, and adds the version of IP that was not heard yet: which of them gets a
+datagram the kernel says.
 """
 
 from __future__ import annotations
