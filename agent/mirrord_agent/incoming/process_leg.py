@@ -179,3 +179,4 @@ class ProcessLeg:
         """The client has room for more. Raises ProtocolError when it is more than any window."""
         self._credit.add(amount)
         self._flush()
+        self._writer.unpark()  # which waits for the link, if that has no room
