@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -176,10 +177,18 @@ class IncomingClient(FrameClient):
 
 
 @asynccontextmanager
-async def agent_for(pid: int, owner: str = "somebody", prefix: Sequence[str] = ()) -> AsyncIterator[IncomingClient]:
-    """An agent that serves a process, and a client that it has welcomed; `prefix` is a command that starts it."""
+async def agent_for(
+    pid: int, owner: str = "somebody", prefix: Sequence[str] = (), program: Sequence[str | Path] = ()
+) -> AsyncIterator[IncomingClient]:
+    """An agent that serves a process, and a client that it has welcomed.
+
+    `prefix` is a command that starts it, `program` what Python runs in its place.
+    """
     secret = handshake.new_secret()
     command = [*agent_command(pid, handshake.hash_secret(secret)), "--owner", owner]
+    if program:
+        at = command.index("-m")
+        command[at : at + 2] = map(str, program)
     async with running_agent([*prefix, *with_our_modules(command)], own_session=True) as agent:
         client = IncomingClient(agent.stream, agent.child.pid)
         await client.send(handshake.hello(secret))
