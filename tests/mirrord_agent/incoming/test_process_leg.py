@@ -10,8 +10,9 @@ import trio.testing
 
 from mirrord_agent.incoming.arrivals import Arrivals
 from mirrord_agent.incoming.process_leg import ProcessLeg
-from mirrord_agent.wire import INITIAL_WINDOW, WindowPool
+from mirrord_agent.wire import WindowPool
 from mirrord_agent.wire.frames import Data
+from mirrord_agent.wire.windows import INITIAL_WINDOW
 from tests.mirrord_agent.support import in_trio
 
 
