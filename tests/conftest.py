@@ -6,5 +6,6 @@ import signal
 
 
 def pytest_configure() -> None:
-    """A shell starts what is to run in the background with SIGINT ignored, and the programs of tests inherited that."""
+    """Shells start what runs in the background with SIGINT ignored, nohup(1) with SIGHUP: programs inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

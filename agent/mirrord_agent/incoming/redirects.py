@@ -3,8 +3,8 @@
 The rules are in a table of nftables, in the network namespace of the thread that opens it; `ruleset` says what they
 are. The table must not outlive the agent, however that ends. Where the kernel knows tables that belong to the netlink
 socket that made them, it removes the table when it closes the socket. Where it doesn't, a process does that waits for
-the agent's end; see `guardian`. If both are killed at once the table stays, until a session with the same number
-replaces it.
+the agent's end; see `guardian`. One that is killed is replaced. If both are killed at once the table stays, until a
+session with the same number replaces it.
 
 While the table is there, and not afterwards, the kernel translates what it redirected: without it, the end of a
 connection does not reach the client. The files of a process that is killed are closed from the highest number down (the
@@ -29,12 +29,16 @@ from types import TracebackType
 from typing import Self
 
 import attrs
+import trio
 
 from mirrord_agent.incoming import connections, families, guardian, nft, ruleset
 from mirrord_agent.incoming.netlink import LACKING, NETLINK_NETFILTER, Netlink, Refused
 from mirrord_agent.incoming.nft import Family, Kind, Table
 from mirrord_agent.incoming.ruleset import Protocol
 from mirrord_agent.wire.frames import AddressFamily
+
+#: Between two tries to start a guardian.
+_RECOVERY_S = 1.0
 
 
 class Lack(enum.Enum):
@@ -127,6 +131,18 @@ class Redirects:
         OSError.
         """
         return connections.reset(port, family)
+
+    async def keep_guarded(self) -> None:
+        """Replaces a guardian that was killed, until it is cancelled. Returns where the kernel sees to the table."""
+        while self._guardian is not None:
+            assert self._guardian.stdout is not None
+            await trio.lowlevel.wait_readable(self._guardian.stdout)  # it says nothing more, and so it has ended
+            try:
+                former, self._guardian = self._guardian, _start_guardian(self._tables)
+            except OSError:
+                await trio.sleep(_RECOVERY_S)
+            else:
+                _dismiss(former)
 
     def close(self) -> None:
         """Removes the table. Connections that came through it are to be closed before."""

@@ -165,6 +165,7 @@ class Stealing:
             self._reserved.give_back()
             membership.close()
             raise
+        self._start_keeper(redirects.keep_guarded)
         return _Means(membership, redirects)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""kill -9 of a whole agent, at many moments of a subscription: the target serves, and no rule stays."""
+"""kill -9 of a whole agent, at many moments of a subscription, and of its guardian: the target serves again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirrord_agent.wire.frames import Subscribe
+from mirrord_trace.supervisor.descent import children_of
 from tests.mirrord_agent.incoming.agents import Pod, agent_for, pod_with_process
 from tests.mirrord_agent.incoming.networks import POD, SHORT_S
 from tests.mirrord_agent.incoming.sessions import PORT, reaches
@@ -67,3 +68,17 @@ async def test_at_a_call(pod: Pod, program: Sequence[Path], call: int) -> None:
             os.kill(agent.agent, signal.SIGKILL)
             assert holds_within(SHORT_S, lambda: has_ended(agent.agent))
             serves(pod)
+
+
+@in_trio
+async def test_a_guardian_that_is_killed_is_replaced(pod: Pod) -> None:
+    async with agent_for(pod.pid, program=(WITHOUT_OWNERS,)) as agent:
+        await agent.subscribe()
+        former = children_of(agent.agent)
+        for pid in former:
+            os.kill(pid, signal.SIGKILL)
+        assert former
+        assert holds_within(SHORT_S, lambda: bool(set(children_of(agent.agent)).difference(former)))
+        os.kill(agent.agent, signal.SIGKILL)
+        assert holds_within(SHORT_S, lambda: has_ended(agent.agent))
+        serves(pod)
