@@ -314,6 +314,7 @@ def test_the_target_serves_before_and_after(serving: ServingWorld, tmp_path: Pat
                     target.do("say 1 undisturbed")
                     assert before.recv(100) == b"undisturbed"
                 target.do("close 1")
+            assert f"{PORT} :" in in_pod.ruleset()
             stage.do("close 0")
             assert holds_within(2.0, lambda: f"{PORT} :" not in in_pod.ruleset())
             target.meets(name=TARGET)

@@ -133,6 +133,7 @@ def test_sessions_with_different_ports(serving: ServingWorld) -> None:
             for _ in range(2):
                 meets(first, PORT, PROCESS)
                 meets(second, OTHER, PROCESS)
+            assert f"{PORT} :" in in_pod.ruleset()
             first.do("close 0")
             assert holds_within(2.0, lambda: f"{PORT} :" not in in_pod.ruleset())
             meets(second, OTHER, PROCESS)
