@@ -53,6 +53,17 @@ def served(pod: Pod, version: int = 4) -> Iterator[socket.socket]:
         yield target
 
 
+@contextmanager
+def asked_of_target(pod: Pod, target: socket.socket) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client whose request is the target's and has come there; and the target's end."""
+    with pod.outside.connect(POD[4], PORT) as client:
+        accepted, _ = target.accept()
+        with accepted:
+            client.sendall(request("/theirs"))
+            receive(accepted, request("/theirs"))
+            yield client, accepted
+
+
 async def in_thread(function: Callable[..., object], *arguments: object) -> None:
     """Calls what waits, while the agent is talked with."""
     await trio.to_thread.run_sync(partial(function, *arguments))
@@ -226,11 +237,8 @@ async def test_the_target_serves_again_when_one_of_two_agents_is_killed(pod: Pod
                 for agent in (first, second):
                     os.kill(agent.agent, signal.SIGKILL)
                     assert holds_within(SHORT_S, lambda agent=agent: has_ended(agent.agent))  # type: ignore[misc]
-                    with pod.outside.connect(POD[4], PORT) as client:
-                        accepted, _ = target.accept()
-                        with accepted:
-                            client.sendall(request("/theirs"))
-                            receive(accepted, request("/theirs"))
+                    with asked_of_target(pod, target):
+                        pass
                 assert all(has_been_ended(each) for each in idle)
             assert pod.inside.ruleset() == ""
 
@@ -240,16 +248,12 @@ async def test_a_goodbye_ends_connections_that_are_idle(pod: Pod) -> None:
     async with agent_for(pod.pid) as agent:
         with served(pod) as target:
             await agent.subscribe(accepts=MINE)
-            with pod.outside.connect(POD[4], PORT) as client:
-                accepted, _ = target.accept()
-                with accepted:
-                    client.sendall(request("/theirs"))
-                    receive(accepted, request("/theirs"))
-                    accepted.sendall(response(b"theirs"))
-                    receive(client, response(b"theirs"))
-                    await agent.leave()
-                    assert client.recv(1) == b""
-                    assert accepted.recv(1) == b""
+            with asked_of_target(pod, target) as (client, accepted):
+                accepted.sendall(response(b"theirs"))
+                receive(client, response(b"theirs"))
+                await agent.leave()
+                assert client.recv(1) == b""
+                assert accepted.recv(1) == b""
 
 
 @in_trio
@@ -257,17 +261,13 @@ async def test_a_goodbye_lets_requests_to_the_target_be_answered(pod: Pod) -> No
     async with agent_for(pod.pid) as agent:
         with served(pod) as target:
             await agent.subscribe(accepts=MINE)
-            with pod.outside.connect(POD[4], PORT) as client:
-                accepted, _ = target.accept()
-                with accepted:
-                    client.sendall(request("/theirs"))
-                    receive(accepted, request("/theirs"))
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(agent.leave)
-                        assert await trio.to_thread.run_sync(holds_within, SHORT_S, lambda: not has_listener(pod))
-                        accepted.sendall(response(b"theirs"))
-                    receive(client, response(b"theirs"))
-                    assert client.recv(1) == b""
+            with asked_of_target(pod, target) as (client, accepted):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(agent.leave)
+                    assert await trio.to_thread.run_sync(holds_within, SHORT_S, lambda: not has_listener(pod))
+                    accepted.sendall(response(b"theirs"))
+                receive(client, response(b"theirs"))
+                assert client.recv(1) == b""
 
 
 def has_listener(pod: Pod) -> bool:

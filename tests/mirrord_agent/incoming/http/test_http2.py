@@ -5,6 +5,7 @@ import struct
 
 import attrs
 import pytest
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
@@ -253,18 +254,24 @@ class TestResets:
         assert sum(message.has_ended for message in world.target.messages.values()) == 40
 
 
+def send_all_that_may_be_sent(peer: H2Connection, world: World) -> int:
+    """On its first stream; how much that was."""
+    sent = 0
+    while room := peer.local_flow_control_window(1):
+        size = min(room, 16384)
+        peer.send_data(1, bytes(size))
+        sent += size
+        world.exchange()
+    return sent
+
+
 class TestFlow:
     def test_a_server_that_takes_nothing_stops_its_own_streams_only(self, world: World) -> None:
         world.target.takes = False
         client = world.client.h2
         client.send_headers(1, get(b"/", method=b"POST"))
         world.exchange()
-        sent = 0
-        while room := client.local_flow_control_window(1):
-            size = min(room, 16384)
-            client.send_data(1, bytes(size))
-            sent += size
-            world.exchange()
+        sent = send_all_that_may_be_sent(client, world)
         assert WINDOWS[CLIENT].stream <= sent <= 65535 + WINDOWS[CLIENT].stream
         assert len(world.target.messages[1].body) == 65535
         mine = world.request(MINE, body=bytes(16000), method=b"POST")
@@ -281,12 +288,7 @@ class TestFlow:
         world.request()
         server = world.target.h2
         server.send_headers(1, [(b":status", b"200")])
-        sent = 0
-        while room := server.local_flow_control_window(1):
-            size = min(room, 16384)
-            server.send_data(1, bytes(size))
-            sent += size
-            world.exchange()
+        sent = send_all_that_may_be_sent(server, world)
         assert WINDOWS[TARGET].stream <= sent <= 65535 + WINDOWS[TARGET].stream
         world.client.takes = True
         world.client.take()
@@ -304,12 +306,7 @@ class TestFlow:
         client = world.client.h2
         client.send_headers(1, get(b"/", method=b"POST"))
         world.exchange()
-        sent = 0
-        while room := client.local_flow_control_window(1):
-            size = min(room, 16384)
-            client.send_data(1, bytes(size))
-            sent += size
-            world.exchange()
+        sent = send_all_that_may_be_sent(client, world)
         assert sum(len(data) for side, data in world.owner.order if side is TARGET) < BACKLOG_LIMIT + 20000
         assert sent < BACKLOG_LIMIT + WINDOWS[CLIENT].stream + 20000
         assert world.owner.router.reads(CLIENT)
