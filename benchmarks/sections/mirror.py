@@ -3,11 +3,9 @@
 Native is the target by itself. Target and client keep the processors busy, so whatever else runs slows them down: the
 tool's own processes and the program that gets the copies take their time from them. What mirroring costs beyond that
 shows in the requests that are answered for each second of the target's and the client's own processor time, in which
-the kernel makes the copies. Who has to share the processors does less in such a second, as it is interrupted and finds
-less to do each time; so natively, programs are beside them that take as much time as the tool and do nothing with it.
+the kernel makes the copies.
 
-The agent is also stopped (SIGSTOP): the kernel goes on to copy packets for it until its buffer is full. Then nobody
-takes any time, and natively nobody does.
+The agent is also stopped (SIGSTOP): the kernel goes on to copy packets for it until its buffer is full.
 """
 
 from __future__ import annotations
@@ -17,11 +15,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
-
-import attrs
 
 from benchmarks import building, processes, target
 from benchmarks.bench import Bench
@@ -44,8 +40,7 @@ RATES: Final = (200, 400)
 """MB/s."""
 _CONNECTIONS: Final = 32
 _MESSAGE: Final = 65536
-_REQUESTS_S: Final = 1
-_LEAST_SHARE: Final = 0.01
+_REQUESTS_S: Final = 2
 _PACED_MS: Final = 2000
 _MEASURED_MS: Final = 300
 _TIMEOUT_S: Final = 60.0
@@ -77,9 +72,8 @@ def measure(bench: Bench) -> list[Figure]:
             target.find_wrk()
             with target.open_target() as opened:
                 # The cost is a small difference of large numbers.
-                of_cost, of_rest = (1, 1) if bench.quick else (3 * bench.rounds, bench.rounds)
-                natively = partial(_cost_natively, shares=_shares(opened))
-                cost = bench.alternate(_ways(opened, bench.quick, natively, _cost), of_cost)
+                of_cost, of_rest = (1, 1) if bench.quick else (2 * bench.rounds, bench.rounds)
+                cost = bench.alternate(_ways(opened, bench.quick, _cost_natively, _cost), of_cost)
                 rest = bench.alternate(_ways(opened, bench.quick, _rest_natively, _rest), of_rest)
             found = {**cost.by_key, **rest.by_key}
             missing |= {**cost.missing, **rest.missing}
@@ -100,61 +94,24 @@ def _ways(
     return {NATIVE: partial(natively, opened, quick), NOTIFY: partial(mirrored, opened, quick)}
 
 
-@attrs.frozen
-class _Requests:
-    """Requests per second, the same per second of the target's and the client's processor time, and what others use."""
-
-    rate: float
-    by_time: float
-    used: Sequence[float]
-    """Processors, by each process."""
-
-
-def _shares(opened: Target) -> Sequence[float]:
-    """Of a processor: what each process of the tool, and the program that it runs, uses while it mirrors."""
-    with _mirroring_web(opened) as ours:
-        return [share for share in _requests(opened, quick=True, ours=ours).used if share >= _LEAST_SHARE]
-
-
-def _cost_natively(opened: Target, quick: bool, shares: Sequence[float]) -> Mapping[str, float]:
-    alone = _requests(opened, quick)
-    with ExitStack() as resources:
-        for share in shares:
-            busy: Command = [building.program("busy"), f"{share:.3f}"]
-            resources.enter_context(processes.serving(busy, _TIMEOUT_S))
-        shared = _requests(opened, quick)
-    return {
-        REQUESTS: alone.rate,
-        STOPPED: alone.rate,
-        BY_TIME: shared.by_time,
-        STOPPED_BY_TIME: alone.by_time,
-    }
+def _cost_natively(opened: Target, quick: bool) -> Mapping[str, float]:
+    rate, by_time, _ = _requests(opened, quick)
+    return {REQUESTS: rate, STOPPED: rate, BY_TIME: by_time, STOPPED_BY_TIME: by_time}
 
 
 def _cost(opened: Target, quick: bool) -> Mapping[str, float]:
-    with _mirroring_web(opened) as ours:
-        mirrored = _requests(opened, quick, ours)
+    found: dict[str, float] = {}
+    with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
+        ours = [process.pid, *processes.descendants(process.pid)]
+        found[REQUESTS], found[BY_TIME], found[USED] = _requests(opened, quick, ours)
         (agent,) = filter(processes.is_agent, ours)
         os.kill(agent, signal.SIGSTOP)
         try:
             opened.requests(_CONNECTIONS, 1)  # until the kernel's buffer is full
-            stopped = _requests(opened, quick)
+            found[STOPPED], found[STOPPED_BY_TIME], _ = _requests(opened, quick, ours)
         finally:
             os.kill(agent, signal.SIGCONT)
-    return {
-        REQUESTS: mirrored.rate,
-        BY_TIME: mirrored.by_time,
-        USED: sum(mirrored.used),
-        STOPPED: stopped.rate,
-        STOPPED_BY_TIME: stopped.by_time,
-    }
-
-
-@contextmanager
-def _mirroring_web(opened: Target) -> Iterator[Sequence[int]]:
-    """The processes of the tool while it runs another web server that gets the copies."""
-    with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
-        yield [process.pid, *processes.descendants(process.pid)]
+    return found
 
 
 def _rest_natively(opened: Target, quick: bool) -> Mapping[str, float]:
@@ -182,8 +139,8 @@ def _mirroring(opened: Target, program: Command) -> Iterator[subprocess.Popen[st
         yield process
 
 
-def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> _Requests:
-    """With the tool's processes, if they are there."""
+def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> tuple[float, float, float]:
+    """Requests per second; per second of the target's and the client's processor time; the processors that we use."""
     before, began_s = processes.processor_times_s([*ours, opened.web.pid]), time.monotonic()
     clients_s = processes.processor_time_of_children_s()
     duration_s = 1 if quick else _REQUESTS_S
@@ -192,7 +149,7 @@ def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> _Request
     after = processes.processor_times_s(before)
     used_s = {pid: after_s - before[pid] for pid, after_s in after.items()}
     web_s = used_s.pop(opened.web.pid)
-    return _Requests(rate, rate * duration_s / (clients_s + web_s), [each / taken_s for each in used_s.values()])
+    return rate, rate * duration_s / (clients_s + web_s), sum(used_s.values()) / taken_s
 
 
 def _paced(opened: Target, megabytes: int, quick: bool) -> tuple[float, float]:
