@@ -19,6 +19,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -37,6 +38,8 @@ from mirrord_agent.incoming.nft import Family, Kind, Table
 from mirrord_agent.incoming.ruleset import Protocol
 from mirrord_agent.wire.frames import AddressFamily
 
+#: How long a guardian may take to be there; one that was stopped (SIGSTOP) would take for ever.
+_START_S = 5.0
 #: Between two tries to start a guardian.
 _RECOVERY_S = 1.0
 
@@ -218,9 +221,10 @@ def _start_guardian(tables: Iterable[Table]) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert process.stdout is not None
-    if process.stdout.readline() != b"ready\n":
+    has_spoken, _, _ = select.select([process.stdout], [], [], _START_S)
+    if not has_spoken or process.stdout.readline() != b"ready\n":
         _dismiss(process)
-        raise OSError(errno.ECHILD, "the guardian of the redirects did not start: was it killed? try again")
+        raise OSError(errno.ECHILD, "the guardian of the redirects did not start: was it killed or stopped? try again")
     return process
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from mirrord_agent.incoming import nft, ruleset
+from mirrord_agent.incoming import guardian, nft, redirects, ruleset
 from mirrord_agent.incoming.destinations import original_destination
 from mirrord_agent.incoming.nft import Family, Hook, Request, Table
 from mirrord_agent.incoming.redirects import Lack, Redirects
@@ -287,5 +288,19 @@ def test_kernels_that_lack_more(networks: Networks, lacking: Sequence[Lack], mon
     words = "making the none-such chain x of the table ip mirrord-trace-1: No such file"
     with networks.pod.entered(), pytest.raises(OSError, match=words):
         Redirects.open(1, lacking=lacking)
+    assert networks.pod.ruleset() == ""
+    assert children_of(os.getpid()) == children
+
+
+def test_a_guardian_that_is_stopped_holds_up_nobody(
+    networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = tmp_path / "guardian.py"
+    stopped.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n")
+    monkeypatch.setattr(guardian, "__file__", str(stopped))
+    monkeypatch.setattr(redirects, "_START_S", 0.1)
+    children = children_of(os.getpid())
+    with networks.pod.entered(), pytest.raises(OSError, match="did not start"):
+        Redirects.open(1, lacking=[Lack.OWNERS])
     assert networks.pod.ruleset() == ""
     assert children_of(os.getpid()) == children
