@@ -102,4 +102,6 @@ def test_an_agent_is_known_by_its_command_line() -> None:
         assert processes.read_line(agent, 30) == "ready"
         assert processes.is_agent(agent.pid)
     assert not processes.is_agent(agent.pid)
-    assert not processes.is_agent(os.getpid())
+    with processes.running([sys.executable, "-c", waiting], stdin=subprocess.PIPE) as another:
+        assert processes.read_line(another, 30) == "ready"
+        assert not processes.is_agent(another.pid)
