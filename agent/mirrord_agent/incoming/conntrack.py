@@ -20,10 +20,14 @@ from mirrord_agent.incoming.sock_diag import End
 #: Kinds of messages: NFNL_SUBSYS_CTNETLINK with IPCTNL_MSG_CT_NEW, …GET and …DELETE.
 NEW, GET, DELETE = 1 << 8, 1 << 8 | 1, 1 << 8 | 2
 
-_ORIGINAL, _REPLY, _IDENTITY, _ZONE = 1, 2, 12, 18
+_ORIGINAL, _REPLY, _IDENTITY, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_ORIGINAL_FLAGS: Final = 1
+_BY_PROTOCOL: Final = 1 << 3 | 1 << 5
+"""A filter's wish that the number of the protocol and the destination's port be the same (nf_internals.h)."""
 _IP, _PROTOCOL = 1, 2
 _SOURCES: Final = {4: 1, 6: 3}
 """Of attributes by the version of IP; the destination's is one more."""
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _nfgenmsg = struct.Struct(">BBH")
 _port = struct.Struct(">H")
@@ -60,9 +64,12 @@ def ask(original: Direction) -> bytes:
     return _body(_family(original), [_direction(original)])
 
 
-def ask_for_all() -> bytes:
-    """Asks for all connections."""
-    return _body(socket.AF_UNSPEC, ())
+def ask_for_those_to(port: int, version: int) -> bytes:
+    """Asks for connections by a version of IP whose clients ask for a port. Before Linux 5.8 all of them are told."""
+    protocol = Attribute(_PROTOCOL_NUMBER, _TCP), Attribute(_DESTINATION_PORT, _port.pack(port))
+    asked = Attribute(_ORIGINAL, (Attribute(_PROTOCOL, protocol),))
+    by = Attribute(_ORIGINAL_FLAGS, struct.pack("=I", _BY_PROTOCOL))
+    return _body(_FAMILIES[version], [asked, Attribute(_FILTER, (by,))])
 
 
 def may_be_of(message: Message, port: int) -> bool:
@@ -83,7 +90,7 @@ def decode(message: Message) -> Tracked | None:
 
 
 def _family(direction: Direction) -> int:
-    return socket.AF_INET if direction.source[0].version == 4 else socket.AF_INET6
+    return _FAMILIES[direction.source[0].version]
 
 
 def _body(family: int, attributes: Iterable[Attribute]) -> bytes:

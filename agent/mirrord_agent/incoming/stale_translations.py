@@ -8,7 +8,6 @@ at which nobody listens for a session, and which no socket uses.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
 from typing import Final
 
 from mirrord_agent.incoming import connections, conntrack, registry
@@ -20,10 +19,10 @@ from mirrord_agent.incoming.netlink_messages import ACKNOWLEDGE, DUMP, REQUEST
 _OPTIONS: Final = ("CONFIG_NF_CT_NETLINK",)
 
 
-def forget(ports: Collection[int]) -> int:
-    """Forgets those of TCP ports of this network namespace; how many. Raises OSError."""
+def forget(port: int) -> int:
+    """Forgets those of a TCP port of this network namespace; how many. Raises OSError."""
     with Netlink(NETLINK_NETFILTER) as netlink:
-        led = _led_elsewhere(netlink, ports)
+        led = _led_elsewhere(netlink, port)
         if not led:
             return 0
         # In this order: what begins from now on is none of them.
@@ -43,21 +42,23 @@ def forget(ports: Collection[int]) -> int:
         return sum(_forget(netlink, each) for each in stale)
 
 
-def _led_elsewhere(netlink: Netlink, ports: Collection[int]) -> list[Tracked]:
-    """Connections to these ports that reach other ports of the same address."""
+def _led_elsewhere(netlink: Netlink, port: int) -> list[Tracked]:
+    """Connections to this port that reach another one of the same address."""
     words = "listing the connections that are tracked in the target's network namespace"
     found = []
-    for message in netlink.dump(conntrack.GET, REQUEST | DUMP, conntrack.ask_for_all(), words):
-        if any(conntrack.may_be_of(message, port) for port in ports):
-            tracked = conntrack.decode(message)
-            if tracked is not None and _is_led_elsewhere(tracked, ports):
-                found.append(tracked)
+    for version in (4, 6):
+        asked = conntrack.ask_for_those_to(port, version)
+        for message in netlink.dump(conntrack.GET, REQUEST | DUMP, asked, words):
+            if conntrack.may_be_of(message, port):
+                tracked = conntrack.decode(message)
+                if tracked is not None and _is_led_elsewhere(tracked, port):
+                    found.append(tracked)
     return found
 
 
-def _is_led_elsewhere(tracked: Tracked, ports: Collection[int]) -> bool:
-    (asked, port), (reached, reached_port) = tracked.original.destination, tracked.reply.source
-    return port in ports and asked == reached and port != reached_port
+def _is_led_elsewhere(tracked: Tracked, port: int) -> bool:
+    (asked, asked_port), (reached, reached_port) = tracked.original.destination, tracked.reply.source
+    return asked_port == port and asked == reached and reached_port != port
 
 
 def _forget(netlink: Netlink, tracked: Tracked) -> bool:

@@ -90,7 +90,7 @@ class Stealing:
         """
         means = await self._have_means()
         with suppress(OSError):  # where the kernel tells nothing of them they go by themselves, some minutes later
-            stale_translations.forget({subscription.port})
+            stale_translations.forget(subscription.port)
         listener = StolenConnections(subscription.port, self._reserved)
         try:
             claim = await self._redirect(means, subscription, listener.listener_port)

@@ -59,6 +59,7 @@ def test_constants_are_those_of_the_kernels_headers(architecture: str, tmp_path:
         f"(NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE) == {conntrack.DELETE}",
         f"CTA_TUPLE_ORIG == {conntrack._ORIGINAL} && CTA_TUPLE_REPLY == {conntrack._REPLY}",
         f"CTA_ID == {conntrack._IDENTITY} && CTA_ZONE == {conntrack._ZONE}",
+        f"CTA_FILTER == {conntrack._FILTER} && CTA_FILTER_ORIG_FLAGS == {conntrack._ORIGINAL_FLAGS}",
         f"CTA_TUPLE_IP == {conntrack._IP} && CTA_TUPLE_PROTO == {conntrack._PROTOCOL}",
         f"CTA_IP_V4_SRC == {conntrack._SOURCES[4]} && CTA_IP_V4_DST == {conntrack._SOURCES[4] + 1}",
         f"CTA_IP_V6_SRC == {conntrack._SOURCES[6]} && CTA_IP_V6_DST == {conntrack._SOURCES[6] + 1}",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from mirrord_agent.incoming import stale_translations
+from mirrord_agent.incoming import conntrack, stale_translations
+from mirrord_agent.incoming.netlink import NETLINK_NETFILTER, Netlink
+from mirrord_agent.incoming.netlink_messages import DUMP, REQUEST
 from tests.mirrord_agent.incoming.networks import POD, Network, Networks
 from tests.mirrord_agent.incoming.sessions import PORT, Place, places, port_of, reaches, session, versions
 
 
 def forget(pod: Network, port: int = PORT) -> int:
     with pod.entered():
-        return stale_translations.forget({port})
+        return stale_translations.forget(port)
 
 
 @versions
@@ -41,3 +43,18 @@ def test_those_of_nobody_go(networks: Networks, version: int) -> None:
         assert forget(pod, PORT + 1) == 0
         assert forget(pod) == 2
         assert forget(pod) == 0
+
+
+@versions
+def test_the_kernel_lists_those_of_a_port(networks: Networks, version: int) -> None:
+    """A node has 100,000 others."""
+    pod, outside = networks.pod, networks.outside
+    with pod.listen(version) as listener, session(pod) as redirects:
+        for port in (PORT, PORT + 1):
+            redirects.add(port, port_of(listener))
+            with outside.connect(POD[version], port) as client:
+                reaches(listener, client).close()
+        with pod.entered(), Netlink(NETLINK_NETFILTER) as netlink:
+            asked = conntrack.ask_for_those_to(PORT, version)
+            told = [conntrack.decode(each) for each in netlink.dump(conntrack.GET, REQUEST | DUMP, asked, "listing")]
+    assert [each.original.destination[1] for each in told if each is not None] == [PORT]
