@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from typing import Final
 
 import trio
@@ -50,10 +50,19 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
     files = configuration.files
     if not files.is_local_only:
         check_tree(files.tree, may_write=files.may_write_remotely)  # before a target is disturbed
+    trace = None
+    if configuration.trace is not None:
+        from mirrord_trace.tracing import TraceFile
+
+        trace = TraceFile.create(configuration.trace, reporter.warning)  # before a target is disturbed
     inherited = launch.ProcessState.take_over(signals.CHILD_AND_DOORBELL | signals.WATCHED)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     load_delivery = choice.choose(configuration.delivery, abi, reporter.explain)
-    with workspace(reporter.warning) as directory, signals.signal_descriptor() as arriving:
+    with (
+        nullcontext() if trace is None else closing(trace),
+        workspace(reporter.warning) as directory,
+        signals.signal_descriptor() as arriving,
+    ):
 
         async def main() -> int:
             supervision = Supervision(reporter)
@@ -68,7 +77,15 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
                         make_delivery = load_delivery()
                         async with _session(link, reporter) as session:
                             await running.run_at(
-                                link, session, configuration, reporter, supervision, make_delivery, directory, inherited
+                                link,
+                                session,
+                                configuration,
+                                reporter,
+                                supervision,
+                                make_delivery,
+                                directory,
+                                inherited,
+                                trace,
                             )
                             finishing.deadline = trio.current_time() + LAST_BYTES_S
                     nursery.cancel_scope.cancel()

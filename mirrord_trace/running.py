@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -45,6 +46,10 @@ from mirrord_trace.targets.base import AgentLink
 from mirrord_trace.tree.base import Tree
 from mirrord_trace.tree.choice import load_tree, open_tree
 
+if TYPE_CHECKING:
+    # Loaded where a trace is asked for.
+    from mirrord_trace.tracing import TraceFile
+
 
 def load(configuration: RunConfiguration) -> None:
     """Loads what else `run_at` will need."""
@@ -61,6 +66,7 @@ async def run_at(
     make_delivery: MakeDelivery,
     directory: Path,
     inherited: launch.ProcessState,
+    trace: TraceFile | None = None,
 ) -> None:
     """Runs the command at the target, to its end and that of its connections. Raises Failure."""
     with reporter.step("reading its environment and names") as step:
@@ -77,7 +83,7 @@ async def run_at(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_tell_of_loss, session, link, reporter, supervision)
-        world = _World.build(configuration, session, nursery, presented, files, make_delivery, reporter, link)
+        world = _World.build(configuration, session, nursery, presented, files, make_delivery, reporter, link, trace)
         if link.others is not None:
             link.others.hand_to(world.incoming)
         child = world.delivery.launch(program, inherited)
@@ -223,6 +229,7 @@ class _World:
         make_delivery: MakeDelivery,
         reporter: Reporter,
         link: AgentLink,
+        trace: TraceFile | None,
     ) -> _World:
         """Puts the handlers together. Nothing runs yet but what keeps the relays tidy."""
         table = SocketTable()
@@ -251,9 +258,13 @@ class _World:
         names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name))
         paths = FileHandlers(files.policy, presented, files.tree, session.files)
         sockets = SocketHandlers(table, stream_handlers, datagram_handlers, incoming)
-        delivery = make_delivery(
-            Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
-        )
+        handlers = Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
+        if trace is not None:
+            from mirrord_trace.tracing import traced
+
+            handlers = traced(handlers, trace, None if files.tree is None else files.tree.root)
+            nursery.start_soon(trace.write_out)
+        delivery = make_delivery(handlers)
         return cls(delivery, streams, datagrams, _Incoming(ports, arriving))
 
 

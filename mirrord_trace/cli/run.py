@@ -260,6 +260,13 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     help="How system calls are intercepted: notify is several times faster and lets debuggers work in the command; "
     "ptrace works on older kernels and in more containers. auto tries whether notify works.",
 )
+@option(
+    "--trace",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Write every intercepted call, with what was decided and how long it took, to a file that Perfetto and "
+    "chrome://tracing open. docs/tracing.md shows how to read it.",
+)
 @option("--sudo", is_flag=True, help="For pid/PID: start the agent through sudo. The command itself never is.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @option("-v", "--verbose", is_flag=True, help="Say also what was chosen and why.")
@@ -279,6 +286,7 @@ def run(
     agent_image: str | None,
     agent_namespace: str | None,
     agent_ttl: int | None,
+    trace: str | None,
     agent_startup_timeout: float | None,
     sudo: bool,
     no_env: bool,
@@ -380,7 +388,7 @@ def run(
         if target is not None and on_this_machine(target):
             _refuse_flags_of_a_cluster(target)
         chosen = configured(flags, **cluster).run_configuration(
-            command, connect_hold_s=connect_hold, delivery=delivery, tree=fs_tree, sudo=sudo
+            command, connect_hold_s=connect_hold, delivery=delivery, tree=fs_tree, sudo=sudo, trace=trace
         )
         if sudo and not on_this_machine(chosen.target):
             raise UsageFailure(f"--sudo is for targets on this machine, which {chosen.target} is not")

@@ -157,7 +157,14 @@ class Document(Section):
         return AgentConfiguration(**given)
 
     def run_configuration(
-        self, command: tuple[str, ...], *, connect_hold_s: float, delivery: Delivery, tree: TreeKind, sudo: bool
+        self,
+        command: tuple[str, ...],
+        *,
+        connect_hold_s: float,
+        delivery: Delivery,
+        tree: TreeKind,
+        sudo: bool,
+        trace: str | None = None,
     ) -> RunConfiguration:
         """What `mirrord-trace run` is to do; the parameters are what only flags can say. Raises ValueError."""
         outgoing = self.feature.network.outgoing
@@ -177,6 +184,7 @@ class Document(Section):
             connect_hold_s=connect_hold_s,
             delivery=delivery,
             sudo=sudo,
+            trace=trace,
         )
 
     def _incoming_configuration(self, target: str) -> IncomingConfiguration:

@@ -220,5 +220,7 @@ class RunConfiguration:
     """How long a non-blocking connect waits for the far side's answer before it returns EINPROGRESS."""
     delivery: Delivery = "auto"
     """How system calls are intercepted."""
+    trace: str | None = None
+    """The file that gets every intercepted call; None: no trace is written."""
     sudo: bool = False
     """True: the agent, and nothing else, is started through sudo. For targets on this machine."""
