@@ -1,7 +1,8 @@
 """Every intercepted call of a run as an event of the Chrome trace format, which Perfetto opens.
 
 The file is a JSON array, one event a line, and is written as the calls come: what is kept in memory is bounded, and of
-a run that is killed all lines but the last few are there. The format allows that the closing bracket is missing then.
+a run that is killed all lines but the last few are there. The format allows that the closing bracket is missing then,
+but not every viewer does (Perfetto 47): so the array is closed after each piece, and the next takes the end's place.
 
 Nothing here is on the way of a call unless a trace was asked for: then handlers are wrapped, once, when they are put
 together, and a delivery is told of no `Concerns`, so that it brings every call to the wrapper.
@@ -47,6 +48,7 @@ from mirrord_trace.supervisor.delivery.base import (
 )
 
 _BUFFER_BYTES: Final = 1 << 16
+_END: Final = b"\n]\n"
 _FLUSH_EVERY_S: Final = 0.25
 _NAMES_KEPT: Final = 4096
 _SOCKADDR_BYTES: Final = 128  # sizeof(struct sockaddr_storage)
@@ -59,7 +61,7 @@ class TraceFile:
 
     path: str
     warn: Callable[[str], None]
-    """Gets why the trace ends early, if it does; called in Trio's thread."""
+    """Gets why the trace ends early, if it does; called in the main thread."""
     _descriptor: int
     _lines: list[bytes] = attrs.field(factory=lambda: [b"["])
     _size: int = 0
@@ -67,6 +69,7 @@ class TraceFile:
     """So many bytes of the file are whole events."""
     _has_events: bool = False
     _trouble: str | None = None
+    _has_warned: bool = False
     _processes: dict[int, int] = attrs.field(factory=dict)
     """By task, for those whose names are up to date."""
     _names: dict[tuple[str, int], str] = attrs.field(factory=dict)
@@ -132,16 +135,22 @@ class TraceFile:
         self._size += len(line)
 
     def _flush(self) -> None:
-        data = memoryview(b"".join(self._lines))
+        if not self._lines:
+            return
+        piece = b"".join(self._lines)
         self._lines.clear()
         self._size = 0
-        end = self._written + len(data)
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-            self._written = end
+            self._write(piece + _END)
+            self._written += len(piece)
         except OSError as error:
             self._trouble = error.strerror
+
+    def _write(self, data: bytes) -> None:
+        """Puts it in the place of the end. Raises OSError."""
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._descriptor, data[done:], self._written + done)
 
     async def write_out(self) -> None:
         """Writes what has come, again and again; tells when that fails."""
@@ -150,18 +159,23 @@ class TraceFile:
             with self._changing:
                 if self._trouble is None:
                     self._flush()
-        self.warn(f"the trace in {self.path} ends here: {self._trouble}")
+        self._warn(self._trouble)
+
+    def _warn(self, trouble: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            self.warn(f"the trace in {self.path} is not complete: {trouble}")
 
     def close(self) -> None:
         """Completes the file."""
         with self._changing:
             if self._trouble is None:
-                self._lines.append(b"\n]\n")
                 self._flush()
-            else:
-                with contextlib.suppress(OSError):  # as good as it gets: whole events, and an end if there is room
+            if self._trouble is not None:
+                self._warn(self._trouble)
+                with contextlib.suppress(OSError):  # whole events, and an end if there is room
                     os.ftruncate(self._descriptor, self._written)
-                    os.pwrite(self._descriptor, b"\n]\n" if self._written else b"[]\n", self._written)
+                    self._write(_END if self._written else b"[]\n")
             self._trouble = "it is closed"
             os.close(self._descriptor)
 

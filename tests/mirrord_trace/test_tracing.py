@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -103,6 +104,24 @@ def test_many_calls_do_not_stay_in_memory(tmp_path: Path) -> None:
     assert len(json.loads(path.read_text())) == 2_002
 
 
+def test_a_full_disk_ends_the_trace_at_a_whole_event(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    told: list[str] = []
+    trace = TraceFile.create(str(path), told.append)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+        for _ in range(2_000):
+            trace.add(_call(), 0, 1, {"decision": "passed"})
+        trace.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert told == [f"the trace in {path} is not complete: File too large"]
+    assert 100 < len(json.loads(path.read_text())) < 2_000
+
+
 @pytest.mark.parametrize("kind", ["directory", "fifo", "missing"])
 def test_what_cannot_be_written_is_told(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "there"
@@ -149,7 +168,7 @@ def test_a_trace_can_be_read_when_the_supervisor_was_killed(tmp_path: Path, deli
             assert running.poll() is None
             os.sched_yield()
         running.send_signal(signal.SIGKILL)
-    _agrees_with_the_program(json.loads(path.read_text() + "]"))
+    _agrees_with_the_program(json.loads(path.read_text()))
 
 
 def _agrees_with_the_program(events: list[dict[str, Any]]) -> None:
