@@ -3,6 +3,9 @@
 Nothing is in the packets' way: each is copied when it passes, as long as the socket's buffer has room, and otherwise
 not. An agent that is slow, stopped or killed loses copies and holds up nothing.
 
+What goes out is copied only while that is asked for: Linux copies an outgoing packet before it asks a filter (measured
+with small requests: 4 % of the target's throughput, where what comes in costs 1 %).
+
 Packets are taken as they are handed to or by a device: up to 64 KiB where segmentation is left to one, or more (BIG
 TCP). So the buffer has to be large, or a few of them fill it.
 """
@@ -26,6 +29,8 @@ from mirrord_agent.incoming.families import Port
 
 _ETH_P_ALL: Final = 3
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+#: linux/if_packet.h; since Linux 4.20.
+_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 #: Copies that may wait, as the kernel counts them: at 200 MB/s what comes within a quarter of a second and more.
 _BUFFER_BYTES: Final = 64 << 20
 #: Longer than any packet: GSO_MAX_SIZE of Linux is 8 times 65535.
@@ -58,13 +63,15 @@ class Capture:
             raise OSError(number, f"capturing packets: {os.strerror(number)}; {advice}") from error
         self._ports: tuple[frozenset[Port], frozenset[Port]] = frozenset(), frozenset()
         self._buffer = memoryview(bytearray(_LONGEST))
-        self._came = False
-        """Whether the last batch had any."""
+        self._hears_target = True
+        self.taken = 0
+        """How many packets the last batch had."""
         self._is_drained = True
         """Whether it took all that was there."""
         try:
             self._enlarge_buffer()
             self._attach(compile_filter((), ()))
+            self.hear_target(False)
             self._drop_all()
         except BaseException:
             self._socket.close()
@@ -89,6 +96,16 @@ class Capture:
             self._attach(compile_filter(*ports))
             self._ports = ports
 
+    def hear_target(self, wanted: bool) -> None:
+        """Whether from now on what goes out by a device is captured too; where Linux knows no other way, it always is.
+
+        On loopback all comes in as well, and is captured in any case.
+        """
+        if wanted != self._hears_target:
+            with suppress(OSError):
+                self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, not wanted)
+            self._hears_target = wanted
+
     def _attach(self, program: bytes) -> None:
         instructions = ctypes.create_string_buffer(program, len(program))
         length = len(program) // INSTRUCTION.size
@@ -100,8 +117,8 @@ class Capture:
 
         Before each one is taken it is asked whether it has to be whole: to copy it costs most of what a packet costs.
         """
-        taken = 0
-        self._came = self._is_drained = False
+        taken = self.taken = 0
+        self._is_drained = False
         beginning = self._buffer[:BEGINNING_BYTES]
         for _ in range(_BATCH):
             if taken >= _BATCH_BYTES:
@@ -116,14 +133,14 @@ class Capture:
                     raise
                 continue
             taken += size
-            self._came = True
+            self.taken += 1
             yield self._buffer[:size]
 
     async def wait(self) -> None:
         """Waits until there are packets, or for a moment if some have just come: then there may be none."""
         if not self._is_drained:
             await trio.lowlevel.checkpoint()
-        elif self._came:
+        elif self.taken:
             await trio.sleep(_PAUSE_S)
         else:
             await trio.lowlevel.wait_readable(self._socket)

@@ -93,6 +93,16 @@ class Handshakes:
         self._remove(handshake)
         return handshake
 
+    def acknowledged_by(self, segment: TcpSegment) -> Handshake | None:
+        """As `completed_by`, but only by the acknowledgment of the SYN-ACK itself.
+
+        What else of this flow there is may belong to a former connection.
+        """
+        handshake = self._by_flow.get(segment.flow)
+        if handshake is None or not 0 <= distance(segment.sequence, handshake.syn.sequence + 1) <= handshake.syn.length:
+            return None
+        return self.completed_by(segment)
+
     def forget(self, is_meant: Callable[[bytes], bool]) -> None:
         """Forgets those of such flows."""
         for handshake in [each for flow, each in self._by_flow.items() if is_meant(flow)]:

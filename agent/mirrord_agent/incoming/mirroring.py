@@ -2,6 +2,9 @@
 
 One task takes packets in batches and never waits for anything else. What a batch brings goes to the copies first and
 from there to the link, so that many packets make one frame.
+
+What the target sends is heard only while connections are followed, and at a fast pace hardly at all, because that slows
+the target down: then it is of use only where something is missing, to tell whether it was lost here.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from mirrord_agent.incoming.followed import Copies, Followed
 from mirrord_agent.incoming.local_addresses import LocalAddresses
 from mirrord_agent.incoming.mirrored_datagrams import MirroredDatagrams
 from mirrord_agent.incoming.mirrored_stream import Backlog
+from mirrord_agent.incoming.pace import Pace
 from mirrord_agent.incoming.reassembly import Reassembler
 from mirrord_agent.incoming.subscriptions import Subscription, in_words
 from mirrord_agent.incoming.translations import Translations
@@ -30,6 +34,9 @@ from mirrord_agent.wire.frames import InetEndpoint
 
 #: How often time is told to whoever waits for what does not come.
 _LOOK_EVERY_S = 1.0
+#: Where packets come fast the target is heard for a moment every now and then, if something is missing: long enough for
+#: those who say much to acknowledge what they have got.
+_SAMPLED_EVERY_S, _SAMPLE_S = 0.25, 0.01
 
 
 class Mirroring:
@@ -107,6 +114,7 @@ class Mirroring:
             await self._follow()
 
     async def _follow(self) -> None:
+        pace = Pace(trio.current_time())
         look_s = trio.current_time() + _LOOK_EVERY_S
         while True:
             with trio.move_on_at(min([look_s, *filter(None, (each.deadline for each in self._awaiting))])):
@@ -114,6 +122,8 @@ class Mirroring:
             now_s = trio.current_time()
             for packet in self._capture.packets(lambda: self._reassembler.needs_payloads):
                 self._hear(self._reassembler.feed(packet, now_s))
+            pace.count(self._capture.taken, now_s)
+            self._capture.hear_target(self._needs_target(pace, now_s))
             if now_s >= look_s:
                 self._hear(self._reassembler.expire(now_s))
                 self._watch()
@@ -123,6 +133,12 @@ class Mirroring:
             for followed in self._touched:
                 followed.flush()
             self._touched.clear()
+
+    def _needs_target(self, pace: Pace, now_s: float) -> bool:
+        """Whether what the target sends is of use, and worth what it costs."""
+        if pace.is_fast:
+            return self._reassembler.has_gaps and now_s % _SAMPLED_EVERY_S < _SAMPLE_S
+        return self._reassembler.is_busy
 
     def _hear(self, heard: Iterable[events.Event]) -> None:
         for event in heard:

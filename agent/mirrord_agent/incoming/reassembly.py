@@ -1,7 +1,7 @@
 """Connections to ports of the target, read off captured packets: what a server behind these ports would be told.
 
-The target is never asked and never notices; so its own packets, captured beside those of its clients, have to say what
-it knows. How they are read:
+The target is never asked and never notices; so its own packets, where they are captured beside those of its clients,
+have to say what it knows. How they are read:
 
 - A connection begins with a SYN that was seen here. Its data counts from the client's acknowledgment on, which follows
   the target's SYN-ACK: until then it is a handshake, one of many that come to nothing. Data in the SYN itself (TCP Fast
@@ -13,7 +13,9 @@ it knows. How they are read:
 - An end is an end of the client's half. The target's half is looked at for its FIN, which lets a connection be
   forgotten, and for its RST, which ends both.
 - A client that begins again from the same port has the former connection behind it, and so has the target if it agrees
-  (SYN-ACK): it would answer otherwise as long as it had the former one.
+  (SYN-ACK, or the client's acknowledgment of one): it would answer otherwise as long as it had the former one.
+- To capture the target's packets costs it more than those of its clients, so they may be missing. Then its end, FIN or
+  RST, is not known, and a loss here is known only when later packets have come.
 - Seen twice, on loopback once going out and once coming in, a TCP segment is a duplicate like any other. Datagrams have
   nothing to know duplicates by: the capture must give each of them once.
 - Urgent data stay in line (RFC 6093). Whether they do in the target's program is its own choice (SO_OOBINLINE).
@@ -53,6 +55,7 @@ from mirrord_agent.wire.frames import AddressFamily
 
 _NOTHING: Final[Sequence[Event]] = ()
 _CONTROL: Final = SYN | RST | FIN | ACK
+_BEGUN_AGAIN: Final = "its client has begun another from the same port, and how it ended was not seen here"
 
 
 @attrs.frozen
@@ -134,7 +137,17 @@ class Reassembler:
     @property
     def needs_payloads(self) -> bool:
         """Whether what the next packet carries may be of use, and not only how it begins."""
-        return bool(self._connections or self._handshakes or self._udp_ports)
+        return bool(self.is_busy or self._udp_ports)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are connections, or beginnings of some: what the target sends is of use only then."""
+        return bool(self._connections or self._handshakes)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether something is missing that the target may have got."""
+        return bool(self._gaps)
 
     @property
     def tcp_ports(self) -> frozenset[Port]:
@@ -253,10 +266,12 @@ class Reassembler:
         return events
 
     def _make_room(self) -> list[Event]:
-        """Gives up a connection if there are too many: one that has said all, or else the one longest idle."""
+        """Gives up a connection if there are too many: the first that has said all, or else the one longest idle."""
         if len(self._connections) < self._limits.connections:
             return []
-        victim = min(self._connections.values(), key=lambda each: (not each.stream.has_ended, each.seen_s))
+        victim = next(iter(self._half_closed.values()), None)
+        if victim is None:
+            victim = min(self._connections.values(), key=lambda each: each.seen_s)
         return self._give_up(victim, f"it was idle when there were more than {self._limits.connections} connections")
 
     def _from_client(self, connection: _Connection, segment: TcpSegment, now_s: float) -> Sequence[Event]:
@@ -273,6 +288,8 @@ class Reassembler:
                 stream.sent_up_to(position)
                 self._watch(connection, now_s)
             return _NOTHING
+        if handshake := self._handshakes.acknowledged_by(segment):
+            return [*self._give_up(connection, _BEGUN_AGAIN), *self._open(handshake, segment, now_s)]
         if not flags & ACK or stream.nearest(segment.sequence) is None:
             return _NOTHING
         connection.target_sequence = segment.acknowledgment
@@ -326,10 +343,7 @@ class Reassembler:
         """A segment of the target that does not simply acknowledge what was seen."""
         flags, stream, number = segment.flags, connection.stream, connection.number
         if flags & SYN:
-            if self._handshakes.is_accepted_by(segment):
-                reason = "its client has begun another from the same port, and how it ended was lost here"
-                return self._give_up(connection, reason)
-            return _NOTHING
+            return self._give_up(connection, _BEGUN_AGAIN) if self._handshakes.is_accepted_by(segment) else _NOTHING
         former = connection.target_sequence
         if former is not None and abs(distance(segment.sequence, former)) >= MAX_WINDOW:
             return _NOTHING

@@ -8,7 +8,7 @@ import pytest
 
 from mirrord_agent.incoming import families
 from mirrord_agent.incoming.capture import BEGINNING_BYTES, Capture
-from tests.mirrord_agent.incoming.networks import POD, pod_and_outside
+from tests.mirrord_agent.incoming.networks import OUTSIDE, POD, pod_and_outside
 from tests.mirrord_agent.incoming.sessions import PORT
 from tests.mirrord_agent.support import in_trio
 
@@ -28,6 +28,22 @@ async def test_packets_that_need_not_be_whole(whole: bool) -> None:
             (packet,) = map(bytes, capture.packets(lambda: whole))
         capture.close()
     assert packet.endswith(sent) if whole else len(packet) == BEGINNING_BYTES
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@in_trio
+async def test_what_the_target_sends_is_captured_if_it_is_wanted(wanted: bool) -> None:
+    with pod_and_outside((4,)) as networks, networks.pod.listen(4, PORT) as target:
+        with networks.pod.entered():
+            capture = Capture()
+        capture.watch(families.ports(PORT, family="inet4"), ())
+        capture.hear_target(wanted)
+        with networks.outside.connect(POD[4], PORT) as client, target.accept()[0] as accepted:
+            accepted.close()
+            assert client.recv(1) == b""
+        sources = {bytes(packet)[12:16] for packet in capture.packets(lambda: True)}
+        capture.close()
+    assert sources == {socket.inet_aton(OUTSIDE[4])} | ({socket.inet_aton(POD[4])} if wanted else set())
 
 
 @in_trio

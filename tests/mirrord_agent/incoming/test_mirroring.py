@@ -92,10 +92,10 @@ async def test_a_reset(pod: Pod, by_target: bool) -> None:
         with pod.inside.listen(4, PORT) as target:
             await agent.subscribe(mode="mirror")
             with pod.outside.connect(POD[4], PORT) as client, reaches(target, client) as accepted:
+                await agent.arrived()  # from then on the target is heard
                 breaker = accepted if by_target else client
                 breaker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 breaker.close()
-                await agent.arrived()
                 assert await agent.heard(2, 5) == b"hello"
                 assert await agent.receive_kind(Reset) == Reset(2, errno.ECONNRESET)
 

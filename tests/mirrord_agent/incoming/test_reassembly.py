@@ -362,10 +362,40 @@ def test_the_same_addresses_again_when_the_target_agrees() -> None:
     reassembler = opened()
     assert fed(reassembler, [again.syn(), TALK.from_client(0, b"abc")]) == [Data(1, b"abc")]
     assert fed(reassembler, [again.syn_ack(), *again.handshake()[2:], again.from_client(0, b"new")]) == [
-        Cut(1, "its client has begun another from the same port, and how it ended was lost here"),
+        Cut(1, "its client has begun another from the same port, and how it ended was not seen here"),
         Opened(2, CLIENT, LOCAL),
         Data(2, b"new"),
     ]
+
+
+def test_the_same_addresses_again_when_the_client_acknowledges_an_agreement_that_was_not_seen() -> None:
+    again = Conversation(client_initial=5_000_000, target_initial=70_000)
+    reassembler = opened()
+    assert fed(reassembler, [again.syn(), TALK.from_client(0, b"abc")]) == [Data(1, b"abc")]
+    assert fed(reassembler, [again.from_client(0), again.from_client(0, b"new")]) == [
+        Cut(1, "its client has begun another from the same port, and how it ended was not seen here"),
+        Opened(2, CLIENT, LOCAL),
+        Data(2, b"new"),
+    ]
+
+
+def test_a_connection_on_which_the_client_has_ended_gives_way_first() -> None:
+    reassembler = following(Limits(connections=2))
+    talks = [conversation(number) for number in range(3)]
+    fed(reassembler, [*talks[0].handshake(), *talks[1].handshake(), talks[1].from_client(0, flags=FIN_ACK)])
+    assert fed(reassembler, talks[2].handshake()) == [Opened(3, talks[2].client, LOCAL)]
+    assert fed(reassembler, [talks[0].from_client(0, b"abc")]) == [Data(1, b"abc")]
+
+
+def test_what_there_is_to_hear_the_target_for() -> None:
+    reassembler = following()
+    heard = []
+    for packet in (TALK.syn(), TALK.from_client(0), TALK.from_client(5, b"f"), TALK.from_client(0, b"abcde")):
+        fed(reassembler, [packet])
+        heard.append((reassembler.is_busy, reassembler.has_gaps))
+    assert heard == [(True, False), (True, False), (True, True), (True, False)]
+    fed(reassembler, [TALK.from_client(6, flags=RST)])
+    assert not reassembler.is_busy
 
 
 def test_the_longest_idle_connection_gives_way_to_a_new_one() -> None:
