@@ -280,12 +280,12 @@ def _stolen_requests(figures: Sequence[Figure]) -> Verdict:
 
 def _mirror_cost(figures: Sequence[Figure]) -> Verdict:
     goal = f"Mirroring costs the target at most {_MIRROR_COST:.0%} of its throughput beyond the processor time it takes"
-    return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.BY_TIME), _MIRROR_COST)
+    return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.APART), _MIRROR_COST)
 
 
 def _stopped_mirror(figures: Sequence[Figure]) -> Verdict:
     goal = "… and nothing while the agent is stopped"
-    return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.STOPPED_BY_TIME), _NOTHING)
+    return _throughput_kept(goal, find(figures, mirror.SECTION, mirror.STOPPED), _NOTHING)
 
 
 def _throughput_kept(goal: str, figure: Figure | None, may_lose: float) -> Verdict:

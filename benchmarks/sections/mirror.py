@@ -2,8 +2,7 @@
 
 Native is the target by itself. Target and client keep the processors busy, so whatever else runs slows them down: the
 tool's own processes and the program that gets the copies take their time from them. What mirroring costs beyond that
-shows in the requests that are answered for each second of the target's and the client's own processor time, in which
-the kernel makes the copies.
+shows where target and client have a processor of their own, on which the kernel makes the copies, natively too.
 
 The agent is also stopped (SIGSTOP): the kernel goes on to copy packets for it until its buffer is full.
 """
@@ -14,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -30,9 +29,8 @@ from benchmarks.ways import NOTIFY, tool
 SECTION: Final = "mirror"
 WAYS: Final = (NATIVE, NOTIFY)
 REQUESTS: Final = "requests to the target"
-STOPPED: Final = "requests to it while the agent is stopped"
-BY_TIME: Final = "requests by processor time"
-STOPPED_BY_TIME: Final = "requests by processor time while the agent is stopped"
+APART: Final = "requests to it on a processor of its own"
+STOPPED: Final = "requests to it there while the agent is stopped"
 USED: Final = "processors that the tool uses meanwhile"
 PACED: Final = "paced throughput of the target's"
 COPIED: Final = "of which the copy gets"
@@ -52,9 +50,8 @@ _CELLS: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
 """What `traffic` is asked for: figure's name, unit and parameters by cell."""
 _FIGURES: Final[Mapping[str, tuple[str, str, Mapping[str, int]]]] = {
     REQUESTS: (REQUESTS, "1/s", {}),
+    APART: (APART, "1/s", {}),
     STOPPED: (STOPPED, "1/s", {}),
-    BY_TIME: (BY_TIME, "1/s", {}),
-    STOPPED_BY_TIME: (STOPPED_BY_TIME, "1/s", {}),
     USED: (USED, "1", {}),
     **_CELLS,
     **{f"{PACED}:{rate}": (PACED, "B/s", {"MB/s": rate}) for rate in RATES},
@@ -95,22 +92,25 @@ def _ways(
 
 
 def _cost_natively(opened: Target, quick: bool) -> Mapping[str, float]:
-    rate, by_time, _ = _requests(opened, quick)
-    return {REQUESTS: rate, STOPPED: rate, BY_TIME: by_time, STOPPED_BY_TIME: by_time}
+    with _on_processors_of_their_own(opened, ()):
+        apart = _requests(opened, quick)
+    return {REQUESTS: _requests(opened, quick), APART: apart, STOPPED: apart}
 
 
 def _cost(opened: Target, quick: bool) -> Mapping[str, float]:
     found: dict[str, float] = {}
     with _mirroring(opened, [building.go_program("http_server"), str(WEB_PORT)]) as process:
         ours = [process.pid, *processes.descendants(process.pid)]
-        found[REQUESTS], found[BY_TIME], found[USED] = _requests(opened, quick, ours)
+        found[REQUESTS], found[USED] = _requests_and_use(opened, quick, ours)
         (agent,) = filter(processes.is_agent, ours)
-        os.kill(agent, signal.SIGSTOP)
-        try:
-            opened.requests(_CONNECTIONS, 1)  # until the kernel's buffer is full
-            found[STOPPED], found[STOPPED_BY_TIME], _ = _requests(opened, quick, ours)
-        finally:
-            os.kill(agent, signal.SIGCONT)
+        with _on_processors_of_their_own(opened, ours):
+            found[APART] = _requests(opened, quick)
+            os.kill(agent, signal.SIGSTOP)
+            try:
+                opened.requests(_CONNECTIONS, 1)  # until the kernel's buffer is full
+                found[STOPPED] = _requests(opened, quick)
+            finally:
+                os.kill(agent, signal.SIGCONT)
     return found
 
 
@@ -139,17 +139,36 @@ def _mirroring(opened: Target, program: Command) -> Iterator[subprocess.Popen[st
         yield process
 
 
-def _requests(opened: Target, quick: bool, ours: Sequence[int] = ()) -> tuple[float, float, float]:
-    """Requests per second; per second of the target's and the client's processor time; the processors that we use."""
-    before, began_s = processes.processor_times_s([*ours, opened.web.pid]), time.monotonic()
-    clients_s = processes.processor_time_of_children_s()
-    duration_s = 1 if quick else _REQUESTS_S
-    rate = opened.requests(_CONNECTIONS, duration_s)
-    clients_s, taken_s = processes.processor_time_of_children_s() - clients_s, time.monotonic() - began_s
+def _requests(opened: Target, quick: bool) -> float:
+    """Per second."""
+    return opened.requests(_CONNECTIONS, 1 if quick else _REQUESTS_S)
+
+
+def _requests_and_use(opened: Target, quick: bool, ours: Sequence[int]) -> tuple[float, float]:
+    """Requests per second, and how many processors we use meanwhile."""
+    before, began_s = processes.processor_times_s(ours), time.monotonic()
+    rate = _requests(opened, quick)
+    taken_s = time.monotonic() - began_s
     after = processes.processor_times_s(before)
-    used_s = {pid: after_s - before[pid] for pid, after_s in after.items()}
-    web_s = used_s.pop(opened.web.pid)
-    return rate, rate * duration_s / (clients_s + web_s), sum(used_s.values()) / taken_s
+    return rate, sum(after_s - before[pid] for pid, after_s in after.items()) / taken_s
+
+
+@contextmanager
+def _on_processors_of_their_own(opened: Target, ours: Iterable[int]) -> Iterator[None]:
+    """Target and client on one, these processes on the others. Raises Unavailable where there is but one."""
+    available = os.sched_getaffinity(0)
+    first, others = {min(available)}, available - {min(available)}
+    if not others:
+        raise Unavailable("there is but one processor, and the target needs one of its own")
+    # The client is a child of this process.
+    where = [(opened.web.pid, first), (os.getpid(), first), *((pid, others) for pid in ours)]
+    try:
+        for pid, processors in where:
+            processes.keep_on(pid, processors)
+        yield
+    finally:
+        for pid, _ in where:
+            processes.keep_on(pid, available)
 
 
 def _paced(opened: Target, megabytes: int, quick: bool) -> tuple[float, float]:

@@ -170,12 +170,12 @@ def steal_figures(
 
 
 def mirror_figures(*, kept: float = 0.99, kept_while_stopped: float = 1.0, copied: float = 1.0) -> list[Figure]:
-    by_time = {mirror.BY_TIME: kept, mirror.STOPPED_BY_TIME: kept_while_stopped}
+    apart = {mirror.APART: kept, mirror.STOPPED: kept_while_stopped}
     return [
         Figure(mirror.SECTION, mirror.REQUESTS, "1/s", three({NATIVE: 9e4, NOTIFY: 6e4})),
         *(
             Figure(mirror.SECTION, name, "1/s", three({NATIVE: 4e4, NOTIFY: 4e4 * share}))
-            for name, share in by_time.items()
+            for name, share in apart.items()
         ),
         *(
             Figure(mirror.SECTION, mirror.COPIED, "1", {NOTIFY: [1.0, copied, 1.0]}, {"MB/s": rate})

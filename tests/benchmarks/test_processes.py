@@ -93,7 +93,15 @@ def test_processor_time_only_grows_and_those_that_have_ended_have_none() -> None
     times = processes.processor_times_s([os.getpid(), ended.pid])
     assert times.keys() == {os.getpid()}
     assert 0 < before <= times[os.getpid()]
-    assert processes.processor_time_of_children_s() > 0
+
+
+def test_a_process_is_kept_on_processors_with_what_it_starts() -> None:
+    available = os.sched_getaffinity(0)
+    asking = "import os, subprocess; input(); subprocess.run(['nproc'])"
+    with processes.running([sys.executable, "-c", asking], stdin=subprocess.PIPE) as process:
+        processes.keep_on(process.pid, {min(available)})
+        assert process.communicate("\n")[0] == "1\n"
+    processes.keep_on(process.pid, available)
 
 
 def test_an_agent_is_known_by_its_command_line() -> None:
