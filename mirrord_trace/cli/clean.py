@@ -65,7 +65,7 @@ def _clean(all_namespaces: bool, dry_run: bool, everything: bool, reporter: Line
     from mirrord_trace.config.document import Document
     from mirrord_trace.targets.workloads.leftovers import agent_jobs
 
-    document = configured(Document(), **cluster)
+    document = configured(Document(), reporter, **cluster)
     namespace = cluster["namespace"] or document.agent.namespace or document.target.namespace
     configuration = attrs.evolve(document.cluster_configuration(), namespace=namespace)
 

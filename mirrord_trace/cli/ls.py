@@ -53,7 +53,7 @@ def _list(all_namespaces: bool, output: str | None, reporter: LineReporter, clus
     async def work(api: ApiServer) -> tuple[str, Listing]:
         return api.namespace, await list_targets(api, None if all_namespaces else api.namespace)
 
-    configuration = configured(Document(), **cluster).cluster_configuration()
+    configuration = configured(Document(), reporter, **cluster).cluster_configuration()
     namespace, listing = asked(configuration, "list what can be targeted", work)
     where = "in the cluster" if all_namespaces else f"in namespace {namespace}"
     if listing.refused:

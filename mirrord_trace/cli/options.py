@@ -1,6 +1,6 @@
 """Options that several commands share, and help that shows options in groups.
 
-Flags become a `Document`, as a configuration file does, and are merged over that of `-f`.
+Flags become a `Document`, as `MIRRORD_*` variables and a configuration file do, and are merged over these.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mirrord_trace.errors import UsageFailure
 
 if TYPE_CHECKING:
     # Loaded when the command runs: attrs would double the time that --help takes.
+    from mirrord_trace.cli.progress import LineReporter
     from mirrord_trace.config.document import Document
 
 CLUSTER: Final = "Cluster"
@@ -120,7 +121,8 @@ cluster_options = together(
         metavar="FILE",
         callback=a_name,
         shell_complete=completing.files,
-        help="Read a configuration file: .json, .toml or .yaml, with mirrord's names. Flags have precedence.",
+        help="Read a configuration file: .json, .toml or .yaml, with mirrord's names, instead of $MIRRORD_CONFIG_FILE "
+        "and the one in .mirrord. Flags have precedence, and variables such as $MIRRORD_AGENT_TTL.",
     ),
 )
 
@@ -170,14 +172,19 @@ class ClusterFlags(TypedDict):
     config_file: str | None
 
 
-def configured(flags: Document, **cluster: Unpack[ClusterFlags]) -> Document:
-    """What the flags of a command, those of `cluster_options` and the configuration file say together.
+def configured(flags: Document, reporter: LineReporter | None = None, **cluster: Unpack[ClusterFlags]) -> Document:
+    """What the flags of a command, those of `cluster_options`, the variables and the file say together.
 
-    Raises UsageFailure for what is wrong with the file.
+    Raises UsageFailure for what is wrong with the variables or the file.
     """
+    import os
+    from pathlib import Path
+
     import attrs
 
-    from mirrord_trace.config.document import merged
+    from mirrord_trace.config.discovery import found_file
+    from mirrord_trace.config.resolution import Source, resolved
+    from mirrord_trace.config.variables import CONFIG_FILE, unknown_variables, variables_source
 
     flags = attrs.evolve(
         flags,
@@ -186,8 +193,22 @@ def configured(flags: Document, **cluster: Unpack[ClusterFlags]) -> Document:
         kubeconfig=cluster["kubeconfig"],
         accept_invalid_certificates=cluster["accept_invalid_certificates"] or None,
     )
-    if cluster["config_file"] is None:
-        return flags
-    from mirrord_trace.config.reading import read_document
+    sources = [Source("the command line", flags), variables_source(os.environ)]
+    path = cluster["config_file"] or os.environ.get(CONFIG_FILE)
+    if path == "":
+        raise UsageFailure(f"{CONFIG_FILE}: expected the name of a file, but it is empty")
+    found = found_file(Path()) if path is None else None
+    if path is not None or found is not None:
+        from mirrord_trace.config.reading import read_document
 
-    return merged(flags, read_document(cluster["config_file"]))
+        file = path or str(found)
+        sources.append(Source(file, read_document(file)))
+    configuration = resolved(sources)
+    if reporter is not None:
+        for line in unknown_variables(os.environ):
+            reporter.warning(line)
+        if found is not None:
+            reporter.note(f"the configuration file is {found}")
+        for field, origin in configuration.origins.items():
+            reporter.explain(f"{field} is set by {origin}")
+    return configuration.document

@@ -387,7 +387,7 @@ def run(
         )
         if target is not None and on_this_machine(target):
             _refuse_flags_of_a_cluster(target)
-        chosen = configured(flags, **cluster).run_configuration(
+        chosen = configured(flags, reporter, **cluster).run_configuration(
             command, connect_hold_s=connect_hold, delivery=delivery, tree=fs_tree, sudo=sudo, trace=trace
         )
         if sudo and not on_this_machine(chosen.target):

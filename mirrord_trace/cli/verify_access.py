@@ -76,7 +76,7 @@ def verify_access(
             ),
             feature=documents.FeatureSection(network=documents.NetworkSection(incoming=incoming)),
         )
-        return _verify(configured(flags, **cluster), reporter)
+        return _verify(configured(flags, reporter, **cluster), reporter)
 
     return told(reporter, verify)
 

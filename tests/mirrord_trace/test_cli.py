@@ -455,3 +455,33 @@ def test_output_that_cannot_be_written_is_told(
 def test_module_is_the_command() -> None:
     result = subprocess.run([sys.executable, "-m", "mirrord_trace", "version"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, f"mirrord-trace {__version__}\n")
+
+
+def test_flag_goes_before_variable_before_file(
+    console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "mirrord.json"
+    path.write_text('{"agent": {"ttl": 1, "startup_timeout": 1, "communication_timeout": 1}}')
+    monkeypatch.setenv("MIRRORD_CONFIG_FILE", str(path))
+    monkeypatch.setenv("MIRRORD_AGENT_TTL", "2")
+    monkeypatch.setenv("MIRRORD_AGENT_STARTUP_TIMEOUT", "2")
+    agent = console.configured("-t", "pod/x", "--agent-ttl", "3", "true").agent
+    assert (agent.ttl_s, agent.startup_timeout_s, agent.communication_timeout_s) == (3, 2, 1)
+
+
+def test_file_in_the_working_directory_is_taken_and_told(
+    console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".mirrord").mkdir()
+    (tmp_path / ".mirrord" / "mirrord.yaml").write_text("target: pod/web-0\n")
+    monkeypatch.chdir(tmp_path)
+    assert console.configured("true").target == "pod/web-0"
+    assert "the configuration file is .mirrord/mirrord.yaml" in capfd.readouterr().err
+
+
+def test_faults_of_variables_are_mistakes_of_usage(
+    console: Console, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MIRRORD_TCP_OUTGOING", "maybe")
+    assert console("run", "true") == 2
+    assert "MIRRORD_TCP_OUTGOING: expected true, false, 1 or 0, but found 'maybe'" in capfd.readouterr().err
