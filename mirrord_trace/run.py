@@ -9,23 +9,21 @@ workspace's guardian removes the workspace.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
+from contextlib import closing, nullcontext
 from typing import Final
 
 import trio
 
 from mirrord_syscalls.abi import native_abi
+from mirrord_trace.agent_session import agent_session
 from mirrord_trace.config import RunConfiguration
 from mirrord_trace.errors import Failure
 from mirrord_trace.reporting import Reporter
-from mirrord_trace.session import Session, open_session
 from mirrord_trace.supervisor import launch, signals
 from mirrord_trace.supervisor.delivery import choice
 from mirrord_trace.supervisor.supervision import LAST_BYTES_S, Supervision
 from mirrord_trace.supervisor.workspace import workspace
 from mirrord_trace.targets import parse_target
-from mirrord_trace.targets.base import AgentLink
 from mirrord_trace.tree.choice import check as check_tree
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -75,7 +73,7 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
 
                         running.load(configuration)
                         make_delivery = load_delivery()
-                        async with _session(link, reporter) as session:
+                        async with agent_session(link, reporter) as session:
                             await running.run_at(
                                 link,
                                 session,
@@ -92,12 +90,3 @@ def run(configuration: RunConfiguration, reporter: Reporter) -> int:
             return supervision.exit_code
 
         return trio.run(main)
-
-
-@asynccontextmanager
-async def _session(link: AgentLink, reporter: Reporter) -> AsyncIterator[Session]:
-    async with AsyncExitStack() as resources:
-        with reporter.step("connecting to the agent"):
-            session = await resources.enter_async_context(open_session(link.stream, link.secret))
-            link.answered.set()
-        yield session

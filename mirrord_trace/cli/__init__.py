@@ -11,6 +11,7 @@ from mirrord_trace import __version__
 from mirrord_trace.cli.clean import clean
 from mirrord_trace.cli.ls import ls
 from mirrord_trace.cli.output import PrintingGroup, print_text
+from mirrord_trace.cli.port_forward import port_forward
 from mirrord_trace.cli.run import run
 from mirrord_trace.cli.verify_access import verify_access
 from mirrord_trace.errors import Failure
@@ -74,7 +75,7 @@ def version() -> None:
     print_text(f"{_NAME} {__version__}")
 
 
-for _command in (run, ls, verify_access, clean):
+for _command in (run, port_forward, ls, verify_access, clean):
     commands.add_command(_command)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import click
+from click.core import ParameterSource
 
 from mirrord_trace.cli import completing
 from mirrord_trace.cli.output import PrintingCommand
@@ -136,6 +137,32 @@ agent_namespace = option(
     help="Where the agent's job is made, instead of the target's namespace.",
 )
 
+agent_start = together(
+    option(
+        "-i",
+        "--agent-image",
+        metavar="IMAGE",
+        group=AGENT,
+        callback=a_name,
+        help="The agent's image; agent/Dockerfile builds it.",
+    ),
+    agent_namespace,
+    option(
+        "--agent-ttl",
+        type=click.IntRange(min=0),
+        metavar="SECONDS",
+        group=AGENT,
+        help="How long the cluster keeps the job of an agent that has ended by itself. Default: 1.",
+    ),
+    option(
+        "--agent-startup-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        group=AGENT,
+        help="How long to wait until the agent can serve. Default: 60.",
+    ),
+)
+
 agent_modes = together(
     option(
         "--agent-mode",
@@ -212,3 +239,17 @@ def configured(flags: Document, reporter: LineReporter | None = None, **cluster:
         for field, origin in configuration.origins.items():
             reporter.explain(f"{field} is set by {origin}")
     return configuration.document
+
+
+def refuse_flags_of_a_cluster(target: str) -> None:
+    """Raises UsageFailure for flags of the command line that do nothing for a target on this machine."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if isinstance(parameter, GroupedOption)
+        and parameter.group in (CLUSTER, AGENT)
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise UsageFailure(f"{', '.join(given)}: not for the target {target}, which is on this machine")

@@ -5,24 +5,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 import click
-from click.core import ParameterSource
 
 from mirrord_trace.cli import completing
 from mirrord_trace.cli.incoming import incoming_options, incoming_section
 from mirrord_trace.cli.options import (
-    AGENT,
-    CLUSTER,
     ClusterFlags,
     GroupedCommand,
-    GroupedOption,
-    a_name,
     agent_modes,
-    agent_namespace,
+    agent_start,
     cluster_options,
     configured,
     is_ephemeral,
     on_this_machine,
     option,
+    refuse_flags_of_a_cluster,
 )
 from mirrord_trace.errors import UsageFailure
 
@@ -80,20 +76,6 @@ def _mapping(
     )
 
 
-def _refuse_flags_of_a_cluster(target: str) -> None:
-    """Raises UsageFailure for flags of the command line that do nothing for a target on this machine."""
-    context = click.get_current_context()
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if isinstance(parameter, GroupedOption)
-        and parameter.group in (CLUSTER, AGENT)
-        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
-    ]
-    if given:
-        raise UsageFailure(f"{', '.join(given)}: not for the target {target}, which is on this machine")
-
-
 def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """A callback: the names in texts in which semicolons separate. One without any would mean all variables."""
     for value in values:
@@ -121,29 +103,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 )
 @cluster_options
 @agent_modes
-@option(
-    "-i",
-    "--agent-image",
-    metavar="IMAGE",
-    group=AGENT,
-    callback=a_name,
-    help="The agent's image; agent/Dockerfile builds it.",
-)
-@agent_namespace
-@option(
-    "--agent-ttl",
-    type=click.IntRange(min=0),
-    metavar="SECONDS",
-    group=AGENT,
-    help="How long the cluster keeps the job of an agent that has ended by itself. Default: 1.",
-)
-@option(
-    "--agent-startup-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    group=AGENT,
-    help="How long to wait until the agent can serve. Default: 60.",
-)
+@agent_start
 @option("--no-env", is_flag=True, group=_PROCESS, help="Keep the local environment variables.")
 @option(
     "-x",
@@ -386,7 +346,7 @@ def run(
             ),
         )
         if target is not None and on_this_machine(target):
-            _refuse_flags_of_a_cluster(target)
+            refuse_flags_of_a_cluster(target)
         chosen = configured(flags, reporter, **cluster).run_configuration(
             command, connect_hold_s=connect_hold, delivery=delivery, tree=fs_tree, sudo=sudo, trace=trace
         )

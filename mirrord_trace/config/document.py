@@ -23,6 +23,7 @@ from mirrord_trace.config.model import (
     IncomingMode,
     PullPolicy,
     RunConfiguration,
+    SessionConfiguration,
     TreeKind,
 )
 
@@ -185,6 +186,15 @@ class Document(Section):
             delivery=delivery,
             sudo=sudo,
             trace=trace,
+        )
+
+    def session_configuration(self, *, sudo: bool) -> SessionConfiguration:
+        """What a command that runs no process is to do; `sudo` is what only a flag can say. Raises ValueError."""
+        return SessionConfiguration(
+            target=self._default_target() if self.target.path is None else self.target.path,
+            cluster=self.cluster_configuration(),
+            agent=self.agent_configuration(),
+            sudo=sudo,
         )
 
     def _incoming_configuration(self, target: str) -> IncomingConfiguration:

@@ -196,6 +196,17 @@ class IncomingConfiguration:
 
 
 @attrs.frozen(kw_only=True)
+class SessionConfiguration:
+    """What a command was asked to do that serves a session with an agent and runs no process."""
+
+    target: str
+    """As of `RunConfiguration`, like the others."""
+    cluster: ClusterConfiguration
+    agent: AgentConfiguration
+    sudo: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class RunConfiguration:
     """What `mirrord-trace run` was asked to do."""
 

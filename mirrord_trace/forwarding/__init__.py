@@ -1,0 +1,1 @@
+"""Connections that are forwarded from this machine into a target's network."""
