@@ -120,9 +120,7 @@ async def _read_target(
         nursery.start_soon(read_names)
         if configuration.environment.enabled:
             nursery.start_soon(read_environment)
-    wanted = configuration.environment
-    merged = process_environment(dict(os.environb), target, include=wanted.include, exclude=wanted.exclude)
-    return merged, presented
+    return process_environment(os.environb, target, configuration.environment), presented
 
 
 @attrs.frozen

@@ -1,5 +1,6 @@
 """`mirrord-trace run`: flags in, a `RunConfiguration` out; the exit code of the process back."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
@@ -16,6 +17,7 @@ from mirrord_trace.cli.options import (
     cluster_options,
     configured,
     is_ephemeral,
+    not_empty,
     on_this_machine,
     option,
     refuse_flags_of_a_cluster,
@@ -76,6 +78,18 @@ def _mapping(
     )
 
 
+def _with_env_file(chosen: "RunConfiguration") -> "RunConfiguration":
+    """With what the file of variables says, if there is one. Raises UsageFailure for what is wrong with it."""
+    if chosen.environment.env_file is None:
+        return chosen
+    import attrs
+
+    from mirrord_trace.config.env_file import read_env_file
+
+    said = read_env_file(chosen.environment.env_file, os.environ)
+    return attrs.evolve(chosen, environment=attrs.evolve(chosen.environment, from_file=said))
+
+
 def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """A callback: the names in texts in which semicolons separate. One without any would mean all variables."""
     for value in values:
@@ -123,6 +137,14 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     callback=_names,
     group=_PROCESS,
     help="Take all variables of the target but these; written as for -x, which it excludes.",
+)
+@option(
+    "--env-file",
+    metavar="FILE",
+    callback=not_empty,
+    shell_complete=completing.files,
+    group=_PROCESS,
+    help="Set the variables that a file of NAME=VALUE lines names, over those of the target.",
 )
 @option(
     "--fs-mode",
@@ -252,6 +274,7 @@ def run(
     no_env: bool,
     include_env: tuple[str, ...],
     exclude_env: tuple[str, ...],
+    env_file: str | None,
     fs_mode: "FilesMode | None",
     fs_read_only: tuple[re.Pattern[str], ...],
     fs_read_write: tuple[re.Pattern[str], ...],
@@ -308,13 +331,15 @@ def run(
     """  # noqa: D301 (click wants the character, not the two that stand for it)
     from mirrord_trace.cli.progress import open_stderr, reporter_for
     from mirrord_trace.cli.telling import told
-    from mirrord_trace.config import EnvironmentConfiguration
     from mirrord_trace.config import document as documents
 
     def configuration() -> "RunConfiguration":
-        environment = None
-        if no_env or include_env or exclude_env:
-            environment = EnvironmentConfiguration(enabled=not no_env, include=include_env, exclude=exclude_env)
+        environment = documents.EnvironmentSection(
+            enabled=False if no_env else None,
+            include=include_env or None,
+            exclude=exclude_env or None,
+            env_file=env_file,
+        ).decided()
         files = documents.FilesSection(
             mode=fs_mode,
             read_only=fs_read_only or None,
@@ -352,7 +377,7 @@ def run(
         )
         if sudo and not on_this_machine(chosen.target):
             raise UsageFailure(f"--sudo is for targets on this machine, which {chosen.target} is not")
-        return chosen
+        return _with_env_file(chosen)
 
     def start() -> int:
         try:

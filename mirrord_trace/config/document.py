@@ -25,6 +25,7 @@ from mirrord_trace.config.model import (
     RunConfiguration,
     SessionConfiguration,
     TreeKind,
+    check_choice_of_variables,
 )
 
 
@@ -67,6 +68,29 @@ class AgentSection(Section):
     flush_connections: bool | None = None
     """See `IncomingConfiguration`, like the next."""
     inject_headers: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EnvironmentSection(Section):
+    """`feature.env`. As true or false it is `enabled`. See `EnvironmentConfiguration`."""
+
+    enabled: bool | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    env_file: str | None = None
+    mapping: tuple[tuple[re.Pattern[str], str], ...] | None = None
+    override: Mapping[str, str] | None = None
+    unset: tuple[str, ...] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_choice_of_variables(self.enabled, self.include, self.exclude)
+
+    def decided(self) -> "EnvironmentSection":
+        """Which variables are taken is decided together: who says one thing of it says all, over what others say."""
+        if self.enabled is None and self.include is None and self.exclude is None:
+            return self
+        enabled = self.enabled is not False
+        return attrs.evolve(self, enabled=enabled, include=self.include or (), exclude=self.exclude or ())
 
 
 @attrs.frozen(kw_only=True)
@@ -121,8 +145,7 @@ class NetworkSection(Section):
 class FeatureSection(Section):
     """`feature`."""
 
-    env: EnvironmentConfiguration | None = None
-    """One value, not a section: what one source includes and another excludes would contradict each other."""
+    env: EnvironmentSection = EnvironmentSection()
     fs: FilesSection = FilesSection()
     network: NetworkSection = NetworkSection()
 
@@ -175,7 +198,7 @@ class Document(Section):
             target=target,
             cluster=self.cluster_configuration(),
             agent=self.agent_configuration(),
-            environment=self.feature.env or EnvironmentConfiguration(),
+            environment=EnvironmentConfiguration(**_said(self.feature.env)),
             files=FilesConfiguration(tree=tree, **_said(self.feature.fs)),
             outgoing_tcp=outgoing.tcp is not False,
             outgoing_udp=outgoing.udp is not False,

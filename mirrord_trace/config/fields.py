@@ -58,7 +58,7 @@ ABSENT: Final[Mapping[str, Absent]] = {
     **_each("", "container api internal_proxy external_proxy experimental sip_binaries", Absent(_OTHER_WAY)),
     **_each("feature.", "magic", Absent(_LATER)),
     **_each("feature.", "split_queues db_branches preview", Absent(_OPERATOR)),
-    **_each("feature.env.", "env_file load_from_process mapping override unset", Absent(_LATER)),
+    "feature.env.load_from_process": Absent("the variables are there before the command starts", _ANYTHING),
     **_each("feature.network.outgoing.", "filter", Absent(_LATER)),
     **_each("agent.", "security_context", Absent(_LATER)),
     **_each(

@@ -27,22 +27,37 @@ FILTER_BYTES: Final = 12_288
 """The longest filter of HTTP requests, in UTF-8: what a frame has room for."""
 
 
+def check_choice_of_variables(enabled: bool | None, include: tuple[str, ...] | None, exclude: object) -> None:
+    """Raises ValueError for what cannot be meant together."""
+    if include and exclude:
+        raise ValueError("environment variables can be included or excluded, not both")
+    if enabled is False and (include or exclude):
+        raise ValueError("environment variables cannot be chosen where none are taken")
+
+
 @attrs.frozen
 class EnvironmentConfiguration:
-    """Which of the target's environment variables the process gets. Patterns know `*` and `?`."""
+    """Which environment the process gets; `mirrord_trace.policy.environment` says in which order."""
 
     enabled: bool = True
-    """False: the process keeps the local environment as it is."""
+    """False: none of the target's variables are taken."""
     include: tuple[str, ...] = ()
-    """Only variables that match one of these; none given means all."""
+    """Only variables that match one of these; none given means all. Patterns know `*` and `?`."""
     exclude: tuple[str, ...] = ()
     """All but those that match one of these. Cannot be combined with `include`."""
+    env_file: str | None = None
+    """A file of variables on this machine; see `env_file`."""
+    from_file: Mapping[bytes, bytes] = attrs.Factory(dict)
+    """What it says, once it has been read."""
+    mapping: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """What the variables are set to in whose names the first of these finds something."""
+    override: Mapping[str, str] = attrs.Factory(dict)
+    """Variables and their values, whatever was said before."""
+    unset: tuple[str, ...] = ()
+    """Variables that the process does not get, in upper and lower case alike."""
 
     def __attrs_post_init__(self) -> None:
-        if self.include and self.exclude:
-            raise ValueError("environment variables can be included or excluded, not both")
-        if not self.enabled and (self.include or self.exclude):
-            raise ValueError("environment variables cannot be chosen where none are taken")
+        check_choice_of_variables(self.enabled, self.include, self.exclude)
 
 
 def _not_negative(_instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:

@@ -1,4 +1,4 @@
-"""Patterns on paths, as mirrord writes them: regular expressions of Rust's kind, which are nearly those of Python.
+"""Patterns on paths and names, as mirrord writes them: regular expressions of Rust's kind, nearly those of Python.
 
 A named group is `(?<name>...)`, and what replaces a match names groups as `$1`, `${name}` or `$name`. Where Python
 would take something for what it is not in Rust (a set within a set), it is refused.
@@ -19,6 +19,17 @@ def path_pattern(text: str) -> re.Pattern[str]:
     """An expression to search in paths, without regard to case. Raises ValueError that says what is wrong with it."""
     if not text:
         raise ValueError("an empty regular expression would find every path")
+    return _compiled(text, re.IGNORECASE)
+
+
+def name_pattern(text: str) -> re.Pattern[str]:
+    """An expression to search in names of variables. Raises ValueError that says what is wrong with it."""
+    if not text:
+        raise ValueError("an empty regular expression would find every name")
+    return _compiled(text, re.NOFLAG)
+
+
+def _compiled(text: str, flags: re.RegexFlag) -> re.Pattern[str]:
     pieces: list[str] = []
     inserted: list[int] = []
     for token in _TOKEN.finditer(text):
@@ -30,7 +41,7 @@ def path_pattern(text: str) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
-            return re.compile("".join(pieces), re.IGNORECASE)
+            return re.compile("".join(pieces), flags)
     except re.error as error:
         where = ""
         if error.pos is not None:

@@ -3,7 +3,7 @@
 Sources are given in the order of precedence: flags, variables, file. `resolved` merges them into one `Document` and
 says for each field that one of them sets which it was; a field that none sets is absent from `origins` and has its
 default. Fields are named by their paths, as in errors: `agent.ttl`, `feature.fs.mode`. A field that is one value, such
-as `feature.env`, has one origin.
+as `feature.network.incoming.http_filter`, has one origin.
 
 A source says of itself what it is called (a file's path), and of single fields what set them, where it knows better:
 `--agent-ttl`, `MIRRORD_AGENT_TTL`. Nothing here reads files, the environment or the command line.

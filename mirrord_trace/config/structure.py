@@ -20,8 +20,8 @@ from mirrord_trace.config import document as documents
 from mirrord_trace.config.document import Document
 from mirrord_trace.config.fields import ABSENT, without_harmless
 from mirrord_trace.config.incoming import as_http_filter, as_port_pairs, as_ports
-from mirrord_trace.config.model import Capability, EnvironmentConfiguration
-from mirrord_trace.config.patterns import replacement
+from mirrord_trace.config.model import Capability
+from mirrord_trace.config.patterns import name_pattern, replacement
 from mirrord_trace.config.values import (
     LONG_NUMBER,
     Fault,
@@ -180,6 +180,32 @@ def _mapping(value: object, _type: object = None) -> tuple[tuple[re.Pattern[str]
     return tuple(pairs)
 
 
+def _values_by_pattern(value: object, _type: object = None) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """An object: patterns on names of variables, and values, which may be empty."""
+    pairs = []
+    for text, replacing in as_object(value, "an object of regular expressions and values").items():
+        try:
+            pairs.append((name_pattern(text), as_label(replacing)))
+        except Fault as fault:
+            raise Fault(f"{text!r}: {fault}") from fault
+        except ValueError as error:
+            raise Fault(str(error)) from error
+    return tuple(pairs)
+
+
+def _variables(value: object, _type: object = None) -> dict[str, str]:
+    """An object: names of variables, and values, which may be empty."""
+    variables = {}
+    for name, text in as_object(value, "an object of variables and values").items():
+        if not name or "=" in name:
+            raise Fault(f"{name!r} is no name of a variable")
+        try:
+            variables[name] = as_label(text)
+        except Fault as fault:
+            raise Fault(f"{name}: {fault}") from fault
+    return variables
+
+
 _Hook = Callable[[Any, Any], Any]
 
 
@@ -226,8 +252,14 @@ def _field_hooks(converter: cattrs.Converter) -> dict[type, dict[str, _Hook]]:
             "http_filter": as_http_filter,
         },
         documents.NetworkSection: {},
-        documents.FeatureSection: {},
-        EnvironmentConfiguration: {"include": _names, "exclude": _names},
+        documents.FeatureSection: {
+            "env": lambda value, kind: converter.structure(value, documents.EnvironmentSection).decided(),
+        },
+        documents.EnvironmentSection: {
+            **dict.fromkeys(("include", "exclude", "unset"), _names),
+            "mapping": _values_by_pattern,
+            "override": _variables,
+        },
         Document: {},
     }
 
@@ -249,7 +281,7 @@ def _written_out(section: type, value: object) -> object:
             return {"tcp": value, "udp": value}
         case bool() if section is documents.NetworkSection:
             return {"outgoing": value, "incoming": value}
-        case bool() if section is EnvironmentConfiguration:
+        case bool() if section is documents.EnvironmentSection:
             return {"enabled": value}
     return value
 

@@ -108,6 +108,8 @@ VARIABLES: Final[Mapping[str, Variable]] = {
 }
 """By name."""
 
+_DECIDED_TOGETHER: Final = ("feature.env.enabled", "feature.env.include", "feature.env.exclude")
+
 
 def variables_source(environment: Mapping[str, str]) -> Source:
     """What the variables say. Raises UsageFailure that names each variable that is at fault."""
@@ -126,6 +128,8 @@ def variables_source(environment: Mapping[str, str]) -> Source:
     except Faults as error:
         raise UsageFailure("\n".join(_by_variable(text, given) for text in error.args)) from error
     names = {path: ", ".join(_setting(path, given)) for path, _ in set_fields(document)}
+    if variable := names.get("feature.env.include") or names.get("feature.env.exclude"):
+        names |= dict.fromkeys(_DECIDED_TOGETHER, variable)
     return Source("environment", document, names)
 
 

@@ -244,6 +244,19 @@ def test_mistakes_in_the_configuration_file_are_told(
     assert console.configuration is None
 
 
+def test_file_of_variables_is_read_before_the_run(
+    console: Console, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / ".env"
+    path.write_text("A=1\n")
+    assert console.configured("--env-file", str(path), "true").environment.from_file == {b"A": b"1"}
+    console.configuration = None
+    path.write_text("A=1\nB C\n")
+    assert console("run", "--env-file", str(path), "true") == 2
+    assert f"{path}: line 2: expected NAME=VALUE" in capfd.readouterr().err
+    assert console.configuration is None
+
+
 def test_environment_can_be_left_alone(console: Console) -> None:
     assert not console.configured("--no-env", "true").environment.enabled
 
@@ -273,6 +286,8 @@ def test_environment_can_be_left_alone(console: Console) -> None:
         (["run", "-x", "", "true"], "'' names no variable"),
         (["run", "-x", "A", "-x", ";", "true"], "';' names no variable"),
         (["run", "-s", "", "true"], "'' names no variable"),
+        (["run", "--env-file", "", "true"], "must not be empty"),
+        (["run", "--env-file", "/nonexistent/.env", "true"], "/nonexistent/.env"),
         (["run", "--agent-ttl", "1.5", "true"], "--agent-ttl"),
         (["run", "--agent-startup-timeout", "0", "true"], "--agent-startup-timeout"),
         (["run", "--agent-startup-timeout", "inf", "true"], "startup_timeout_s"),

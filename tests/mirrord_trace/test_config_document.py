@@ -16,6 +16,7 @@ from mirrord_trace.config import (
 from mirrord_trace.config.document import (
     AgentSection,
     Document,
+    EnvironmentSection,
     FeatureSection,
     FilesSection,
     IncomingSection,
@@ -43,7 +44,7 @@ def test_nothing_said_is_the_defaults() -> None:
     [
         (Document(), "demo"),
         (outgoing(OutgoingSection(tcp=False)), "demo"),
-        (Document(feature=FeatureSection(env=EnvironmentConfiguration(enabled=False))), "demo"),
+        (Document(feature=FeatureSection(env=EnvironmentSection(enabled=False))), "demo"),
         (Document(feature=FeatureSection(fs=FilesSection(mode="local"))), "demo"),
         (Document(target=TargetSection(namespace="shop")), "targetless"),
         (Document(kube_context="dev"), "targetless"),
@@ -133,7 +134,7 @@ def test_what_flags_say_goes_before_what_a_file_says() -> None:
         target=TargetSection(path="deploy/web", namespace="shop"),
         agent=AgentSection(image="theirs", ephemeral=True),
         feature=FeatureSection(
-            env=EnvironmentConfiguration(include=("A",)),
+            env=EnvironmentSection(include=("A",)),
             fs=FilesSection(mode="write", local=(re.compile("a"),), not_found=(re.compile("b"),)),
             network=NetworkSection(outgoing=OutgoingSection(tcp=False, unix_streams=(re.compile("a"),))),
         ),
@@ -150,16 +151,43 @@ def test_what_flags_say_goes_before_what_a_file_says() -> None:
     both = merged(flags, file)
     assert both.target == TargetSection(path="deploy/web", namespace="test")
     assert both.agent == AgentSection(image="ours", ephemeral=True)
-    assert both.feature.env == EnvironmentConfiguration(include=("A",))
+    assert both.feature.env == EnvironmentSection(include=("A",))
     assert both.feature.fs == FilesSection(mode="read", local=(re.compile("a"),), not_found=(re.compile("c"),))
     assert both.feature.network.outgoing == OutgoingSection(tcp=True, udp=False, unix_streams=(re.compile("a"),))
     assert both.kube_context == "prod"
 
 
-def test_the_environment_is_decided_by_one_source_alone() -> None:
-    file = Document(feature=FeatureSection(env=EnvironmentConfiguration(include=("A",))))
-    flags = Document(feature=FeatureSection(env=EnvironmentConfiguration(exclude=("B",))))
-    assert merged(flags, file).feature.env == EnvironmentConfiguration(exclude=("B",))
+@pytest.mark.parametrize(
+    ("over", "under", "expected"),
+    [
+        (
+            EnvironmentSection(exclude=("B",)),
+            EnvironmentSection(include=("A",)),
+            EnvironmentConfiguration(exclude=("B",)),
+        ),
+        (
+            EnvironmentSection(include=("B",)),
+            EnvironmentSection(enabled=False),
+            EnvironmentConfiguration(include=("B",)),
+        ),
+        (
+            EnvironmentSection(enabled=False),
+            EnvironmentSection(include=("A",)),
+            EnvironmentConfiguration(enabled=False),
+        ),
+        (EnvironmentSection(enabled=True), EnvironmentSection(exclude=("A",)), EnvironmentConfiguration()),
+        (
+            EnvironmentSection(env_file="b", unset=("B",)),
+            EnvironmentSection(include=("A",), env_file="a", override={"A": "a"}),
+            EnvironmentConfiguration(include=("A",), env_file="b", override={"A": "a"}, unset=("B",)),
+        ),
+    ],
+)
+def test_which_variables_are_taken_is_decided_by_one_source_alone(
+    over: EnvironmentSection, under: EnvironmentSection, expected: EnvironmentConfiguration
+) -> None:
+    flags, file = (Document(feature=FeatureSection(env=section.decided())) for section in (over, under))
+    assert run_configuration(merged(flags, file)).environment == expected
 
 
 def test_merging_with_nothing_changes_nothing() -> None:

@@ -9,10 +9,11 @@ import attrs
 import pytest
 
 from mirrord_trace import __version__
-from mirrord_trace.config import EnvironmentConfiguration, HttpFilter, IncomingMode
+from mirrord_trace.config import HttpFilter, IncomingMode
 from mirrord_trace.config.document import (
     AgentSection,
     Document,
+    EnvironmentSection,
     FeatureSection,
     FilesSection,
     IncomingSection,
@@ -114,14 +115,19 @@ def test_image_in_parts(written: dict[str, str], image: str) -> None:
 @pytest.mark.parametrize(
     ("written", "environment"),
     [
-        (True, EnvironmentConfiguration()),
-        (False, EnvironmentConfiguration(enabled=False)),
-        ({"include": "A;B_*"}, EnvironmentConfiguration(include=("A", "B_*"))),
-        ({"exclude": ["A", "B"]}, EnvironmentConfiguration(exclude=("A", "B"))),
-        ({"include": None}, EnvironmentConfiguration()),
+        (True, EnvironmentSection(enabled=True, include=(), exclude=())),
+        (False, EnvironmentSection(enabled=False, include=(), exclude=())),
+        ({"include": "A;B_*"}, EnvironmentSection(enabled=True, include=("A", "B_*"), exclude=())),
+        ({"exclude": ["A", "B"]}, EnvironmentSection(enabled=True, include=(), exclude=("A", "B"))),
+        ({"include": None}, EnvironmentSection()),
+        ({"env_file": "~/.env"}, EnvironmentSection(env_file="~/.env")),
+        ({"mapping": {".+_(?<x>T)$": ""}}, EnvironmentSection(mapping=((re.compile(".+_(?P<x>T)$"), ""),))),
+        ({"override": {"A": "", "b c": "d=e"}}, EnvironmentSection(override={"A": "", "b c": "d=e"})),
+        ({"unset": "AWS_*;B"}, EnvironmentSection(unset=("AWS_*", "B"))),
+        ({"load_from_process": False}, EnvironmentSection()),
     ],
 )
-def test_environment(written: Any, environment: EnvironmentConfiguration) -> None:
+def test_environment(written: Any, environment: EnvironmentSection) -> None:
     assert structured(at("feature.env", written)) == Document(feature=FeatureSection(env=environment))
 
 
@@ -220,6 +226,16 @@ def test_null_says_nothing(section: str) -> None:
         ("feature.env.include", ";;", "feature.env.include: expected names of variables, but found ';;' without any"),
         ("feature.env.exclude", [], "feature.env.exclude: expected names of variables, but found a list without any"),
         ("feature.env", "none", "expected an object, but found 'none'"),
+        ("feature.env", {"enabled": False, "include": "A"}, "cannot be chosen where none are taken"),
+        ("feature.env.env_file", "", "expected a text, but it is empty"),
+        ("feature.env.mapping", ["A"], "expected an object of regular expressions and values, but found a list"),
+        ("feature.env.mapping", {"A(": "b"}, "'A(' is not a regular expression: missing )"),
+        ("feature.env.mapping", {"": "b"}, "an empty regular expression would find every name"),
+        ("feature.env.mapping", {"A": 1}, "'A': expected a text, but found the number 1; put it into quotes"),
+        ("feature.env.override", "A=b", "expected an object of variables and values, but found 'A=b'"),
+        ("feature.env.override", {"A": 1}, "A: expected a text, but found the number 1; put it into quotes"),
+        ("feature.env.override", {"A=B": "c"}, "'A=B' is no name of a variable"),
+        ("feature.env.unset", [], "expected names of variables, but found a list without any"),
         (
             "feature.fs",
             "raed",
@@ -308,7 +324,6 @@ def test_all_faults_are_told_together() -> None:
         ("feature.split_queues", {"q": {}}, "operator"),
         ("feature.network.incoming.tls_delivery", {}, "does not have this yet"),
         ("feature.network.incoming.on_concurrent_steal", "override", "is told who has it"),
-        ("feature.env.override", {"A": "b"}, "does not have this yet"),
         ("agent.log_level", "debug", "no counterpart"),
         ("feature.hostname", False, "always the target's"),
     ],

@@ -27,20 +27,18 @@ def test_a_variable_sets_its_field(name: str, text: str, path: str, value: objec
 
 
 def test_semicolons_separate() -> None:
-    fields = dict(
-        set_fields(
-            variables_source(
-                {
-                    "MIRRORD_FILE_LOCAL_PATTERN": "^/a;^/b",
-                    "MIRRORD_OVERRIDE_ENV_VARS_INCLUDE": "A_*;B",
-                    "MIRRORD_HTTP_HEADER_FILTER": "^x-me: a;b",
-                    "MIRRORD_HTTP_FILTER_PORTS": "80;8080",
-                }
-            ).document
-        )
+    source = variables_source(
+        {
+            "MIRRORD_FILE_LOCAL_PATTERN": "^/a;^/b",
+            "MIRRORD_OVERRIDE_ENV_VARS_INCLUDE": "A_*;B",
+            "MIRRORD_HTTP_HEADER_FILTER": "^x-me: a;b",
+            "MIRRORD_HTTP_FILTER_PORTS": "80;8080",
+        }
     )
+    fields = dict(set_fields(source.document))
     assert [pattern.pattern for pattern in fields["feature.fs.local"]] == ["^/a", "^/b"]
-    assert fields["feature.env"].include == ("A_*", "B")
+    assert fields["feature.env.include"] == ("A_*", "B")
+    assert source.names["feature.env.exclude"] == "MIRRORD_OVERRIDE_ENV_VARS_INCLUDE"
     assert fields["feature.network.incoming.http_filter"].ports == {80, 8080}
 
 
