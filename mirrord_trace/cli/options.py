@@ -220,7 +220,8 @@ def configured(flags: Document, reporter: LineReporter | None = None, **cluster:
         kubeconfig=cluster["kubeconfig"],
         accept_invalid_certificates=cluster["accept_invalid_certificates"] or None,
     )
-    sources = [Source("the command line", flags), variables_source(os.environ)]
+    tell = None if reporter is None else reporter.warning
+    sources = [Source("the command line", flags), variables_source(os.environ, tell)]
     path = cluster["config_file"] or os.environ.get(CONFIG_FILE)
     if path == "":
         raise UsageFailure(f"{CONFIG_FILE}: expected the name of a file, but it is empty")
@@ -229,7 +230,7 @@ def configured(flags: Document, reporter: LineReporter | None = None, **cluster:
         from mirrord_trace.config.reading import read_document
 
         file = path or str(found)
-        sources.append(Source(file, read_document(file)))
+        sources.append(Source(file, read_document(file, tell)))
     configuration = resolved(sources)
     if reporter is not None:
         for line in unknown_variables(os.environ):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mirrord_trace.config.document import Document
+from mirrord_trace.config.fields import passed_over
 from mirrord_trace.config.structure import Faults, structured
 from mirrord_trace.config.values import described
 from mirrord_trace.errors import UsageFailure
@@ -20,17 +21,24 @@ class _SyntaxFault(Exception):
     """The text is not what the file's name promises; the message says where and why."""
 
 
-def read_document(path: str | os.PathLike[str]) -> Document:
-    """What a configuration file says. Raises UsageFailure that names the file, and each field that is at fault."""
+def read_document(path: str | os.PathLike[str], tell: Callable[[str], None] | None = None) -> Document:
+    """What a configuration file says; fields that are passed over are told.
+
+    Raises UsageFailure that names the file, and each field that is at fault.
+    """
     content = _parsed(Path(path))
     if content is None:
         return Document()
     if not isinstance(content, dict):
         raise UsageFailure(f"{path}: expected fields such as `target` and `agent`, but found {described(content)}")
     try:
-        return structured(content)
+        document = structured(content)
     except Faults as faults:
         raise UsageFailure("\n".join(f"{path}: {fault}" for fault in faults.args)) from faults
+    if tell is not None:
+        for line in passed_over(content):
+            tell(f"{path}: {line}")
+    return document
 
 
 def _parsed(path: Path) -> Any:

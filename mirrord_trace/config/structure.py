@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from mirrord_trace import __version__
 from mirrord_trace.config import document as documents
 from mirrord_trace.config.document import Document
-from mirrord_trace.config.fields import ABSENT, without_harmless
+from mirrord_trace.config.fields import ABSENT, without_absent
 from mirrord_trace.config.incoming import as_http_filter, as_port_pairs, as_ports
 from mirrord_trace.config.model import Capability
 from mirrord_trace.config.patterns import name_pattern, replacement
@@ -57,7 +57,7 @@ def structured(content: dict[str, Any]) -> Document:
     if endless := _endless(content, "", ()):
         raise Faults(endless)
     try:
-        return _CONVERTER.structure(without_harmless(content), Document)
+        return _CONVERTER.structure(without_absent(content), Document)
     except (cattrs.BaseValidationError, Fault) as error:
         raise Faults(*_faults(error, "")) from error
 

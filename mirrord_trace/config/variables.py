@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from mirrord_trace.config.fields import passed_over
 from mirrord_trace.config.resolution import Source, set_fields
 from mirrord_trace.config.structure import Faults, structured
 from mirrord_trace.config.values import Fault, nearest
@@ -111,8 +112,11 @@ VARIABLES: Final[Mapping[str, Variable]] = {
 _DECIDED_TOGETHER: Final = ("feature.env.enabled", "feature.env.include", "feature.env.exclude")
 
 
-def variables_source(environment: Mapping[str, str]) -> Source:
-    """What the variables say. Raises UsageFailure that names each variable that is at fault."""
+def variables_source(environment: Mapping[str, str], tell: Callable[[str], None] | None = None) -> Source:
+    """What the variables say; those of fields that are passed over are told.
+
+    Raises UsageFailure that names each variable that is at fault.
+    """
     content: dict[str, Any] = {}
     faults = []
     given = {name: VARIABLES[name].path for name in VARIABLES if name in environment}
@@ -127,6 +131,9 @@ def variables_source(environment: Mapping[str, str]) -> Source:
         document = structured(content)
     except Faults as error:
         raise UsageFailure("\n".join(_by_variable(text, given) for text in error.args)) from error
+    if tell is not None:
+        for line in passed_over(content):
+            tell(_by_variable(line, given))
     names = {path: ", ".join(_setting(path, given)) for path, _ in set_fields(document)}
     if variable := names.get("feature.env.include") or names.get("feature.env.exclude"):
         names |= dict.fromkeys(_DECIDED_TOGETHER, variable)

@@ -244,6 +244,17 @@ def test_mistakes_in_the_configuration_file_are_told(
     assert console.configuration is None
 
 
+def test_fields_that_mean_nothing_here_are_told(
+    console: Console, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mirrord.json"
+    path.write_text('{"target": "demo", "operator": true, "feature": {"copy_target": {"enabled": true}}}')
+    assert console.configured("-q", "-f", str(path), "true").target == "demo"
+    output = capfd.readouterr().err
+    assert f"{path}: operator: there is none here" in " ".join(output.split())
+    assert f"{path}: feature.copy_target: only mirrord's operator copies targets" in " ".join(output.split())
+
+
 def test_file_of_variables_is_read_before_the_run(
     console: Console, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

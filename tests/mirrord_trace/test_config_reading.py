@@ -106,3 +106,14 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "e.json").write_bytes(b'{"target": "\xff"}')
     with pytest.raises(UsageFailure, match=r"not text in UTF-8 \(byte 12\)"):
         read_document(tmp_path / "e.json")
+
+
+def test_fields_that_are_passed_over_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('{"operator": true, "telemetry": false, "feature": {"split_queues": {"q": {"queue_type": "SQS"}}}}')
+    told: list[str] = []
+    assert read_document(path, told.append) == Document()
+    assert [line.partition(": there")[0].partition(": only")[0] for line in told] == [
+        f"{path}: operator",
+        f"{path}: feature.split_queues",
+    ]

@@ -21,7 +21,7 @@ from mirrord_trace.config.document import (
     OutgoingSection,
     TargetSection,
 )
-from mirrord_trace.config.fields import ABSENT
+from mirrord_trace.config.fields import ABSENT, passed_over
 from mirrord_trace.config.patterns import path_pattern
 from mirrord_trace.config.structure import Faults, structured
 
@@ -315,23 +315,24 @@ def test_all_faults_are_told_together() -> None:
     assert sorted(text.partition(":")[0] for text in found) == ["agent.imag", "agent.ttl", "kubeconfig", "targt"]
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "said"),
-    [
-        ("operator", True, "operator"),
-        ("feature.copy_target", True, "operator"),
-        ("feature.copy_target", {"enabled": True}, "operator"),
-        ("feature.split_queues", {"q": {}}, "operator"),
-        ("feature.network.incoming.tls_delivery", {}, "does not have this yet"),
-        ("feature.network.incoming.on_concurrent_steal", "override", "is told who has it"),
-        ("agent.log_level", "debug", "no counterpart"),
-        ("feature.hostname", False, "always the target's"),
-    ],
-)
-def test_field_that_we_lack_says_so(path: str, value: Any, said: str) -> None:
-    message = fault(path, value)
-    assert message.startswith(f"{path}: ")
-    assert said in message
+@pytest.mark.parametrize("path", [path for path, absent in ABSENT.items() if absent.is_refused])
+def test_field_that_we_could_have_and_have_not_is_an_error(path: str) -> None:
+    assert fault(path, "something") == f"{path}: {ABSENT[path].reason}"
+
+
+@pytest.mark.parametrize("path", [path for path, absent in ABSENT.items() if not absent.is_refused])
+@pytest.mark.parametrize("value", ["something", {"enabled": True}, ["something"], 17])
+def test_field_that_means_nothing_here_is_told(path: str, value: Any) -> None:
+    content = at(path, value)
+    assert structured(content) == Document()
+    told = list(passed_over(content))
+    assert told == ([] if ABSENT[path].harmless is None else [f"{path}: {ABSENT[path].reason}"])
+
+
+def test_reasons_are_one_line_that_says_something() -> None:
+    for absent in ABSENT.values():
+        assert absent.reason
+        assert "\n" not in absent.reason
 
 
 @pytest.mark.parametrize(("value", "tcp", "mode"), [(True, True, "mirror"), (False, False, "off")])
@@ -416,9 +417,8 @@ def test_incoming_that_cannot_be_meant(path: str, value: Any, said: str) -> None
 def test_field_that_we_lack_may_ask_for_nothing(path: str) -> None:
     harmless = ABSENT[path].harmless
     for value in (None, *((0, 128000) if harmless is None else harmless)):
-        without = structured(at(path, value))
-        assert without.target == TargetSection()
-        assert without.agent == AgentSection()
+        assert structured(at(path, value)) == Document()
+        assert list(passed_over(at(path, value))) == []
 
 
 def test_usual_file_of_mirrord_is_taken() -> None:

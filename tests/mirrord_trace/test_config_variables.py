@@ -2,6 +2,7 @@
 
 import pytest
 
+from mirrord_trace.config.document import Document
 from mirrord_trace.config.resolution import set_fields
 from mirrord_trace.config.variables import VARIABLES, unknown_variables, variables_source
 from mirrord_trace.errors import UsageFailure
@@ -53,7 +54,7 @@ def test_semicolons_separate() -> None:
         ({"FILE_LOCAL_PATTERN": "a;("}, "MIRRORD_FILE_LOCAL_PATTERN: "),
         ({"FILE_LOCAL_PATTERN": ";"}, "MIRRORD_FILE_LOCAL_PATTERN: expected a list"),
         ({"IMPERSONATED_TARGET": ""}, "MIRRORD_IMPERSONATED_TARGET: expected a text, but it is empty"),
-        ({"ENABLE_IPV6": "false"}, "MIRRORD_ENABLE_IPV6: IPv6 is always served"),
+        ({"REMOTE_DNS": "false"}, "MIRRORD_REMOTE_DNS: mirrord-trace does not have this yet"),
         ({"HTTP_FILTER_PORTS": "80"}, "MIRRORD_HTTP_FILTER_PORTS: "),
         (
             {"OVERRIDE_ENV_VARS_INCLUDE": "A", "OVERRIDE_ENV_VARS_EXCLUDE": "B"},
@@ -79,3 +80,11 @@ def test_unknown_variables_are_told_with_the_nearest_that_is_known() -> None:
 
 def test_no_two_variables_stand_for_one_field() -> None:
     assert len({variable.path for variable in VARIABLES.values()}) == len(VARIABLES)
+
+
+def test_what_is_passed_over_is_told_by_the_name_of_the_variable() -> None:
+    told: list[str] = []
+    assert variables_source({"MIRRORD_ENABLE_IPV6": "false"}, told.append).document == Document()
+    assert told == ["MIRRORD_ENABLE_IPV6: IPv6 is always served"]
+    variables_source({"MIRRORD_ENABLE_IPV6": "true"}, told.append)
+    assert len(told) == 1
