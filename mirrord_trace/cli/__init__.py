@@ -9,6 +9,7 @@ import click
 
 from mirrord_trace import __version__
 from mirrord_trace.cli.clean import clean
+from mirrord_trace.cli.doctor import doctor
 from mirrord_trace.cli.ls import ls
 from mirrord_trace.cli.output import PrintingGroup, print_text
 from mirrord_trace.cli.port_forward import port_forward
@@ -75,7 +76,7 @@ def version() -> None:
     print_text(f"{_NAME} {__version__}")
 
 
-for _command in (run, port_forward, ls, verify_access, clean):
+for _command in (run, port_forward, ls, verify_access, doctor, clean):
     commands.add_command(_command)
 
 

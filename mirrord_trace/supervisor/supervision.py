@@ -91,7 +91,7 @@ class Supervision:
         try:
             await delivery.run(child, self)
         except PermissionError as error:
-            raise _not_permitted() from error
+            raise not_permitted() from error
         self._tree_gone.set()
 
     async def _hurry(self, everything: trio.CancelScope) -> None:
@@ -156,7 +156,8 @@ def _kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _not_permitted() -> Failure:
+def not_permitted() -> Failure:
+    """What to tell the user when a child cannot be traced, by what forbids it here."""
     tracer = _status_field("TracerPid")
     if tracer not in ("", "0"):
         return Failure(
