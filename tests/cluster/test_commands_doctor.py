@@ -71,3 +71,10 @@ def test_unknown_context_is_a_mistake(api_server: Cluster) -> None:
     result = mirrord_trace(api_server.kubeconfig, "doctor", "--context", "nowhere")
     assert result.returncode == 2
     assert "nowhere" in result.stderr
+
+
+def test_cluster_is_only_asked(api_server: Cluster) -> None:
+    kubeconfig = developer(api_server, rights.TARGET, rights.JOB)
+    assert mirrord_trace(kubeconfig, "doctor").returncode == 0
+    made = {request.path for request in api_server.requests if request.method != "GET"}
+    assert made == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}
