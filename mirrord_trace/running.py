@@ -114,7 +114,14 @@ async def _read_target(
             raise Failure(f"cannot read the target's environment: {error.strerror}") from error
 
     async def read_names() -> None:
-        presented.update(await names_files.bring(session, directory, with_resolver=configuration.outgoing_udp))
+        presented.update(
+            await names_files.bring(
+                session,
+                directory,
+                with_resolver=configuration.outgoing_udp,
+                with_hostname=configuration.hostname,
+            )
+        )
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read_names)
@@ -256,7 +263,11 @@ class _World:
         names = NameHandlers(os.fsencode(session.facts.hostname), os.fsencode(session.facts.domain_name))
         paths = FileHandlers(files.policy, presented, files.tree, session.files)
         sockets = SocketHandlers(table, stream_handlers, datagram_handlers, incoming)
-        handlers = Handlers.of(*sockets.interests(), *names.interests(), *paths.interests(native_abi().numbers))
+        handlers = Handlers.of(
+            *sockets.interests(),
+            *(names.interests() if configuration.hostname else ()),
+            *paths.interests(native_abi().numbers),
+        )
         if trace is not None:
             from mirrord_trace.tracing import traced
 

@@ -146,6 +146,7 @@ class FeatureSection(Section):
     """`feature`."""
 
     env: EnvironmentSection = EnvironmentSection()
+    hostname: bool | None = None
     fs: FilesSection = FilesSection()
     network: NetworkSection = NetworkSection()
 
@@ -199,6 +200,7 @@ class Document(Section):
             cluster=self.cluster_configuration(),
             agent=self.agent_configuration(),
             environment=EnvironmentConfiguration(**_said(self.feature.env)),
+            hostname=self.feature.hostname is not False,
             files=FilesConfiguration(tree=tree, **_said(self.feature.fs)),
             outgoing_tcp=outgoing.tcp is not False,
             outgoing_udp=outgoing.udp is not False,

@@ -54,7 +54,6 @@ ABSENT: Final[Mapping[str, Absent]] = {
     **_each("", "key profile multi_cluster", Absent(_OPERATOR)),
     **_each("", "baggage traceparent", Absent("mirrord-trace sends no traces of its own start")),
     **_each("", "api internal_proxy external_proxy experimental", Absent(_INSIDE)),
-    "feature.hostname": Absent("the host name is always the target's", (True,), is_refused=True),
     "feature.magic": Absent(_LATER, is_refused=True),
     "feature.copy_target": Absent(
         "only mirrord's operator copies targets: the target itself is used",
@@ -89,7 +88,7 @@ ABSENT: Final[Mapping[str, Absent]] = {
     "agent.network_interface": Absent("traffic is mirrored from all interfaces"),
     "agent.metrics": Absent("the agent has none"),
     **_each("agent.", "log_level json_log", Absent("the agent keeps no log: what goes wrong is told here")),
-    "agent.http_detection_timeout": Absent(_INSIDE),
+    "agent.http_detection_timeout": Absent("the agent takes the first bytes as they come"),
     **_each("agent.", "max_body_buffer_size max_body_buffer_timeout", Absent(_LATER, is_refused=True)),
 }
 """By path, as errors name fields."""

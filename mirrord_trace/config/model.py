@@ -232,6 +232,8 @@ class RunConfiguration:
     cluster: ClusterConfiguration = attrs.Factory(ClusterConfiguration)
     agent: AgentConfiguration = attrs.Factory(AgentConfiguration)
     environment: EnvironmentConfiguration = EnvironmentConfiguration()
+    hostname: bool = True
+    """False: the process sees this machine's host name."""
     files: FilesConfiguration = FilesConfiguration()
     outgoing_tcp: bool = True
     """False: TCP connections leave from this machine."""

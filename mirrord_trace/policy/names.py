@@ -5,9 +5,10 @@ from __future__ import annotations
 import os.path
 
 NSSWITCH = b"/etc/nsswitch.conf"
+HOSTNAME = b"/etc/hostname"
 HOSTNAME_IN_PROC = b"/proc/sys/kernel/hostname"
 RESOLV_CONF = b"/etc/resolv.conf"
-TARGET_FILES = (RESOLV_CONF, b"/etc/hosts", b"/etc/hostname")
+TARGET_FILES = (RESOLV_CONF, b"/etc/hosts", HOSTNAME)
 """Read from the target as they are."""
 PRESENTED = frozenset((*TARGET_FILES, NSSWITCH, HOSTNAME_IN_PROC))
 """Every path that is presented to the process."""

@@ -9,21 +9,25 @@ from pathlib import Path
 import trio
 
 from mirrord_trace.errors import Failure
-from mirrord_trace.policy.names import HOSTNAME_IN_PROC, NSSWITCH, RESOLV_CONF, TARGET_FILES, adapted_nsswitch
+from mirrord_trace.policy.names import HOSTNAME, HOSTNAME_IN_PROC, NSSWITCH, RESOLV_CONF, TARGET_FILES, adapted_nsswitch
 from mirrord_trace.session import RemoteFile, Session
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
-async def bring(session: Session, directory: Path, *, with_resolver: bool = True) -> dict[bytes, bytes]:
+async def bring(
+    session: Session, directory: Path, *, with_resolver: bool = True, with_hostname: bool = True
+) -> dict[bytes, bytes]:
     """Where the stand-in of each presented path lies; a file that the target does not have is not in it.
 
-    Without the resolver, for queries that leave from this machine, resolv.conf stands in for itself.
-    Raises Failure when the target does not let its files be read.
+    Without the resolver, for queries that leave from this machine, resolv.conf stands in for itself; without the host
+    name, the files that tell it do. Raises Failure when the target does not let its files be read.
     """
     presented: dict[bytes, bytes] = {}
     if not with_resolver:
         presented[RESOLV_CONF] = RESOLV_CONF
+    if not with_hostname:
+        presented |= {path: path for path in (HOSTNAME, HOSTNAME_IN_PROC)}
 
     async def fetch(path: bytes) -> None:
         try:
@@ -38,7 +42,8 @@ async def bring(session: Session, directory: Path, *, with_resolver: bool = True
                 continue
             nursery.start_soon(fetch, path)
     presented[NSSWITCH] = _write(directory, NSSWITCH, _local(adapted_nsswitch(_local_nsswitch())))
-    presented[HOSTNAME_IN_PROC] = _write(directory, HOSTNAME_IN_PROC, _local(session.facts.hostname + "\n"))
+    if with_hostname:
+        presented[HOSTNAME_IN_PROC] = _write(directory, HOSTNAME_IN_PROC, _local(session.facts.hostname + "\n"))
     return presented
 
 

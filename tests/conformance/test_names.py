@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.conformance import build, places
-from tests.conformance.harness import World
+from tests.conformance.harness import World, run_outside, tool_command
+from tests.conformance.pods import ConformancePod
 
 NAMES = ["shop", "shop.demo.svc.cluster.local", "four", "six", "alias", "many.example.com", "unknown", "from-hosts"]
 EACH_LIBRARY = pytest.mark.parametrize("library", ["glibc", "musl", "musl-stripped"])
@@ -57,3 +61,43 @@ def test_a_cleared_environment_hides_nothing(world: World, library: str) -> None
         "shop: inet 198.18.0.10",
         "host name: conformance-0",
     ]
+
+
+HERE_IN_PYTHON = """
+import os, pathlib, socket
+print("gethostname:", socket.gethostname())
+print("uname:", os.uname().nodename)
+print("/etc/hostname:", pathlib.Path("/etc/hostname").read_text().strip() if os.path.exists("/etc/hostname") else "")
+print("proc:", pathlib.Path("/proc/sys/kernel/hostname").read_text().strip())
+print("resolver:", any(line.startswith("nameserver 198.18.0.53") for line in open("/etc/resolv.conf")))
+"""
+
+
+def test_the_host_name_stays_here_where_it_is_wanted(
+    delivery: str, pod: ConformancePod, outside: ConformancePod, tmp_path: Path
+) -> None:
+    """Only the name: the resolver's files are the pod's."""
+    configuration = tmp_path / "mirrord.json"
+    configuration.write_text('{"feature": {"hostname": false}}')
+
+    def lines(*program: str | Path) -> list[str]:
+        options = ["-f", str(configuration)]
+        outcome = run_outside(tool_command(outside, pod, delivery, list(map(str, program)), options))
+        assert outcome.exit_status == 0, outcome.stderr
+        return outcome.lines
+
+    file_here = Path("/etc/hostname")
+    name_in_file = file_here.read_text().strip() if file_here.exists() else ""
+    assert lines(sys.executable, "-c", HERE_IN_PYTHON) == [
+        "gethostname: outside-0",
+        "uname: outside-0",
+        f"/etc/hostname: {name_in_file}",
+        "proc: outside-0",
+        "resolver: True",
+    ]
+    in_c = lines(build.c_program("world", "musl"), "POD_NAME")
+    assert "gethostname: outside-0" in in_c
+    assert f"openat: {name_in_file or 'ENOENT'}" in in_c
+    assert f"relative: {name_in_file or 'ENOENT'}" in in_c
+    assert f"POD_NAME={places.HOSTNAME}" in in_c
+    assert "host name: outside-0 OK" in lines(build.go_program("httpget"))

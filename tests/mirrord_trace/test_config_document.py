@@ -190,6 +190,11 @@ def test_which_variables_are_taken_is_decided_by_one_source_alone(
     assert run_configuration(merged(flags, file)).environment == expected
 
 
+@pytest.mark.parametrize(("said", "hostname"), [(None, True), (True, True), (False, False)])
+def test_host_name(said: bool | None, hostname: bool) -> None:
+    assert run_configuration(Document(feature=FeatureSection(hostname=said))).hostname is hostname
+
+
 def test_merging_with_nothing_changes_nothing() -> None:
     document = Document(target=TargetSection(path="x"), kube_context="y")
     assert merged(document, Document()) == document

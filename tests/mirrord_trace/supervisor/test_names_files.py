@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from mirrord_trace.errors import Failure
-from mirrord_trace.policy.names import HOSTNAME_IN_PROC, NSSWITCH, TARGET_FILES
+from mirrord_trace.policy.names import HOSTNAME, HOSTNAME_IN_PROC, NSSWITCH, TARGET_FILES
 from mirrord_trace.session import RemoteFile, Session
 from mirrord_trace.supervisor import names_files
 
@@ -42,6 +42,12 @@ def test_resolver_stays_here_when_its_queries_do(tmp_path: Path) -> None:
     files = Files({b"/etc/resolv.conf": errno.EACCES})
     presented = trio.run(partial(names_files.bring, cast(Session, files), tmp_path, with_resolver=False))
     assert presented[b"/etc/resolv.conf"] == b"/etc/resolv.conf"
+
+
+def test_host_name_stays_here_when_it_is_wanted(tmp_path: Path) -> None:
+    files = Files({HOSTNAME: errno.EACCES})
+    presented = trio.run(partial(names_files.bring, cast(Session, files), tmp_path, with_hostname=False))
+    assert presented == {path: path for path in (HOSTNAME, HOSTNAME_IN_PROC)} | {NSSWITCH: presented[NSSWITCH]}
 
 
 def test_stand_in_is_like_the_targets_file(tmp_path: Path) -> None:
