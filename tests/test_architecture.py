@@ -73,7 +73,7 @@ def is_third_party(name: str) -> bool:
         (
             "mirrord_trace.config",
             ["mirrord_trace.config", "mirrord_trace.errors", "mirrord_trace.__version__"],
-            ["attrs", "cattrs", "yaml"],
+            ["attrs", "cattrs", "jinja2", "yaml"],
         ),
         (
             "mirrord_trace.cluster",

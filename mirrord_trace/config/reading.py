@@ -13,7 +13,8 @@ from typing import Any, Final
 from mirrord_trace.config.document import Document
 from mirrord_trace.config.fields import passed_over
 from mirrord_trace.config.structure import Faults, structured
-from mirrord_trace.config.values import described
+from mirrord_trace.config.templates import rendered
+from mirrord_trace.config.values import Fault, described
 from mirrord_trace.errors import UsageFailure
 
 
@@ -51,9 +52,10 @@ def _parsed(path: Path) -> Any:
         raise UsageFailure(f"cannot read the configuration file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageFailure(f"{path}: not text in UTF-8 (byte {error.start})") from error
-    if "{{" in text or "{%" in text:
-        number = next(number for number, line in enumerate(text.splitlines(), 1) if "{{" in line or "{%" in line)
-        raise UsageFailure(f"{path}: line {number}: mirrord-trace does not have mirrord's templates yet")
+    try:
+        text = rendered(text)
+    except Fault as fault:
+        raise UsageFailure(f"{path}: {fault}") from fault
     try:
         return parse(text)
     except _SyntaxFault as fault:

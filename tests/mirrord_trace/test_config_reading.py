@@ -49,11 +49,7 @@ def test_empty_file_says_nothing(tmp_path: Path, name: str, text: str) -> None:
         ("c.yaml", "target: \x01", "unacceptable character"),
         ("c.yaml", "just text", "but found 'just text'"),
         ("c.yaml", "on: x", "expected names that are texts, but found true; put it into quotes"),
-        (
-            "c.yaml",
-            "target: '{{ get_env(name=\"T\") }}'",
-            "line 1: mirrord-trace does not have mirrord's templates yet",
-        ),
+        ("c.yaml", "target: '{{ nothing }}'", "line 1: in the template: 'nothing' is undefined"),
         ("c.yaml", "target: 2024-02-30", "a value cannot be read: day is out of range for month"),
         ("c.yaml", "target: !!int ''", "a value cannot be read: "),
         ("c.yaml", "target: !!bool x", "a value cannot be read: "),
