@@ -18,10 +18,11 @@ from mirrord_syscalls.abi import native_abi
 from mirrord_trace.config import IncomingConfiguration, RunConfiguration
 from mirrord_trace.errors import Failure
 from mirrord_trace.policy.default_paths import Surroundings, mounted_paths
-from mirrord_trace.policy.environment import process_environment
+from mirrord_trace.policy.environment import OF_AWS_HERE, process_environment
 from mirrord_trace.policy.files import FilesPolicy
 from mirrord_trace.policy.incoming import IncomingPolicy
 from mirrord_trace.policy.outgoing import OutgoingPolicy
+from mirrord_trace.policy.paths import below
 from mirrord_trace.relay.incoming.datagrams import IncomingDatagrams
 from mirrord_trace.relay.incoming.ports import IncomingPorts
 from mirrord_trace.relay.tcp import StreamRelay
@@ -127,7 +128,10 @@ async def _read_target(
         nursery.start_soon(read_names)
         if configuration.environment.enabled:
             nursery.start_soon(read_environment)
-    return process_environment(os.environb, target, configuration.environment), presented
+    local: Mapping[bytes, bytes] = os.environb
+    if configuration.magic.aws and configuration.environment.enabled:
+        local = {name: value for name, value in local.items() if name not in OF_AWS_HERE}
+    return process_environment(local, target, configuration.environment), presented
 
 
 @attrs.frozen
@@ -156,7 +160,9 @@ async def _files(
                 mounts = await session.files.mounts()
             except OSError as error:
                 raise Failure(f"cannot read what the target has mounted: {error.strerror}") from error
-            policy = FilesPolicy.of(wanted, surroundings, mounted_paths(mounts, surroundings))
+            mounted = mounted_paths(mounts, surroundings) if configuration.magic.auto_mount else ()
+            aside = _aws_aside(surroundings, directory) if configuration.magic.aws else None
+            policy = FilesPolicy.of(wanted, surroundings, mounted, aside)
             tree = await resources.enter_async_context(
                 open_tree(
                     wanted.tree,
@@ -169,6 +175,15 @@ async def _files(
             )
             step.detail(f"mode {wanted.mode}")
         yield _Files(policy, tree)
+
+
+def _aws_aside(surroundings: Surroundings, directory: Path) -> tuple[bytes, bytes] | None:
+    """`~/.aws`, if there is one, and an empty directory for it: what programs keep there they can go on keeping."""
+    path = below(surroundings.home, b".aws") if surroundings.home else b""
+    if not os.path.isdir(path):
+        return None
+    (directory / "aws").mkdir(mode=0o700)
+    return path, os.fsencode(directory / "aws")
 
 
 async def _abandon_at_end(tree: Tree) -> None:

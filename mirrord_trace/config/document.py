@@ -21,6 +21,7 @@ from mirrord_trace.config.model import (
     HttpFilter,
     IncomingConfiguration,
     IncomingMode,
+    MagicConfiguration,
     PullPolicy,
     RunConfiguration,
     SessionConfiguration,
@@ -142,11 +143,20 @@ class NetworkSection(Section):
 
 
 @attrs.frozen(kw_only=True)
+class MagicSection(Section):
+    """`feature.magic`. See `MagicConfiguration`."""
+
+    auto_mount: bool | None = None
+    aws: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
 class FeatureSection(Section):
     """`feature`."""
 
     env: EnvironmentSection = EnvironmentSection()
     hostname: bool | None = None
+    magic: MagicSection = MagicSection()
     fs: FilesSection = FilesSection()
     network: NetworkSection = NetworkSection()
 
@@ -200,6 +210,7 @@ class Document(Section):
             cluster=self.cluster_configuration(),
             agent=self.agent_configuration(),
             environment=EnvironmentConfiguration(**_said(self.feature.env)),
+            magic=MagicConfiguration(**_said(self.feature.magic)),
             hostname=self.feature.hostname is not False,
             files=FilesConfiguration(tree=tree, **_said(self.feature.fs)),
             outgoing_tcp=outgoing.tcp is not False,

@@ -54,7 +54,7 @@ ABSENT: Final[Mapping[str, Absent]] = {
     **_each("", "key profile multi_cluster", Absent(_OPERATOR)),
     **_each("", "baggage traceparent", Absent("mirrord-trace sends no traces of its own start")),
     **_each("", "api internal_proxy external_proxy experimental", Absent(_INSIDE)),
-    "feature.magic": Absent(_LATER, is_refused=True),
+    "feature.magic.turbo": Absent("connections between processes of the command stay here anyway", _ANYTHING),
     "feature.copy_target": Absent(
         "only mirrord's operator copies targets: the target itself is used",
         (False, {"enabled": False}, {"enabled": False, "scale_down": False}),

@@ -168,6 +168,16 @@ class FilesConfiguration:
         return self.mode == "write" or (not self.is_local_only and bool(self.read_write))
 
 
+@attrs.frozen(kw_only=True)
+class MagicConfiguration:
+    """What is done unasked because most users want it."""
+
+    auto_mount: bool = True
+    """What the target has mounted is the target's, whatever the mode of files."""
+    aws: bool = True
+    """The process acts as the target towards AWS: it gets neither the profile of this machine nor `~/.aws`."""
+
+
 @attrs.frozen
 class HttpFilter:
     """Which HTTP requests are meant, and on which ports."""
@@ -232,6 +242,7 @@ class RunConfiguration:
     cluster: ClusterConfiguration = attrs.Factory(ClusterConfiguration)
     agent: AgentConfiguration = attrs.Factory(AgentConfiguration)
     environment: EnvironmentConfiguration = EnvironmentConfiguration()
+    magic: MagicConfiguration = MagicConfiguration()
     hostname: bool = True
     """False: the process sees this machine's host name."""
     files: FilesConfiguration = FilesConfiguration()

@@ -252,6 +252,7 @@ def _field_hooks(converter: cattrs.Converter) -> dict[type, dict[str, _Hook]]:
             "http_filter": as_http_filter,
         },
         documents.NetworkSection: {},
+        documents.MagicSection: {},
         documents.FeatureSection: {
             "env": lambda value, kind: converter.structure(value, documents.EnvironmentSection).decided(),
         },

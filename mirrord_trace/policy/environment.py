@@ -50,6 +50,9 @@ STAYS_LOCAL = (
 )
 
 
+OF_AWS_HERE = frozenset((b"AWS_PROFILE", b"AWS_DEFAULT_PROFILE", b"AWS_CONFIG_FILE", b"AWS_SHARED_CREDENTIALS_FILE"))
+"""What makes a program act as this machine's user towards AWS, by way of files that are here."""
+
 _WILDCARDS = {ord("*"): b".*", ord("?"): b"."}
 
 

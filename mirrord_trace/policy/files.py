@@ -141,6 +141,8 @@ class FilesPolicy:
     _local_trees: frozenset[bytes]
     _not_found: frozenset[bytes]
     _hidden_at_home: bytes | None
+    _aside: tuple[bytes, bytes] | None = None
+    """A directory, and another one of this machine that stands in for it."""
     _derived: _Derived = attrs.field(factory=_Derived)
     _has_patterns: bool = attrs.field(init=False)
     _places: frozenset[bytes] = attrs.field(init=False)
@@ -153,14 +155,24 @@ class FilesPolicy:
         self._places = self._mounted | self._not_found | REMOTE_TREES | self._local_trees
 
     @classmethod
-    def of(cls, configuration: Rules, surroundings: Surroundings, mounted: Sequence[bytes]) -> FilesPolicy:
-        """`mounted` are paths of the target that are its own by default: see `default_paths.mounted_paths`."""
+    def of(
+        cls,
+        configuration: Rules,
+        surroundings: Surroundings,
+        mounted: Sequence[bytes],
+        aside: tuple[bytes, bytes] | None = None,
+    ) -> FilesPolicy:
+        """`mounted` are paths of the target that are its own by default: see `default_paths.mounted_paths`.
+
+        `aside` is a directory of this machine's and another one that stands in for it.
+        """
         policy = cls(
             configuration,
             frozenset(mounted),
             LOCAL_TREES | surroundings.local_trees,
             surroundings.not_found,
             surroundings.hidden_at_home,
+            aside,
         )
         for program in (surroundings.executable, *surroundings.programs):
             policy.add_program(program)
@@ -212,7 +224,7 @@ class FilesPolicy:
             local=self._local_trees if rules.mode != "localwithoverrides" else (b"/",),
             installations=derived.installations,
             mounted=self._mounted,
-            others=(*others, *self._not_found, *REMOTE_TREES),
+            others=(*others, *self._not_found, *REMOTE_TREES, *(self._aside or ())[:1]),
             patterns=(*rules.not_found, *rules.read_write, *rules.read_only, *mapped),
         )
 
@@ -270,6 +282,8 @@ class FilesPolicy:
             return Decision(Place.LOCAL, path)
         if self._rules.mapping:
             path = self._mapped(path)
+        if self._aside is not None and self._aside[0] in ancestors(path):
+            return Decision(Place.LOCAL, self._aside[1] + path[len(self._aside[0]) :])
         return Decision(self._place(path, writes, derived), path)
 
     def _mapped(self, path: bytes) -> bytes:

@@ -100,6 +100,38 @@ def test_patterns_say_whose_files_they_are(
     assert {line for line in lines if line.startswith("cat: ")} == missing(TWO, ELSEWHERE)
 
 
+def test_what_the_pod_has_mounted_is_no_override_where_it_is_not_wanted(traced: FileWorld, tmp_path: Path) -> None:
+    configuration = tmp_path / "mirrord.json"
+    for said, lines in (("true", ["small"]), ("false", [f"cat: {FILE}: No such file or directory"])):
+        configuration.write_text(f'{{"feature": {{"fs": "localwithoverrides", "magic": {{"auto_mount": {said}}}}}}}')
+        assert shell(traced, f"cat {FILE}", "-f", str(configuration)) == lines
+
+
+def test_the_users_own_aws_is_set_aside(
+    delivery: str, pod_with_files: ConformancePod, outside: ConformancePod, tmp_path: Path
+) -> None:
+    """Programs may read and write there, and are not this machine's user, unless that is wanted."""
+    home, configuration = tmp_path / "home", tmp_path / "mirrord.json"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws/config").write_text("mine\n")
+    script = (
+        'exec 2>&1; export LC_ALL=C; cat ~/.aws/config; cd ~; cat .aws/config; echo "[$AWS_PROFILE]"; '
+        "mkdir -p ~/.aws/cli && echo kept > .aws/cli/cache && cat ~/.aws/cli/cache"
+    )
+
+    def lines(said: str) -> list[str]:
+        configuration.write_text(f'{{"feature": {{"magic": {{"aws": {said}}}}}}}')
+        command = tool_command(outside, pod_with_files, delivery, ["/bin/sh", "-c", script], ["-f", str(configuration)])
+        return run_outside(["env", f"HOME={home}", "AWS_PROFILE=mine", *command]).lines
+
+    missing = "No such file or directory"
+    assert lines("true") == [f"cat: {home}/.aws/config: {missing}", f"cat: .aws/config: {missing}", "[]", "kept"]
+    assert [path.name for path in (home / ".aws").iterdir()] == ["config"]
+    assert not left_over()
+    assert lines("false") == ["mine", "mine", "[mine]", "kept"]
+    assert (home / ".aws/cli/cache").read_text() == "kept\n"
+
+
 def test_what_was_written_here_is_read_here(
     delivery: str, pod_with_files: ConformancePod, outside: ConformancePod, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from mirrord_trace.config import (
     FilesConfiguration,
     HttpFilter,
     IncomingConfiguration,
+    MagicConfiguration,
     RunConfiguration,
 )
 from mirrord_trace.config.document import (
@@ -20,6 +21,7 @@ from mirrord_trace.config.document import (
     FeatureSection,
     FilesSection,
     IncomingSection,
+    MagicSection,
     NetworkSection,
     OutgoingSection,
     TargetSection,
@@ -193,6 +195,12 @@ def test_which_variables_are_taken_is_decided_by_one_source_alone(
 @pytest.mark.parametrize(("said", "hostname"), [(None, True), (True, True), (False, False)])
 def test_host_name(said: bool | None, hostname: bool) -> None:
     assert run_configuration(Document(feature=FeatureSection(hostname=said))).hostname is hostname
+
+
+def test_magic_is_done_unless_it_is_not_wanted() -> None:
+    assert run_configuration(Document()).magic == MagicConfiguration(auto_mount=True, aws=True)
+    said = Document(feature=FeatureSection(magic=MagicSection(aws=False)))
+    assert run_configuration(said).magic == MagicConfiguration(auto_mount=True, aws=False)
 
 
 def test_merging_with_nothing_changes_nothing() -> None:

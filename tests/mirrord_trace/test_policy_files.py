@@ -542,3 +542,28 @@ def test_directories_that_are_read_by_name() -> None:
     assert not decided.reads_by_name(b"", ()), "/etc and the like are there"
     decided.add_program(b"/srv/data/program")
     assert not decided.reads_by_name(b"/srv/data", ())
+
+
+ASIDE = (b"/root/.aws", b"/tmp/w/aws")
+
+
+@pytest.mark.parametrize("said", [{}, {"mode": "write"}, {"mode": "localwithoverrides"}, {"read_write": "aws"}])
+def test_a_directory_that_another_one_stands_in_for(said: dict[str, Any]) -> None:
+    built = policy(**said)
+    with_aside = FilesPolicy.of(built._rules, SURROUNDINGS, (), ASIDE)
+    for writes in (False, True):
+        for path, place in [
+            (b"/root/.aws", b"/tmp/w/aws"),
+            (b"/root/./.aws/", b"/tmp/w/aws"),
+            (b"/root/.aws/cli/x", b"/tmp/w/aws/cli/x"),
+        ]:
+            assert with_aside.decide(path, writes=writes) == Decision(LOCAL, place)
+        for path in (b"/root", b"/root/.awsome", b"/root/x/.aws", b"/.aws"):
+            assert with_aside.decide(path, writes=writes) == built.decide(path, writes=writes)
+    trees = with_aside.local_trees(())
+    assert not trees.hold(b"/root/.aws/config")
+
+
+def test_no_directory_stands_in_where_all_files_are_local() -> None:
+    rules = FilesConfiguration(mode="local")
+    assert FilesPolicy.of(rules, SURROUNDINGS, (), ASIDE).decide(b"/root/.aws", writes=False).path == b"/root/.aws"
